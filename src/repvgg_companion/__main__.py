@@ -1,0 +1,66 @@
+"""The thin command line: `python -m repvgg_companion VERB …`; each verb lives in the module that does the work.
+
+A verb's module defines `add_arguments(parser)` and `run(arguments) -> int | None`. It is imported only when its verb is
+called, so that a job without torch starts in half a second.
+"""
+
+import argparse
+import importlib
+import os
+import signal
+import sys
+
+from repvgg_companion.errors import CompanionError, Interrupted
+
+VERBS: dict[str, tuple[str, str]] = {
+    "make-demo-data": ("data.demo", "write the handwritten digits in the ILSVRC2012 archive layout"),
+    "index": ("data.index", "write the manifests of a dataset without extracting it"),
+    "verify": ("data.verify", "compare archives with their published digests"),
+    "pack": ("data.packed", "write a packed copy of a dataset for throughput-first training"),
+    "cache": ("data.cache", "decode a validation set once for all evaluations"),
+    "train": ("training.train", "train one model by a recipe, or continue it"),
+    "reparameterize": ("reparameterization.certificate", "convert train files to deploy files and certify them"),
+    "evaluate": ("evaluation.evaluate", "top-1 and top-5 of both forms"),
+    "count-complexity": ("complexity.count", "parameters, FLOPs and Wino MULs"),
+    "measure-speed": ("speed.measure", "examples per second of both forms and the baselines"),
+    "collect": ("results.collect", "join parts into the result tables and check them against the contract"),
+    "tables": ("paper.tables", "the paper's tables beside ours"),
+    "figures": ("paper.figures", "the paper's figures beside ours"),
+    "claims": ("paper.claims", "the verdicts on the paper's claims"),
+    "provenance": ("results.provenance", "what the results of an experiment rest on"),
+    "report": ("results.report", "one HTML page of an experiment"),
+    "weights": ("weights.verb", "inspect, convert or fetch weights files"),
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one verb; returns its exit status (0 done, 2 a mendable mistake, 75 interrupted with the state saved)."""
+    argv = sys.argv[1:] if argv is None else argv
+    parser = argparse.ArgumentParser(prog="python -m repvgg_companion", description=__doc__.splitlines()[0])
+    commands = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
+    chosen = next((word for word in argv if not word.startswith("-")), None)
+    modules = {}
+    for verb, (module_name, summary) in VERBS.items():
+        command = commands.add_parser(verb, help=summary, description=summary)
+        if verb == chosen:
+            modules[verb] = importlib.import_module(f"repvgg_companion.{module_name}")
+            modules[verb].add_arguments(command)
+    arguments = parser.parse_args(argv)
+    try:
+        return modules[arguments.verb].run(arguments) or 0
+    except Interrupted as error:
+        print(f"{arguments.verb}: {error}", file=sys.stderr)
+        return 75
+    except CompanionError as error:
+        print(f"{arguments.verb}: error: {error}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
+    except KeyboardInterrupt:
+        print(f"{arguments.verb}: interrupted", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,93 @@
+"""Files that are either whole or absent, and digests of what is in them."""
+
+import contextlib
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from repvgg_companion.errors import CompanionError
+
+READ_BYTES = 1 << 20
+
+
+@contextlib.contextmanager
+def atomic_path(final: str | os.PathLike) -> Iterator[Path]:
+    """Yield a temporary path beside `final`; on success it is flushed to disk and renamed, on any failure removed.
+
+    The suffix of `final` is kept, because several libraries choose a format by it. Missing folders are created.
+    """
+    final = Path(final)
+    final.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{final.stem}.", suffix=f".partial{final.suffix}", dir=final.parent)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        with temporary.open("rb+") as stream:
+            os.fsync(stream.fileno())
+        umask = os.umask(0)
+        os.umask(umask)
+        temporary.chmod(0o666 & ~umask)
+        temporary.replace(final)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        if error.errno in (28, 122):  # no space left, or quota exceeded
+            raise CompanionError(f"the disk is full while writing {final}; free some space and run again") from error
+        raise
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def write_text(final: str | os.PathLike, text: str) -> None:
+    """Write UTF-8 text with LF line ends to `final`, by rename."""
+    with atomic_path(final) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as stream:
+        stream.write(text)
+
+
+def write_json(final: str | os.PathLike, value: Any) -> None:
+    """Write `value` as indented JSON with sorted keys to `final`, by rename."""
+    write_text(final, json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n")
+
+
+def read_json(path: str | os.PathLike) -> Any:
+    """Read a JSON file; raises CompanionError naming the file where it is missing or damaged."""
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise CompanionError(f"{path} does not exist") from None
+    except (ValueError, UnicodeDecodeError) as error:
+        raise CompanionError(f"{path} is not readable as JSON ({error}); remove it and run again") from None
+
+
+def sha256_of_file(path: str | os.PathLike) -> str:
+    """SHA-256 of a file's bytes as 64 hexadecimal digits."""
+    digest = hashlib.sha256()
+    with Path(path).open("rb") as stream:
+        while block := stream.read(READ_BYTES):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def canonical_json(value: Any) -> str:
+    """One text for one value: keys sorted, no white space, and 1.0 written as 1."""
+    return json.dumps(_canonical(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def _canonical(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _canonical(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_canonical(item) for item in value]
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value
+
+
+def short_digest(value: Any) -> str:
+    """The first 8 hexadecimal digits of the SHA-256 of `canonical_json(value)`."""
+    return hashlib.sha256(canonical_json(value).encode()).hexdigest()[:8]
