@@ -5,10 +5,12 @@ called, so that a job without torch starts in half a second.
 """
 
 import argparse
+import contextlib
 import importlib
 import os
 import signal
 import sys
+from pathlib import Path
 
 from repvgg_companion.errors import CompanionError, Interrupted
 
@@ -29,6 +31,8 @@ VERBS: dict[str, tuple[str, str]] = {
     "claims": ("paper.claims", "the verdicts on the paper's claims"),
     "provenance": ("results.provenance", "what the results of an experiment rest on"),
     "report": ("results.report", "one HTML page of an experiment"),
+    "schema": ("experiment.schema", "write the JSON schema of experiment files"),
+    "summary": ("results.summary", "say where the results of an experiment are"),
     "weights": ("weights.verb", "inspect, convert or fetch weights files"),
 }
 
@@ -45,7 +49,10 @@ def main(argv: list[str] | None = None) -> int:
         if verb == chosen:
             modules[verb] = importlib.import_module(f"repvgg_companion.{module_name}")
             modules[verb].add_arguments(command)
+            command.add_argument("--log", help="also write what goes to standard error into this file")
     arguments = parser.parse_args(argv)
+    if getattr(arguments, "log", None):
+        sys.stderr = _Log(arguments.log)
     try:
         return modules[arguments.verb].run(arguments) or 0
     except Interrupted as error:
@@ -60,6 +67,33 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(f"{arguments.verb}: interrupted", file=sys.stderr)
         return 130
+
+
+class _Log:
+    """Standard error that is also kept in a file; a closed terminal must not end a training."""
+
+    def __init__(self, path: str) -> None:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        self._file = Path(path).open("w", encoding="utf-8", buffering=1)  # noqa: SIM115
+        self._terminal = sys.stderr
+
+    def write(self, text: str) -> int:
+        self._file.write(text)
+        with contextlib.suppress(OSError, ValueError):
+            self._terminal.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        self._file.flush()
+        with contextlib.suppress(OSError, ValueError):
+            self._terminal.flush()
+
+    def isatty(self) -> bool:
+        """Several jobs share the terminal, so progress comes as lines."""
+        return False
+
+    def fileno(self) -> int:
+        return self._terminal.fileno()
 
 
 if __name__ == "__main__":

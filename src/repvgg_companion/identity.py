@@ -47,6 +47,11 @@ def training_digest(
     return short_digest(parts)
 
 
+def predictions_name(*, model: str, recipe: str, digest: str, seed: str, form: str, protocol: str) -> str:
+    """The file name of per-image predictions; it says what was evaluated and how."""
+    return f"{model}__{recipe}-{digest}__seed{seed}__{form}__{protocol}.parquet"
+
+
 @dataclass(frozen=True)
 class WeightsIdentity:
     """What a weights file holds; stored as one JSON text in the file's own metadata, so that it travels with it.

@@ -1,0 +1,1 @@
+"""Accuracy of weights files on a validation manifest."""

@@ -1,0 +1,95 @@
+"""Logits in, counts and per-image predictions out; nothing here reads or writes a file."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from repvgg_companion.errors import CompanionError
+
+if TYPE_CHECKING:
+    import torch
+
+TOP = 5
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What a network said of n images: `labels` [n], `top` [n, k] classes best first, `margin` [n] in logits.
+
+    k is 5, or the number of classes where there are fewer. The margin is the best logit less the second best.
+    """
+
+    labels: np.ndarray
+    top: np.ndarray
+    margin: np.ndarray
+
+    @property
+    def top1_correct(self) -> int:
+        """How many images have their label in first place."""
+        return int((self.top[:, 0] == self.labels).sum())
+
+    @property
+    def top5_correct(self) -> int:
+        """How many images have their label among the best five."""
+        return int((self.top == self.labels[:, None]).any(axis=1).sum())
+
+
+def predict(
+    module: "torch.nn.Module",
+    batches: "Iterable[tuple[torch.Tensor, torch.Tensor]]",
+    *,
+    device: str,
+    progress: "callable" = lambda images: None,
+) -> Predictions:
+    """Run a network over uint8 batches [n, 3, px, px] with labels [n], in eval mode and float32 without TF32.
+
+    Raises CompanionError where a logit is not finite: such a network has no accuracy.
+    """
+    import torch
+
+    from repvgg_companion.data.normalize import normalize
+
+    module = module.eval().to(device, memory_format=torch.channels_last)
+    all_labels, all_top, all_margins = [], [], []
+    with torch.inference_mode(), _exact_float32():
+        for images, labels in batches:
+            logits = module(normalize(images, device=device, channels_last=True))
+            if not torch.isfinite(logits).all():
+                raise CompanionError("the network gives logits that are not finite; train it again or convert it anew")
+            values, top = logits.topk(min(TOP, logits.shape[1]), dim=1)
+            all_top.append(top.cpu().numpy())
+            all_margins.append((values[:, 0] - values[:, 1]).cpu().numpy())
+            all_labels.append(labels.numpy())
+            progress(len(labels))
+    if not all_labels:
+        raise CompanionError("there are no images to evaluate on")
+    return Predictions(np.concatenate(all_labels), np.concatenate(all_top), np.concatenate(all_margins))
+
+
+def _exact_float32():
+    """Convolutions in plain float32: TF32 would change predictions from one GPU generation to the next."""
+    import contextlib
+
+    import torch
+
+    @contextlib.contextmanager
+    def flags():
+        matmul = torch.backends.cuda.matmul.allow_tf32
+        torch.backends.cuda.matmul.allow_tf32 = False
+        try:
+            with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
+                yield
+        finally:
+            torch.backends.cuda.matmul.allow_tf32 = matmul
+
+    return flags()
+
+
+def wilson_interval_pct(correct: int, total: int) -> tuple[float, float]:
+    """The 95 % Wilson score interval of `correct` out of `total`, in percent."""
+    from scipy.stats import binomtest
+
+    interval = binomtest(correct, total).proportion_ci(confidence_level=0.95, method="wilson")
+    return 100 * float(interval.low), 100 * float(interval.high)

@@ -1,0 +1,199 @@
+"""From an experiment to names and paths: which weights there are, where each file lives, what each job is told.
+
+Pure functions of the checked experiment; the workflow's rules and `plan` read the same ones.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from repvgg_companion.data.evaluation_input import EvaluationProtocol
+from repvgg_companion.experiment.settings import Experiment, Resources
+from repvgg_companion.files import canonical_json
+from repvgg_companion.identity import predictions_name, training_digest
+from repvgg_companion.models.names import MODELS, require_model
+
+
+@dataclass(frozen=True)
+class Weights:
+    """One set of weights of an experiment and its place."""
+
+    dataset: str
+    model: str
+    width: float
+    recipe: str
+    digest: str
+    seed: str
+    protocol: str
+
+    @property
+    def key(self) -> str:
+        """The part of the path that is the same for published weights and for training state."""
+        return f"{self.dataset}/{self.model}/{self.digest}/seed{self.seed}"
+
+    @property
+    def folder(self) -> str:
+        """The folder of the published weights."""
+        return f"results/weights/{self.key}"
+
+    @property
+    def state(self) -> str:
+        """The folder of the training state, which is never a declared output."""
+        return f"results/state/{self.key}"
+
+    def file(self, form: str) -> str:
+        """The weights file of a form, `train` or `deploy`."""
+        return f"{self.folder}/{form}.safetensors"
+
+    @property
+    def convertible(self) -> bool:
+        """Whether the model has a deploy form that computes the same function."""
+        return require_model(self.model).convertible
+
+    @property
+    def forms(self) -> tuple[str, ...]:
+        """The forms that exist as files; a model that cannot be converted has its train form only."""
+        return ("train", "deploy") if self.convertible else ("train",)
+
+    def predictions(self, protocols: list[str]) -> list[str]:
+        """The names of the files of per-image predictions, one for each form and protocol."""
+        return [
+            predictions_name(
+                model=self.model,
+                recipe=self.recipe,
+                digest=self.digest,
+                seed=self.seed,
+                form=form,
+                protocol=protocol,
+            )
+            for form in self.forms
+            for protocol in protocols
+        ]
+
+    @property
+    def history(self) -> str:
+        """The history CSV of the training."""
+        return f"{self.folder}/history.csv"
+
+
+def weights_of(experiment: Experiment) -> list[Weights]:
+    """Every set of weights that the experiment trains, in the order of its file."""
+    return [
+        Weights(
+            dataset=experiment.data.dataset,
+            model=model,
+            width=group.width,
+            recipe=group.recipe,
+            digest=digest_of(experiment, model, group.recipe, group.width),
+            seed=str(seed),
+            protocol=experiment.evaluation.protocols_of(model)[0],
+        )
+        for group in experiment.training
+        for model in group.models
+        for seed in group.seeds
+    ]
+
+
+def digest_of(experiment: Experiment, model: str, recipe: str, width: float) -> str:
+    """The training digest of one model under one recipe of the experiment."""
+    return training_digest(
+        model=model,
+        width=width,
+        num_classes=experiment.data.num_classes,
+        dataset=experiment.data.dataset,
+        recipe=experiment.recipes[recipe].settings(),
+    )
+
+
+def recipe_json(experiment: Experiment, recipe: str) -> str:
+    """A recipe's settings as one line of JSON with sorted keys, as the `train` verb takes it."""
+    return canonical_json(experiment.recipes[recipe].settings())
+
+
+def batches(weights: list[Weights], size: int) -> Iterator[tuple[str, list[Weights]]]:
+    """Cut the weights into named jobs of at most `size`; a job of one carries the model's name."""
+    for number, start in enumerate(range(0, len(weights), size), start=1):
+        chunk = weights[start : start + size]
+        if size == 1:
+            only = chunk[0]
+            yield f"{only.model}_{only.digest}_seed{only.seed}", chunk
+        else:
+            yield f"batch{number}", chunk
+
+
+@dataclass(frozen=True)
+class ComplexityGroup:
+    """Models that are counted by one process: at one width, number of classes and input size."""
+
+    models: tuple[str, ...]
+    width: float
+    num_classes: int
+    input_px: int | None
+
+    @property
+    def options(self) -> str:
+        """The options of the `count-complexity` verb."""
+        size = f" --input-px {self.input_px}" if self.input_px else ""
+        return f"--models {' '.join(self.models)} --width {self.width} --num-classes {self.num_classes}{size}"
+
+
+def complexity_groups(experiment: Experiment) -> list[ComplexityGroup]:
+    """The paper's networks at their full width and size, then the experiment's own where they differ."""
+    groups = [ComplexityGroup(tuple(MODELS), 1.0, 1000, None)]
+    classes = experiment.data.num_classes
+    for group in experiment.training if classes else []:
+        protocol = EvaluationProtocol.parse(experiment.evaluation.protocol)
+        own = ComplexityGroup(tuple(group.models), group.width, classes, protocol.crop_px)
+        if (own.width, own.num_classes) != (1.0, 1000):
+            groups.append(own)
+    merged: dict[tuple, list[str]] = {}
+    for group in groups:
+        names = merged.setdefault((group.width, group.num_classes, group.input_px), [])
+        names.extend(model for model in group.models if model not in names)
+    return [ComplexityGroup(tuple(models), *key) for key, models in merged.items()]
+
+
+def evaluation_options(experiment: Experiment, members: list[Weights]) -> str:
+    """The `--weights FILE PROTOCOL` options of one evaluating job."""
+    return " ".join(
+        f"--weights {weights.file(form)} {protocol}"
+        for weights in members
+        for form in weights.forms
+        for protocol in experiment.evaluation.protocols_of(weights.model)
+    )
+
+
+def configuration_json(experiment: Experiment) -> str:
+    """The whole effective configuration as one line of JSON, for the provenance; no training depends on it."""
+    return canonical_json(experiment.model_dump(mode="json", exclude_defaults=False)).replace("'", "\\u0027")
+
+
+def rule_name(verb: str, part: object) -> str:
+    """The name of a rule that is one of several of its kind."""
+    return re.sub(r"[^A-Za-z0-9_]", "_", f"{verb}_{part}")
+
+
+def train_resources(experiment: Experiment, model: str) -> Resources:
+    """What a training job of `model` asks for."""
+    return experiment.execution.train_by_model.get(model, experiment.execution.train)
+
+
+def source_options(experiment: Experiment, demo_folder: str) -> dict[str, str]:
+    """The options of the `index` verb that name the images, as option and path."""
+    source = experiment.data.source
+    if "generate" in source:
+        return {
+            "--train-archive": f"{demo_folder}/ILSVRC2012_img_train.tar",
+            "--val-archive": f"{demo_folder}/ILSVRC2012_img_val.tar",
+            "--devkit": f"{demo_folder}/ILSVRC2012_devkit_t12.tar.gz",
+        }
+    return {"--" + key.removesuffix("_archive" if key == "devkit_archive" else "").replace("_", "-"): path
+            for key, path in source.items()}  # fmt: skip
+
+
+def plain(value: Any) -> str:
+    """A settings object as one line of JSON with sorted keys, for a verb's command line."""
+    from dataclasses import asdict, is_dataclass
+
+    return canonical_json(asdict(value) if is_dataclass(value) else value.model_dump(mode="json"))

@@ -1,0 +1,104 @@
+"""Reading experiment files: a mapping from YAML or Snakemake goes in, a checked experiment or one sentence comes out."""
+
+import difflib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from repvgg_companion.errors import CompanionError
+from repvgg_companion.experiment.settings import Experiment
+
+
+def load_experiment(config: Mapping[str, Any], origin: str) -> Experiment:
+    """Check a configuration; raises CompanionError that names `origin` (the file) and the key."""
+    try:
+        return Experiment.model_validate(dict(config))
+    except ValidationError as error:
+        raise CompanionError(f"{origin}: {_sentence(error)}") from None
+
+
+def read_experiment(path: str | Path) -> Experiment:
+    """Read and check one experiment file; raises CompanionError that names the file and the key."""
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise CompanionError(f"{path} does not exist; the experiment files are in config/") from None
+    try:
+        config = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise CompanionError(f"{path} is no valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(config, dict):
+        raise CompanionError(f"{path} holds no keys; see config/README.md")
+    return load_experiment(config, str(path))
+
+
+def missing_sources(experiment: Experiment) -> dict[str, str]:
+    """The keys of `data` whose file or folder does not exist, with their paths."""
+    source = {key: path for key, path in experiment.data.source.items() if key != "generate"}
+    return {key: path for key, path in source.items() if not Path(path).exists()}
+
+
+def require_sources(experiment: Experiment, origin: str) -> None:
+    """Raise CompanionError naming file, key and path where images are not where the experiment says."""
+    for key, path in missing_sources(experiment).items():
+        raise CompanionError(
+            f"{origin}: data.{key} is {path}, which does not exist; put the file there, or name yours with "
+            f"--config 'data={{{key}: PATH}}'"
+        )
+    if experiment.released and not Path(experiment.released.folder).is_dir():
+        raise CompanionError(
+            f"{origin}: released.folder is {experiment.released.folder}, which is no folder; put the weight files "
+            "there, or name yours with --config 'released={folder: PATH}'"
+        )
+
+
+def _sentence(error: ValidationError) -> str:
+    details = error.errors(include_url=False)
+    first = details[0]
+    where = _dotted(first["loc"])
+    if first["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+        near = difflib.get_close_matches(str(first["loc"][-1]), _keys_at(first["loc"][:-1]), n=1, cutoff=0.5)
+        known = f"; did you mean {near[0]}?" if near else f"; known are {', '.join(_keys_at(first['loc'][:-1]))}"
+        text = f"{where} is no known key{known}"
+    elif first["type"] == "missing":
+        text = f"{where} is missing; add it"
+    else:
+        message = first["msg"].removeprefix("Value error, ")
+        text = f"{where} {message}" if first["type"] == "value_error" else f"{where}: {message}"
+        if first["type"] != "value_error" and isinstance(first["input"], str | int | float | bool):
+            text += f", but it is {first['input']!r}"
+    if len(details) > 1:
+        text += f" (and {len(details) - 1} more after this one)"
+    return text.strip()
+
+
+def _dotted(location: Iterable[str | int]) -> str:
+    text = ""
+    for part in location:
+        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else str(part)
+    return text or "the experiment"
+
+
+def _keys_at(location: tuple[str | int, ...]) -> list[str]:
+    """The keys that the model knows at a place of the file."""
+    import dataclasses
+    import types
+    import typing
+
+    model: Any = Experiment
+    for part in location:
+        if isinstance(model, type) and issubclass(model, BaseModel):
+            model = model.model_fields[str(part)].annotation
+        else:
+            arguments = [item for item in typing.get_args(model) if item is not types.NoneType]
+            model = arguments[-1] if arguments else None
+        if typing.get_origin(model) in (typing.Union, types.UnionType):
+            model = next(item for item in typing.get_args(model) if item is not types.NoneType)
+    if isinstance(model, type) and issubclass(model, BaseModel):
+        return sorted(model.model_fields)
+    if dataclasses.is_dataclass(model):
+        return sorted(field.name for field in dataclasses.fields(model))
+    return []

@@ -1,0 +1,255 @@
+"""The pydantic model of an experiment file: what the YAML says goes in, a checked `Experiment` comes out.
+
+Unknown keys are refused everywhere. The JSON schema in `workflow/schemas/` is generated from this module.
+"""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from repvgg_companion.data.evaluation_input import EvaluationProtocol
+from repvgg_companion.errors import CompanionError
+from repvgg_companion.models.names import require_model
+from repvgg_companion.speed.settings import SpeedSettings
+from repvgg_companion.training.recipe import Recipe
+
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]*$")]
+"""An experiment, dataset or recipe: lower case, digits, dots and hyphens, because it becomes a folder."""
+
+SOURCES: dict[str, tuple[str, ...]] = {
+    "generate": (),
+    "train_archive": ("val_archive", "devkit_archive"),
+    "zip": (),
+    "train_folder": ("val_folder", "devkit_archive"),
+    "kaggle_folder": (),
+    "parquet_folder": (),
+    "val_archive": ("devkit_archive",),
+    "val_folder": ("devkit_archive",),
+}
+"""Each form of a dataset: the key that names it, and the keys that may stand beside that one."""
+
+
+class Strict(BaseModel):
+    """A part of an experiment file; a key that is not named here is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def _known_model(name: str) -> str:
+    try:
+        require_model(name)
+    except CompanionError as error:
+        raise ValueError(str(error)) from None
+    return name
+
+
+def _known_protocol(label: str) -> str:
+    try:
+        EvaluationProtocol.parse(label)
+    except CompanionError as error:
+        raise ValueError(str(error)) from None
+    return label
+
+
+def _no_doubles(names: list[str], what: str) -> list[str]:
+    if doubles := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(f"{what} {doubles[0]} is named twice; name it once")
+    return names
+
+
+class Data(Strict):
+    """Which images: a dataset's name, where its images are, and how they are checked."""
+
+    dataset: Name = Field(description="name of the image set; its manifests and weights live under this name")
+    num_classes: int | None = Field(None, ge=2, description="checked against the images where it is given")
+    generate: Literal["digits"] | None = Field(None, description="make the demo data on this machine")
+    train_archive: str | None = Field(None, description="ILSVRC2012_img_train.tar")
+    val_archive: str | None = Field(None, description="ILSVRC2012_img_val.tar")
+    devkit_archive: str | None = Field(None, description="ILSVRC2012_devkit_t12.tar.gz")
+    zip: str | None = Field(None, description="a zip in the layout of tiny-imagenet-200.zip")
+    train_folder: str | None = Field(None, description="a folder with one folder of images per WNID")
+    val_folder: str | None = Field(None, description="the same for validation, or a flat folder beside a devkit")
+    kaggle_folder: str | None = Field(None, description="the folder that holds ILSVRC/ and LOC_val_solution.csv")
+    parquet_folder: str | None = Field(None, description="imagenet-1k as Parquet shards")
+    verify: bool = Field(True, description="compare the archives with their published digests, where there are any")
+    undecodable: Literal["stop", "count"] = Field("stop", description="what an image that cannot be decoded does")
+    cache: bool = Field(True, description="decode the validation images once for all evaluations")
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        given = [key for key in SOURCES if getattr(self, key) is not None]
+        if not given:
+            raise ValueError(f"names no images; set one of {', '.join(SOURCES)}")
+        main, *others = given
+        if self.devkit_archive is not None:
+            others.append("devkit_archive")
+        if unfit := [key for key in others if key not in SOURCES[main]]:
+            raise ValueError(f"names its images twice, by {main} and by {unfit[0]}; leave one of them out")
+        needed = {"train_archive": ("val_archive", "devkit_archive"), "val_archive": ("devkit_archive",)}
+        if missing := [key for key in needed.get(main, ()) if getattr(self, key) is None]:
+            raise ValueError(f"gives {main}, which needs {missing[0]} beside it")
+        if main == "train_folder" and self.val_folder is None:
+            raise ValueError("gives train_folder, which needs val_folder beside it")
+        return self
+
+    @property
+    def source(self) -> dict[str, str]:
+        """The keys that name the images, with their paths, in the order of `SOURCES`."""
+        keys = dict.fromkeys([*SOURCES, "devkit_archive"])
+        return {key: getattr(self, key) for key in keys if getattr(self, key) is not None}
+
+    @property
+    def trains(self) -> bool:
+        """Whether there are training images."""
+        return self.val_archive is None or self.train_archive is not None
+
+
+class TrainingGroup(Strict):
+    """Some models that are trained by one recipe, at one width, with some seeds."""
+
+    models: list[str] = Field(min_length=1)
+    recipe: Name
+    seeds: list[Annotated[int, Field(ge=0)]] = Field([0], min_length=1)
+    width: float = Field(1.0, gt=0, le=4, description="factor on every stage's width; 1 is the paper's network")
+
+    @field_validator("models")
+    @classmethod
+    def _models(cls, models: list[str]) -> list[str]:
+        return _no_doubles([_known_model(model) for model in models], "model")
+
+    @field_validator("seeds")
+    @classmethod
+    def _seeds(cls, seeds: list[int]) -> list[int]:
+        _no_doubles([str(seed) for seed in seeds], "seed")
+        return seeds
+
+
+class Released(Strict):
+    """Weights that exist already: a folder of files from the authors, timm or mmpretrain."""
+
+    folder: str
+    models: list[str] = Field([], description="which to use; empty means every file that is there")
+
+    @field_validator("models")
+    @classmethod
+    def _models(cls, models: list[str]) -> list[str]:
+        return _no_doubles([_known_model(model) for model in models], "model")
+
+
+class Evaluation(Strict):
+    """How accuracy is measured."""
+
+    protocol: str = Field("resize256-crop224-bilinear-pillow", description="the protocol of the reported accuracy")
+    protocol_by_model: dict[str, str] = Field({}, description="models that are evaluated otherwise, such as D2se")
+    further_protocols: list[str] = Field([], description="reported as rows of their own")
+    batch_size: int = Field(100, ge=1)
+    workers: int = Field(0, ge=0, description="loader processes where there is no cache")
+
+    @field_validator("protocol")
+    @classmethod
+    def _protocol(cls, label: str) -> str:
+        return _known_protocol(label)
+
+    @field_validator("further_protocols")
+    @classmethod
+    def _further(cls, labels: list[str]) -> list[str]:
+        return _no_doubles([_known_protocol(label) for label in labels], "protocol")
+
+    @field_validator("protocol_by_model")
+    @classmethod
+    def _by_model(cls, chosen: dict[str, str]) -> dict[str, str]:
+        return {_known_model(model): _known_protocol(label) for model, label in chosen.items()}
+
+    def protocols_of(self, model: str) -> list[str]:
+        """The protocols of one model, the reported one first."""
+        first = self.protocol_by_model.get(model, self.protocol)
+        return [first, *(label for label in self.further_protocols if label != first)]
+
+
+class KernelSize(Strict):
+    """Table 1: one convolution per kernel size. The paper's shape is 32 images, 2048 channels, 56 px."""
+
+    batch_size: int = Field(32, ge=1)
+    channels: int = Field(2048, ge=1)
+    resolution_px: int = Field(56, ge=1)
+    rounds: int = Field(20, ge=20)
+
+
+class Memory(Strict):
+    """Figure 3 and whole models: memory of live feature maps."""
+
+    models: list[str] = Field(min_length=1)
+    batch_size: int = Field(1, ge=1)
+
+    @field_validator("models")
+    @classmethod
+    def _models(cls, models: list[str]) -> list[str]:
+        return _no_doubles([_known_model(model) for model in models], "model")
+
+
+class Resources(Strict):
+    """What a job of one rule asks for; a cluster profile passes it on."""
+
+    threads: int = Field(1, ge=1)
+    gpu: int = Field(0, ge=0)
+    mem_mb: int = Field(4000, ge=1)
+    runtime: str = Field("1h", pattern=r"^\d+[mhd]$", description="such as 90m, 12h or 5d")
+
+    @property
+    def minutes(self) -> int:
+        """The run time in minutes."""
+        return int(self.runtime[:-1]) * {"m": 1, "h": 60, "d": 1440}[self.runtime[-1]]
+
+
+class Execution(Strict):
+    """How the work is cut into jobs."""
+
+    models_per_job: int = Field(1, ge=1, description="weights that one converting or evaluating process handles")
+    index: Resources = Resources()
+    train: Resources = Resources()
+    train_by_model: dict[str, Resources] = {}
+    reparameterize: Resources = Resources()
+    evaluate: Resources = Resources()
+    measure: Resources = Resources()
+
+    @field_validator("train_by_model")
+    @classmethod
+    def _by_model(cls, chosen: dict[str, Resources]) -> dict[str, Resources]:
+        return {_known_model(model): resources for model, resources in chosen.items()}
+
+
+class Experiment(Strict):
+    """One experiment file."""
+
+    experiment: Name = Field(description="names the folders results/NAME and paper_figures/NAME")
+    data: Data
+    recipes: dict[Name, Recipe] = {}
+    training: list[TrainingGroup] = []
+    released: Released | None = None
+    reparameterization_inputs: int = Field(64, ge=1, description="real images that each certificate rests on")
+    evaluation: Evaluation = Evaluation()
+    speed: SpeedSettings | None = None
+    kernel_size: KernelSize | None = None
+    memory: Memory | None = None
+    execution: Execution = Execution()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        seen = set()
+        for group in self.training:
+            if group.recipe not in self.recipes:
+                known = ", ".join(sorted(self.recipes)) or "none"
+                raise ValueError(f"training names the recipe {group.recipe}, which recipes does not define ({known})")
+            for model in group.models:
+                for seed in group.seeds:
+                    if (model, group.recipe, group.width, seed) in seen:
+                        raise ValueError(
+                            f"training names model {model} with recipe {group.recipe}, width {group.width:g} and seed "
+                            f"{seed} twice; name it once"
+                        )
+                    seen.add((model, group.recipe, group.width, seed))
+        if self.training and not self.data.trains:
+            raise ValueError("training needs training images, but data gives validation images only")
+        if self.released and self.training:
+            raise ValueError("released and training exclude each other; make two experiments of them")
+        return self

@@ -1,0 +1,1 @@
+"""Collected result tables, their provenance and the report."""

@@ -1,0 +1,63 @@
+"""The `provenance` verb: what the results of an experiment rest on, in one JSON file."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from repvgg_companion.contract import TABLES, read_rows
+from repvgg_companion.files import read_json, sha256_of_file, short_digest, write_json
+from repvgg_companion.runs import commit, environment
+
+MEASURED = ("reparameterization", "accuracy", "complexity", "speed", "kernel_size", "memory")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of the `provenance` verb."""
+    parser.add_argument("--experiment", required=True)
+    parser.add_argument("--results", required=True, help="folder results/EXPERIMENT")
+    parser.add_argument("--dataset", required=True, help="dataset.json of the images")
+    parser.add_argument("--configuration", required=True, help="the effective configuration as JSON")
+    parser.add_argument("--output", required=True)
+
+
+def provenance(results: Path, dataset: Path, configuration: dict[str, Any], experiment: str) -> dict[str, Any]:
+    """Commit, configuration, images, weights, environment, devices and runs behind the tables of `results`."""
+    tables, rows = {}, []
+    for table in MEASURED:
+        path = results / f"{table}.csv"
+        if path.exists():
+            tables[table] = sha256_of_file(path)
+            rows.extend(read_rows(path, table))
+    runs = sorted({row["run_id"] for row in rows if row.get("run_id")})
+    records = {run: read_json(results / "runs" / f"{run}.json") for run in runs}
+    weights = {
+        row["weights_sha256"]: {
+            key: row.get(key) for key in ("dataset", "model", "width", "recipe", "training_digest", "seed", "form")
+        }
+        for row in rows
+        if row.get("weights_sha256") not in (None, "random")
+    }
+    return {
+        "experiment": experiment,
+        "commit": commit(),
+        "configuration": configuration,
+        "configuration_digest": short_digest(configuration),
+        "dataset": read_json(dataset),
+        "tables_sha256": tables,
+        "weights": weights,
+        "devices": sorted({row["device"] for row in rows if row.get("device")}),
+        "environment": environment(),
+        "runs": {run: {key: record[key] for key in ("commit", "environment", "command") if key in record}
+                 for run, record in records.items()},  # fmt: skip
+        "contract_tables": sorted(TABLES),
+    }
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Write provenance.json."""
+    import json
+
+    value = provenance(
+        Path(arguments.results), Path(arguments.dataset), json.loads(arguments.configuration), arguments.experiment
+    )
+    write_json(arguments.output, value)

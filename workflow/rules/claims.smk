@@ -1,0 +1,45 @@
+# The verdicts on the paper's claims, and what all results rest on.
+rule claims:
+    input:
+        results=list(COLLECTED.values()),
+        predictions=[
+            f"{RESULTS}/predictions/{name}"
+            for weights in WEIGHTS
+            for name in weights.predictions(EXPERIMENT.evaluation.protocols_of(weights.model))
+        ],
+        facts=FACTS,
+        modules=modules("paper"),
+    output:
+        table=f"{RESULTS}/claims.csv",
+        text=report(f"{RESULTS}/claims.md", caption="../report/claims.rst", category="Claims"),
+    log:
+        f"logs/{NAME}/claims.log",
+    conda:
+        ENVIRONMENT
+    params:
+        experiment=NAME,
+        results=RESULTS,
+        paper=PAPER,
+    shell:
+        "python -m repvgg_companion claims --experiment {params.experiment} --results {params.results} "
+        "--paper {params.paper} --output {output.table} --markdown {output.text} --log {log}"
+
+
+rule provenance:
+    input:
+        results=list(COLLECTED.values()),
+        dataset=f"{DATA}/dataset.json",
+        modules=modules("results"),
+    output:
+        f"{RESULTS}/provenance.json",
+    log:
+        f"logs/{NAME}/provenance.log",
+    conda:
+        ENVIRONMENT
+    params:
+        experiment=NAME,
+        results=RESULTS,
+        configuration=configuration_json(EXPERIMENT),
+    shell:
+        "python -m repvgg_companion provenance --experiment {params.experiment} --results {params.results} "
+        "--dataset {input.dataset} --configuration '{params.configuration}' --output {output} --log {log}"

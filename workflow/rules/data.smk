@@ -1,0 +1,60 @@
+# Archives to manifests and to the decode-once cache of the validation images.
+DEMO_FOLDER = f"{DATA}/archives"
+SOURCE = source_options(EXPERIMENT, DEMO_FOLDER)
+SPLITS = ["train", "val"] if EXPERIMENT.data.trains else ["val"]
+
+
+if EXPERIMENT.data.source.get("generate"):
+
+    rule make_demo_data:
+        input:
+            f"{ROOT}/src/repvgg_companion/data/demo.py",
+        output:
+            archives=list(SOURCE.values()),
+        log:
+            f"logs/{NAME}/make_demo_data.log",
+        conda:
+            ENVIRONMENT
+        params:
+            folder=DEMO_FOLDER,
+        shell:
+            "python -m repvgg_companion make-demo-data --output {params.folder} --log {log}"
+
+
+rule index:
+    input:
+        # Missing files are named by require_sources before any job starts; a dry run goes on without them.
+        [] if missing_sources(EXPERIMENT) else list(SOURCE.values()),
+    output:
+        manifests=[f"{DATA}/{split}.parquet" for split in SPLITS],
+        dataset=f"{DATA}/dataset.json",
+    log:
+        f"logs/{NAME}/index.log",
+    conda:
+        ENVIRONMENT
+    params:
+        source=" ".join(f"{option} '{path}'" for option, path in SOURCE.items()),
+        dataset=DATASET,
+        folder=DATA,
+        classes=f"--num-classes {EXPERIMENT.data.num_classes}" if EXPERIMENT.data.num_classes else "",
+    resources:
+        **asked(EXPERIMENT.execution.index),
+    shell:
+        "python -m repvgg_companion index --dataset {params.dataset} {params.source} {params.classes} "
+        "--output {params.folder} --log {log}"
+
+
+rule decode_cache:
+    input:
+        manifest=f"{DATA}/val.parquet",
+    output:
+        f"{DATA}/cache/{{protocol}}.npy",
+    log:
+        f"logs/{NAME}/decode_cache-{{protocol}}.log",
+    conda:
+        ENVIRONMENT
+    resources:
+        **asked(EXPERIMENT.execution.index),
+    shell:
+        "python -m repvgg_companion cache --manifest {input.manifest} --protocol {wildcards.protocol} "
+        "--output {output} --log {log}"

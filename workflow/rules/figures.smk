@@ -1,0 +1,39 @@
+# The paper's figures beside ours, from the collected tables alone.
+FIGURE_NAMES = ["figure1", "figure3", "table1", "branches", "proxies", "training"]
+FIGURES = [f"{FIGURE_FOLDER}/{name}.{kind}" for name in FIGURE_NAMES for kind in ("pdf", "svg", "png")]
+
+
+rule figures:
+    input:
+        results=list(COLLECTED.values()),
+        histories=[weights.history for weights in WEIGHTS],
+        facts=FACTS,
+        modules=modules("paper"),
+    output:
+        **{
+            f"{name}_{kind}": (
+                report(
+                    f"{FIGURE_FOLDER}/{name}.{kind}",
+                    caption=f"../report/{name}.rst",
+                    category="Figures",
+                    labels={"figure": name},
+                )
+                if kind == "svg"
+                else f"{FIGURE_FOLDER}/{name}.{kind}"
+            )
+            for name in FIGURE_NAMES
+            for kind in ("pdf", "svg", "png")
+        },
+    log:
+        f"logs/{NAME}/figures.log",
+    conda:
+        ENVIRONMENT
+    params:
+        experiment=NAME,
+        results=RESULTS,
+        paper=PAPER,
+        folder=FIGURE_FOLDER,
+        histories=" ".join(weights.history for weights in WEIGHTS),
+    shell:
+        "python -m repvgg_companion figures --experiment {params.experiment} --results {params.results} "
+        "--paper {params.paper} --histories {params.histories} --output {params.folder} --log {log}"

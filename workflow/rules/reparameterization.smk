@@ -1,0 +1,29 @@
+# Train files to deploy files, each with its certificate. A process handles several weights, since importing torch costs
+# more than converting a small network.
+for batch, members in BATCHES:
+
+    rule:
+        name:
+            rule_name("reparameterize", batch)
+        input:
+            weights=[weights.file("train") for weights in members],
+            manifest=f"{DATA}/val.parquet",
+        output:
+            deploy=[weights.file("deploy") for weights in members if weights.convertible],
+            rows=f"{PARTS}/reparameterization-{batch}.csv",
+        log:
+            f"logs/{NAME}/reparameterize-{batch}.log",
+        conda:
+            ENVIRONMENT
+        params:
+            experiment=NAME,
+            protocol=members[0].protocol,
+            runs=RUNS,
+            images=EXPERIMENT.reparameterization_inputs,
+        threads: EXPERIMENT.execution.reparameterize.threads
+        resources:
+            **asked(EXPERIMENT.execution.reparameterize),
+        shell:
+            "python -m repvgg_companion reparameterize --experiment {params.experiment} --weights {input.weights} "
+            "--val-manifest {input.manifest} --protocol {params.protocol} --n-inputs {params.images} "
+            "--output {output.rows} --runs {params.runs} --log {log}"

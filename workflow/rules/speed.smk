@@ -1,0 +1,90 @@
+# What is counted and what is timed. A job that measures time has the machine to itself: it takes all cores of the run.
+COMPLEXITY = complexity_groups(EXPERIMENT)
+
+
+for number, group in enumerate(COMPLEXITY):
+
+    rule:
+        name:
+            rule_name("count_complexity", number)
+        input:
+            modules("complexity"),
+            modules("models"),
+        output:
+            f"{PARTS}/complexity-{number}.csv",
+        log:
+            f"logs/{NAME}/count_complexity-{number}.log",
+        conda:
+            ENVIRONMENT
+        params:
+            experiment=NAME,
+            group=group.options,
+            runs=RUNS,
+        shell:
+            "python -m repvgg_companion count-complexity --experiment {params.experiment} {params.group} "
+            "--output {output} --runs {params.runs} --log {log}"
+
+
+if EXPERIMENT.speed:
+
+    rule measure_speed:
+        output:
+            f"{PARTS}/speed.csv",
+        log:
+            f"logs/{NAME}/measure_speed.log",
+        conda:
+            ENVIRONMENT
+        params:
+            experiment=NAME,
+            plan=plain(EXPERIMENT.speed),
+            samples=f"{RESULTS}/speed",
+            runs=RUNS,
+        threads: workflow.cores
+        resources:
+            **asked(EXPERIMENT.execution.measure),
+        shell:
+            "python -m repvgg_companion measure-speed --experiment {params.experiment} --plan '{params.plan}' "
+            "--output {output} --samples {params.samples} --runs {params.runs} --log {log}"
+
+
+if EXPERIMENT.kernel_size:
+
+    rule measure_kernel_sizes:
+        output:
+            f"{PARTS}/kernel_size.csv",
+        log:
+            f"logs/{NAME}/measure_kernel_sizes.log",
+        conda:
+            ENVIRONMENT
+        params:
+            experiment=NAME,
+            plan=plain(EXPERIMENT.kernel_size),
+            samples=f"{RESULTS}/speed",
+            runs=RUNS,
+        threads: workflow.cores
+        resources:
+            **asked(EXPERIMENT.execution.measure),
+        shell:
+            "python -m repvgg_companion measure-kernel-sizes --experiment {params.experiment} "
+            "--plan '{params.plan}' --output {output} --samples {params.samples} --runs {params.runs} --log {log}"
+
+
+if EXPERIMENT.memory:
+
+    rule measure_memory:
+        output:
+            f"{PARTS}/memory.csv",
+        log:
+            f"logs/{NAME}/measure_memory.log",
+        conda:
+            ENVIRONMENT
+        params:
+            experiment=NAME,
+            plan=plain(EXPERIMENT.memory),
+            runs=RUNS,
+        threads: workflow.cores
+        resources:
+            **asked(EXPERIMENT.execution.measure),
+        shell:
+            "python -m repvgg_companion measure-memory --experiment {params.experiment} --plan '{params.plan}' "
+            "--output {output} --runs {params.runs} --log {log}"

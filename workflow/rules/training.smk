@@ -1,0 +1,49 @@
+# One job for each model, recipe and seed. The training state lies outside the declared outputs, because Snakemake
+# removes the outputs of a failed job; what is declared here is published last, by rename.
+TRAINED = {(weights.model, weights.digest, weights.seed): weights for weights in WEIGHTS}
+
+
+def trained(wildcards):
+    """The weights that a path names; a digest that is not the configuration's is refused, never trained."""
+    key = (wildcards.model, wildcards.digest, wildcards.seed)
+    if key not in TRAINED:
+        raise WorkflowError(
+            f"{ORIGIN} trains no {wildcards.model} with digest {wildcards.digest} and seed {wildcards.seed}; "
+            "see the paths that a dry run lists"
+        )
+    return TRAINED[key]
+
+
+if WEIGHTS:
+
+    rule train:
+        input:
+            train_manifest=ancient(f"{DATA}/train.parquet"),
+            val_manifest=ancient(f"{DATA}/val.parquet"),
+        output:
+            weights=f"results/weights/{DATASET}/{{model}}/{{digest}}/seed{{seed}}/train.safetensors",
+            history=f"results/weights/{DATASET}/{{model}}/{{digest}}/seed{{seed}}/history.csv",
+        log:
+            f"logs/{NAME}/train-{{model}}-{{digest}}-seed{{seed}}.log",
+        conda:
+            ENVIRONMENT
+        params:
+            state=lambda wildcards: trained(wildcards).state,
+            width=lambda wildcards: trained(wildcards).width,
+            recipe_name=lambda wildcards: trained(wildcards).recipe,
+            recipe=lambda wildcards: recipe_json(EXPERIMENT, trained(wildcards).recipe),
+            classes=f"--num-classes {EXPERIMENT.data.num_classes}" if EXPERIMENT.data.num_classes else "",
+            experiment=NAME,
+            dataset=DATASET,
+        threads: lambda wildcards: train_resources(EXPERIMENT, wildcards.model).threads
+        resources:
+            gpu=lambda wildcards: train_resources(EXPERIMENT, wildcards.model).gpu,
+            mem_mb=lambda wildcards: train_resources(EXPERIMENT, wildcards.model).mem_mb,
+            runtime=lambda wildcards: train_resources(EXPERIMENT, wildcards.model).minutes,
+        shell:
+            "python -m repvgg_companion train --experiment {params.experiment} --dataset {params.dataset} "
+            "--model {wildcards.model} --width {params.width} {params.classes} "
+            "--recipe-name {params.recipe_name} --recipe '{params.recipe}' --training-digest {wildcards.digest} "
+            "--seed {wildcards.seed} --train-manifest {input.train_manifest} --val-manifest {input.val_manifest} "
+            "--state {params.state} --gpus {resources.gpu} --output {output.weights} --history {output.history} "
+            "--log {log}"
