@@ -1,0 +1,1 @@
+"""Speed: what a device does per second with each network, measured so that a reviewer would accept it."""
