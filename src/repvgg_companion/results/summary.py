@@ -1,0 +1,36 @@
+"""The `summary` verb: after a run, say in a few lines what it found and where everything is."""
+
+import argparse
+from pathlib import Path
+
+from repvgg_companion.contract import read_rows
+from repvgg_companion.results.report import claims_summary
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of the `summary` verb."""
+    parser.add_argument("--results", required=True)
+    parser.add_argument("--figures", required=True)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Print the summary to standard output; parts that were not asked for are left out."""
+    results, figures = Path(arguments.results), Path(arguments.figures)
+    if (results / "accuracy.csv").exists():
+        rows = read_rows(results / "accuracy.csv", "accuracy")
+        best = max(rows, key=lambda row: row["top1_pct"])
+        print(
+            f"accuracy: {len(rows)} rows on {best['dataset']} ({best['n_images']} images), best {best['model']} "
+            f"(width {best['width']:g}, {best['form']}) {best['top1_pct']:.2f} % top-1"
+        )
+    if (results / "reparameterization.csv").exists():
+        rows = read_rows(results / "reparameterization.csv", "reparameterization")
+        print(f"certificates: {sum(row['passed'] for row in rows)} of {len(rows)} passed")
+    if (results / "speed.csv").exists():
+        rows = read_rows(results / "speed.csv", "speed")
+        print(f"speed: {len(rows)} rows on {', '.join(sorted({row['device'] for row in rows}))}")
+    if (results / "claims.csv").exists():
+        print(f"claims: {claims_summary(read_rows(results / 'claims.csv', 'claims'))}")
+    for what, path in (("report", results / "report.html"), ("tables", results / "tables"), ("figures", figures)):
+        if path.exists():
+            print(f"{what}: {path}")
