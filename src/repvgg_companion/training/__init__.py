@@ -1,0 +1,1 @@
+"""Training by recipe: settings, schedule, input to gradients, checkpoints, and the `train` verb."""
