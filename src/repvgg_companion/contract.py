@@ -155,10 +155,7 @@ def read_rows(path: str | Path, table: str) -> list[dict[str, Any]]:
                     f"{path}: the columns are not those of table {table}; remove the file and run again"
                 )
             return [
-                {
-                    name: _cell(path, number, columns[name], _parsed(columns[name], text))
-                    for name, text in row.items()
-                }
+                {name: _cell(path, number, columns[name], _parsed(columns[name], text)) for name, text in row.items()}
                 for number, row in enumerate(reader, start=1)
             ]
     except FileNotFoundError:

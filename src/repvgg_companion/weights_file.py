@@ -31,6 +31,4 @@ def load_weights(path: str | Path) -> "tuple[dict[str, torch.Tensor], WeightsIde
     except FileNotFoundError:
         raise CompanionError(f"{path} does not exist") from None
     except (SafetensorError, OSError) as error:
-        raise CompanionError(
-            f"{path} is not readable as safetensors ({error}); remove it and run again"
-        ) from None
+        raise CompanionError(f"{path} is not readable as safetensors ({error}); remove it and run again") from None

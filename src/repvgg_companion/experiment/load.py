@@ -1,4 +1,4 @@
-"""Reading experiment files: a mapping from YAML or Snakemake goes in, a checked experiment or one sentence comes out."""
+"""Reading experiment files: a mapping from YAML or Snakemake in, a checked experiment or one sentence out."""
 
 import difflib
 from collections.abc import Iterable, Mapping

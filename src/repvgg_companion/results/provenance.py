@@ -47,8 +47,10 @@ def provenance(results: Path, dataset: Path, configuration: dict[str, Any], expe
         "weights": weights,
         "devices": sorted({row["device"] for row in rows if row.get("device")}),
         "environment": environment(),
-        "runs": {run: {key: record[key] for key in ("commit", "environment", "command") if key in record}
-                 for run, record in records.items()},  # fmt: skip
+        "runs": {
+            run: {key: record[key] for key in ("commit", "environment", "command") if key in record}
+            for run, record in records.items()
+        },
         "contract_tables": sorted(TABLES),
     }
 

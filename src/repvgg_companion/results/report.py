@@ -71,7 +71,8 @@ Commit <code>{{ provenance.commit }}</code>, configuration <code>{{ provenance.c
 
 <h2 id="figures">Figures</h2>
 {% for heading, data in figures %}
-<figure><figcaption>{{ heading }}</figcaption><img alt="{{ heading }}" src="data:image/svg+xml;base64,{{ data }}"></figure>
+<figure><figcaption>{{ heading }}</figcaption>
+<img alt="{{ heading }}" src="data:image/svg+xml;base64,{{ data }}"></figure>
 {% endfor %}
 
 <h2 id="claims">Claims of the paper</h2>

@@ -1,5 +1,6 @@
 """The results contract as pandera schemas: every table of `contract.TABLES`, with the rules that span columns."""
 
+from itertools import pairwise
 from typing import Any
 
 import pandas as pd
@@ -70,7 +71,7 @@ def _column(column: Column) -> pa.Column:
 def _ordered(names: tuple[str, ...]):
     def check(frame: pd.DataFrame) -> pd.Series:
         holds = pd.Series(True, index=frame.index)
-        for low, high in zip(names, names[1:]):
+        for low, high in pairwise(names):
             holds &= frame[low].astype(float) <= frame[high].astype(float) + _ROUNDING
         return holds
 
