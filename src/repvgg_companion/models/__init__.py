@@ -1,0 +1,1 @@
+"""The paper's networks: names and structure (`names`), blocks, and `build_model`."""

@@ -1,0 +1,70 @@
+"""In: a model's name, number of classes, width factor, form. Out: the network as a torch module in train() mode."""
+
+from torch import nn
+
+from repvgg_companion.errors import CompanionError
+from repvgg_companion.identity import FORMS
+from repvgg_companion.models.fold import fold_batch_norms
+from repvgg_companion.models.names import ModelSpec, require_convertible, require_model, scaled_width, stage_widths
+from repvgg_companion.models.repvgg import RepVGG, ResidualReorg
+from repvgg_companion.models.resnet import BasicBlock, Bottleneck, ResNet
+
+
+def build_model(name: str, *, num_classes: int = 1000, width: float = 1.0, form: str = "train") -> nn.Module:
+    """Build `name` with random weights; float images [n, 3, px, px] of any size to logits [n, num_classes].
+
+    RepVGG has the state-dict keys of the official code. `form` is `train` (branches) or `deploy`: for a RepVGG one 3x3
+    convolution a layer (section 3.3), for a baseline every conv-BN pair folded (section 4.1). `width` scales all
+    channel counts and is 1 for the paper's network. Works under `torch.device("meta")`. Raises CompanionError for an
+    unknown name, form or width, and for the deploy form of a network that has none.
+    """
+    if form not in FORMS:
+        raise CompanionError(f"form {form!r} is unknown; use one of {', '.join(FORMS)}")
+    spec = require_model(name) if form == "train" else require_convertible(name)
+    if num_classes < 1:
+        raise CompanionError(f"{name} with {num_classes} classes cannot be built; give at least 1 class")
+    model = _build(spec, num_classes, width, form == "deploy")
+    return model.train()
+
+
+def _build(spec: ModelSpec, num_classes: int, width: float, deploy: bool) -> nn.Module:
+    if spec.family == "RepVGG":
+        widths = stage_widths(spec.a, spec.b, width)
+        if spec.block == "residual-reorg":
+            return ResidualReorg(spec.layers, widths, num_classes=num_classes, groups=spec.groups)
+        return RepVGG(
+            spec.layers,
+            widths,
+            num_classes=num_classes,
+            groups=spec.groups,
+            squeeze_excitation=spec.squeeze_excitation,
+            block=spec.block,
+            deploy=deploy,
+        )
+    if spec.family in ("ResNet", "ResNeXt"):
+        model = build_resnet(spec, num_classes, width, deploy)
+    elif spec.family == "PSPNet":
+        from repvgg_companion.models.pspnet import build_pspnet
+
+        model = build_pspnet(spec, num_classes, width, deploy)
+    else:
+        from repvgg_companion.models.torchvision_baselines import build_baseline
+
+        model = build_baseline(spec, num_classes, width)
+    return fold_batch_norms(model) if deploy else model
+
+
+def build_resnet(spec: ModelSpec, num_classes: int, width: float, deploy: bool, **options) -> ResNet:
+    """The ResNet or ResNeXt of `spec`, conv-BN pairs not yet folded; `options` go to `ResNet` (strides, dilations)."""
+    widths = tuple(scaled_width(channels, width) for channels in (64, 128, 256, 512))
+    if spec.block == "basic":
+        return ResNet(BasicBlock, spec.layers, widths, stem_width=widths[0], num_classes=num_classes, **options)
+    if spec.block == "bottleneck-repvgg":
+        options |= {"repvgg": True, "deploy": deploy}
+    if spec.family == "ResNeXt":
+        # The group width stays: a narrower ResNeXt has fewer groups of the same width.
+        inner = tuple(scaled_width(spec.groups * spec.group_width * 2**stage, width) for stage in range(4))
+        groups = max(1, inner[0] // spec.group_width)
+        inner = tuple(-(-channels // groups) * groups for channels in inner)
+        options |= {"stride_on_3x3": True, "groups": groups, "inner_widths": inner}
+    return ResNet(Bottleneck, spec.layers, widths, stem_width=widths[0], num_classes=num_classes, **options)

@@ -1,0 +1,219 @@
+"""In: a model's name. Out: its structure as the paper gives it (`ModelSpec`). Needs no torch.
+
+Grammar: `BASE` or `BASE_VARIATION`. Variations of a RepVGG are the rows of Tables 6 and 7; each is listed for RepVGG-B0
+(the paper's base) and accepted for every RepVGG without squeeze-and-excitation.
+"""
+
+import difflib
+from dataclasses import dataclass, replace
+
+from repvgg_companion.errors import CompanionError
+from repvgg_companion.identity import split_model_name
+
+_LAYERS_A = (1, 2, 4, 14, 1)
+_LAYERS_B = (1, 4, 6, 16, 1)
+_LAYERS_D = (1, 8, 14, 24, 1)
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """What distinguishes one network of the paper from the others.
+
+    `layers` are 3x3 layers (RepVGG) or blocks (ResNet) per stage, `a` and `b` the width multipliers of Table 3,
+    `groups` the g of the groupwise layers, `block` the key of `models.blocks.BLOCKS`, `input_px` the side of the square
+    image of the paper's counts, speeds and training, `test_px` the side at which the accuracy is quoted.
+    A network that is not `convertible` has no deploy form, `reason_not_convertible` says why. `decision` tells how we
+    settled what the paper leaves open.
+    """
+
+    name: str
+    family: str
+    input_px: int = 224
+    test_px: int = 224
+    num_classes: int = 1000
+    layers: tuple[int, ...] = ()
+    a: float = 1.0
+    b: float = 1.0
+    groups: int = 1
+    group_width: int = 64
+    squeeze_excitation: bool = False
+    block: str = "repvgg"
+    backbone: str = ""
+    dilated: str = ""
+    convertible: bool = True
+    reason_not_convertible: str = ""
+    decision: str = ""
+
+    @property
+    def base_model(self) -> str:
+        """The name before the underscore."""
+        return split_model_name(self.name)[0]
+
+    @property
+    def variation(self) -> str:
+        """The name after the underscore; empty for a plain name."""
+        return split_model_name(self.name)[1]
+
+    def grouped_layers(self) -> tuple[int, ...]:
+        """Numbers, counted from 1 over all 3x3 layers, of the layers that have `groups` groups (section 3.4)."""
+        return tuple(range(3, sum(self.layers) + 1, 2)) if self.groups > 1 else ()
+
+
+def _repvgg(name: str, layers: tuple[int, ...], a: float, b: float, groups: int = 1, **more) -> ModelSpec:
+    return ModelSpec(f"RepVGG-{name}", "RepVGG", layers=layers, a=a, b=b, groups=groups, **more)
+
+
+_REPVGG = [
+    _repvgg("A0", _LAYERS_A, 0.75, 2.5),
+    _repvgg("A1", _LAYERS_A, 1, 2.5),
+    _repvgg("A2", _LAYERS_A, 1.5, 2.75),
+    _repvgg("B0", _LAYERS_B, 1, 2.5),
+    _repvgg("B1", _LAYERS_B, 2, 4),
+    _repvgg("B1g2", _LAYERS_B, 2, 4, 2),
+    _repvgg("B1g4", _LAYERS_B, 2, 4, 4),
+    _repvgg("B2", _LAYERS_B, 2.5, 5),
+    _repvgg("B2g2", _LAYERS_B, 2.5, 5, 2),
+    _repvgg("B2g4", _LAYERS_B, 2.5, 5, 4),
+    _repvgg("B3", _LAYERS_B, 3, 5),
+    _repvgg("B3g2", _LAYERS_B, 3, 5, 2),
+    _repvgg("B3g4", _LAYERS_B, 3, 5, 4),
+    # Not in the paper: published later in the official repository; quoted at 320 px, trained at 224.
+    _repvgg("D2se", _LAYERS_D, 2.5, 5, squeeze_excitation=True, test_px=320),
+]
+
+_WHERE_IDENTITY_EXISTS = (
+    "The paper does not say what the first layer of each stage does, which has stride 2 and no identity; here it is an "
+    "ordinary 3x3 convolution with batch norm, so the identity kernel is added exactly where RepVGG has the branch."
+)
+
+# Rows of Tables 6 and 7: variation -> what differs from the full block.
+VARIATIONS: dict[str, dict] = {
+    "plain": {"block": "plain"},
+    "identity-only": {"block": "identity-only"},
+    "1x1-only": {"block": "1x1-only"},
+    "identity-without-bn": {"block": "identity-without-bn"},
+    "post-addition-bn": {"block": "post-addition-bn"},
+    "relu-in-branch": {
+        "block": "relu-in-branch",
+        "convertible": False,
+        "reason_not_convertible": "the ReLU inside each branch is not linear, so the branches cannot be added into one "
+        "kernel",
+        "decision": "The paper does not say whether the ReLU after the sum stays. Every branch ends in a ReLU, so the "
+        "sum is never negative and an outer ReLU would change nothing; it is left out.",
+    },
+    "diracnet": {
+        "block": "diracnet",
+        "decision": _WHERE_IDENTITY_EXISTS
+        + " The kernel is diag(a) I + diag(b) W/|W| with one a (at first 1) and b (at first 0.1) per filter, as in the "
+        "final code of the DiracNet authors, and a batch norm follows the convolution as in theirs.",
+    },
+    "trivial-reparam": {"block": "trivial-reparam", "decision": _WHERE_IDENTITY_EXISTS},
+    "acb": {
+        "block": "acb",
+        "decision": "Only the asymmetric convolution block stands in place of the 3x3 convolution: no identity and no "
+        "1x1 branch is kept, which the paper implies but does not say.",
+    },
+    "residual-reorg": {
+        "block": "residual-reorg",
+        "convertible": False,
+        "reason_not_convertible": "its shortcuts pass over two layers with a ReLU between them, so they stay at "
+        "inference and there is no equal plain network",
+        "decision": "Shortcuts as in ResNet-18/34: a 1x1 convolution of stride 2 with batch norm in the first block of "
+        "stages 2 to 4, the identity elsewhere.",
+    },
+}
+
+
+def _vary(base: ModelSpec, variation: str) -> ModelSpec:
+    return replace(base, name=f"{base.name}_{variation}", **VARIATIONS[variation])
+
+
+_BY_NAME = {spec.name: spec for spec in _REPVGG}
+_ABLATIONS = [_vary(_BY_NAME["RepVGG-B0"], variation) for variation in VARIATIONS]
+
+_BASELINES = [
+    ModelSpec("ResNet-18", "ResNet", layers=(2, 2, 2, 2), block="basic"),
+    ModelSpec("ResNet-34", "ResNet", layers=(3, 4, 6, 3), block="basic"),
+    # The original bottleneck has its stride on the first 1x1 convolution; it decides the FLOPs column of Table 4.
+    ModelSpec("ResNet-50", "ResNet", layers=(3, 4, 6, 3), block="bottleneck"),
+    ModelSpec("ResNet-101", "ResNet", layers=(3, 4, 23, 3), block="bottleneck"),
+    ModelSpec("ResNet-152", "ResNet", layers=(3, 8, 36, 3), block="bottleneck"),
+    ModelSpec("ResNet-50_repvgg-blocks", "ResNet", layers=(3, 4, 6, 3), block="bottleneck-repvgg"),
+    # 32x4d with the stride on the 3x3 convolution, as the printed parameters and FLOPs require.
+    ModelSpec("ResNeXt-50", "ResNeXt", layers=(3, 4, 6, 3), block="bottleneck", groups=32, group_width=4),
+    ModelSpec("ResNeXt-101", "ResNeXt", layers=(3, 4, 23, 3), block="bottleneck", groups=32, group_width=4),
+    ModelSpec("VGG-16", "VGG", block="vgg"),
+    ModelSpec("RegNetX-3.2GF", "RegNetX", block="regnet"),
+    ModelSpec("RegNetX-12GF", "RegNetX", block="regnet"),
+    ModelSpec("EfficientNet-B0", "EfficientNet", block="mbconv"),
+    ModelSpec("EfficientNet-B3", "EfficientNet", block="mbconv", input_px=300, test_px=300),
+]
+
+
+def _pspnet(backbone: str, dilated: str) -> ModelSpec:
+    name = f"PSPNet-{backbone}" + ("_fast" if dilated == "last-5" else "")
+    decision = (
+        "The paper does not print the strides of the fast version. Here the first layers of stages 4 and 5 have stride "
+        "1 in both versions, so that both give the same map of an eighth of the input."
+        if backbone.startswith("RepVGG")
+        else ""
+    )
+    return ModelSpec(name, "PSPNet", input_px=713, test_px=713, num_classes=19, backbone=backbone, dilated=dilated,
+                     block="pspnet", decision=decision)  # fmt: skip
+
+
+_SEGMENTATION = [
+    _pspnet("RepVGG-B1g2", "last-2-stages"),
+    _pspnet("RepVGG-B1g2", "last-5"),
+    _pspnet("RepVGG-B2", "last-2-stages"),
+    _pspnet("RepVGG-B2", "last-5"),
+    _pspnet("ResNet-50", "last-2-stages"),
+    _pspnet("ResNet-101", "last-2-stages"),
+]
+
+MODELS: dict[str, ModelSpec] = {spec.name: spec for spec in [*_REPVGG, *_ABLATIONS, *_BASELINES, *_SEGMENTATION]}
+REPVGG_MODELS: tuple[str, ...] = tuple(spec.name for spec in _REPVGG)
+
+
+def require_model(name: str) -> ModelSpec:
+    """The structure of `name`; raises CompanionError with the nearest names where there is no such model."""
+    if name in MODELS:
+        return MODELS[name]
+    base_model, variation = split_model_name(name)
+    base = _BY_NAME.get(base_model)
+    if base is not None and variation in VARIATIONS:
+        if base.squeeze_excitation:
+            raise CompanionError(
+                f"model {name!r}: the ablations are defined for networks without squeeze-and-excitation; "
+                f"use RepVGG-B0_{variation}"
+            )
+        return _vary(base, variation)
+    candidates = [*MODELS, *(f"{base_model}_{known}" for known in VARIATIONS if base is not None)]
+    by_lower = {candidate.lower(): candidate for candidate in candidates}
+    near = difflib.get_close_matches(name.lower(), by_lower, n=3, cutoff=0.5) or list(by_lower)[:3]
+    raise CompanionError(f"there is no model {name!r}; the nearest names are {', '.join(by_lower[n] for n in near)}")
+
+
+def require_convertible(name: str) -> ModelSpec:
+    """As `require_model`; raises CompanionError with the reason where the network has no deploy form."""
+    spec = require_model(name)
+    if not spec.convertible:
+        raise CompanionError(f"{name} has no deploy form: {spec.reason_not_convertible}; use its train form")
+    return spec
+
+
+def scaled_width(channels: int, width: float) -> int:
+    """`channels` times `width`, unchanged for width 1, else the nearest multiple of 8 and at least 8.
+
+    A multiple of 8 keeps the layers with 2 and 4 groups and the 1/16 of squeeze-and-excitation possible.
+    Raises CompanionError where `width` is not a positive number.
+    """
+    if not width > 0:
+        raise CompanionError(f"the width factor is {width!r}; it must be a number above 0, and 1 is the paper's width")
+    return channels if width == 1 else max(8, int(channels * width / 8 + 0.5) * 8)
+
+
+def stage_widths(a: float, b: float, width: float = 1.0) -> tuple[int, ...]:
+    """Output channels of the five stages: min(64, 64a), 64a, 128a, 256a, 512b (Table 2), times the width factor."""
+    full = (min(64, int(64 * a)), int(64 * a), int(128 * a), int(256 * a), int(512 * b))
+    return tuple(scaled_width(channels, width) for channels in full)
