@@ -140,7 +140,7 @@ class ComplexityGroup:
 
 def complexity_groups(experiment: Experiment) -> list[ComplexityGroup]:
     """The paper's networks at their full width and size, then the experiment's own where they differ."""
-    groups = [ComplexityGroup(tuple(MODELS), 1.0, 1000, None)]
+    groups = [ComplexityGroup((name,), 1.0, spec.num_classes, None) for name, spec in MODELS.items()]
     classes = experiment.data.num_classes
     for group in experiment.training if classes else []:
         protocol = EvaluationProtocol.parse(experiment.evaluation.protocol)

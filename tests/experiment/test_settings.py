@@ -1,0 +1,127 @@
+"""Experiment files: what is accepted, and the one sentence for what is not."""
+
+import json
+from pathlib import Path
+
+import jsonschema
+import pytest
+import yaml
+
+from repvgg_companion.errors import CompanionError
+from repvgg_companion.experiment.layout import batches, digest_of, weights_of
+from repvgg_companion.experiment.load import load_experiment, read_experiment, require_sources
+from repvgg_companion.experiment.schema import SCHEMA_FILE, schema_text
+from repvgg_companion.experiment.settings import SOURCES
+
+ROOT = Path(__file__).resolve().parents[2]
+CONFIGS = sorted((ROOT / "config").glob("*.yaml"))
+
+
+def demo() -> dict:
+    return yaml.safe_load((ROOT / "config" / "demo.yaml").read_text())
+
+
+def changed(path: str, value) -> dict:
+    config = demo()
+    *parents, last = path.split(".")
+    place = config
+    for part in parents:
+        place = place[int(part) if isinstance(place, list) else part]
+    if isinstance(place, list):
+        place[int(last)] = value
+    else:
+        place[last] = value
+    return config
+
+
+def test_the_committed_schema_is_the_generated_one():
+    assert (ROOT / SCHEMA_FILE).read_text() == schema_text(), "run: python -m repvgg_companion schema"
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_every_experiment_file_is_valid_and_named_after_itself(path):
+    experiment = read_experiment(path)
+    assert experiment.experiment == path.stem
+    jsonschema.validate(yaml.safe_load(path.read_text()), json.loads(schema_text()))
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("data.zipp", "x.zip", r"f\.yaml: data\.zipp is no known key; did you mean zip\?"),
+        ("extra", 1, r"f\.yaml: extra is no known key"),
+        ("recipes.demo-5-epochs.learning_rat", 1, r"f\.yaml: recipes\.demo-5-epochs\.learning_rat is no known key"),
+        ("recipes.demo-5-epochs.epochs", 0, r"f\.yaml: recipes\.demo-5-epochs .*epochs"),
+        ("speed.round", 1, r"f\.yaml: speed\.round is no known key; did you mean rounds"),
+        ("training.0.models.0", "RepVGG-A9", r"f\.yaml: training\[0\]\.models .*RepVGG-A9.*RepVGG-A0"),
+        ("training.0.models.1", "RepVGG-A0", r"f\.yaml: training\[0\]\.models .*RepVGG-A0 is named twice"),
+        ("training.0.recipe", "missing", r"f\.yaml: .*recipe missing.* demo-5-epochs"),
+        ("training.0.seeds", [1, 1], r"seed 1 is named twice"),
+        ("data.dataset", "Demo/x", r"f\.yaml: data\.dataset"),
+        ("data.zip", "x.zip", r"f\.yaml: data names its images twice, by generate and by zip"),
+        ("data.generate", None, r"f\.yaml: data names no images; set one of generate, train_archive"),
+        ("evaluation.protocol", "resize256", r"f\.yaml: evaluation\.protocol"),
+        ("execution.train", {"runtime": "soon"}, r"f\.yaml: execution\.train\.runtime"),
+    ],
+)
+def test_mistakes_are_one_sentence_with_file_and_key(path, value, message):
+    with pytest.raises(CompanionError, match=message) as caught:
+        load_experiment(changed(path, value), "f.yaml")
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 500
+
+
+def test_missing_keys_files_and_yaml_are_named(tmp_path):
+    config = demo()
+    del config["data"]
+    with pytest.raises(CompanionError, match=r"f\.yaml: data is missing"):
+        load_experiment(config, "f.yaml")
+    with pytest.raises(CompanionError, match="does not exist"):
+        read_experiment(tmp_path / "none.yaml")
+    (tmp_path / "bad.yaml").write_text("a: [1\n")
+    with pytest.raises(CompanionError, match="no valid YAML"):
+        read_experiment(tmp_path / "bad.yaml")
+    tiny = yaml.safe_load((ROOT / "config" / "tiny-imagenet.yaml").read_text())
+    tiny["data"]["zip"] = str(tmp_path / "none.zip")
+    with pytest.raises(CompanionError, match=r"tiny\.yaml: data\.zip is .*none\.zip, which does not exist"):
+        require_sources(load_experiment(tiny, "tiny.yaml"), "tiny.yaml")
+
+
+def test_sources_need_their_companions():
+    config = demo()
+    config["data"] = {"dataset": "imagenet", "train_archive": "t.tar", "val_archive": "v.tar"}
+    with pytest.raises(CompanionError, match="needs devkit_archive"):
+        load_experiment(config, "f")
+    config["data"] = {"dataset": "imagenet", "val_archive": "v.tar", "devkit_archive": "d.tar.gz"}
+    with pytest.raises(CompanionError, match="training needs training images"):
+        load_experiment(config, "f")
+    assert set(SOURCES) <= set(type(load_experiment(demo(), "f").data).model_fields)
+
+
+def test_only_the_changed_recipe_gets_another_digest():
+    before = {weights.model: weights for weights in weights_of(load_experiment(demo(), "f"))}
+    after = {
+        weights.model: weights
+        for weights in weights_of(load_experiment(changed("recipes.demo-8-epochs.epochs", 9), "f"))
+    }
+    moved = {model for model in before if before[model].digest != after[model].digest}
+    users = {weights.model for weights in before.values() if weights.recipe == "demo-8-epochs"}
+    assert moved == users and users and users != set(before)
+    for weights in before.values():
+        assert weights.folder == f"results/weights/demo-digits/{weights.model}/{weights.digest}/seed0"
+        assert weights.state == weights.folder.replace("results/weights", "results/state")
+
+
+def test_another_name_for_the_same_recipe_keeps_the_weights():
+    config = demo()
+    config["recipes"]["renamed"] = config["recipes"]["demo-5-epochs"]
+    experiment = load_experiment(config, "f")
+    first = [digest_of(experiment, "RepVGG-A0", name, 0.25) for name in ("demo-5-epochs", "renamed")]
+    assert first[0] == first[1]
+
+
+def test_batches_cover_all_weights_once():
+    weights = weights_of(load_experiment(demo(), "f"))
+    for size in (1, 4, 100):
+        cut = list(batches(weights, size))
+        assert [one for _, members in cut for one in members] == weights
+        assert len({name for name, _ in cut}) == len(cut) and max(len(members) for _, members in cut) <= size

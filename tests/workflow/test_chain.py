@@ -1,0 +1,158 @@
+"""The whole chain, run for real on a small experiment: archives to report."""
+
+import csv
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from repvgg_companion.contract import TABLES, read_rows
+from repvgg_companion.evaluation.accuracy import wilson_interval_pct
+from repvgg_companion.files import sha256_of_file
+from repvgg_companion.results.schemas import checked_frame
+from repvgg_companion.weights_file import load_weights
+
+from .conftest import MICRO, ROOT, snakemake, write_config
+
+RESULTS = Path("results/micro")
+
+
+@pytest.mark.parametrize("table", ["reparameterization", "accuracy", "complexity", "speed", "kernel_size", "memory"])
+def test_tables_fit_the_contract(micro, table):
+    path = micro / RESULTS / f"{table}.csv"
+    frame = checked_frame(read_rows(path, table), table, str(path))
+    assert len(frame) and list(frame.columns) == [column.name for column in TABLES[table]]
+    assert b"\r" not in path.read_bytes()
+
+
+def test_both_forms_are_evaluated_and_agree_with_their_predictions(micro):
+    rows = read_rows(micro / RESULTS / "accuracy.csv", "accuracy")
+    assert {(row["model"], row["form"]) for row in rows} == {
+        (model, form) for model in ("RepVGG-A0", "RepVGG-B1g4") for form in ("train", "deploy")
+    }
+    files = {path.name: path for path in (micro / RESULTS / "predictions").glob("*.parquet")}
+    for row in rows:
+        name = (
+            f"{row['model']}__{row['recipe']}-{row['training_digest']}__seed{row['seed']}__{row['form']}"
+            f"__{row['protocol']}.parquet"
+        )
+        frame = pd.read_parquet(files[name])
+        correct = sum(top[0] == label for top, label in zip(frame["top5"], frame["label"]))
+        assert len(frame) == row["n_images"] and row["top1_pct"] == pytest.approx(100 * correct / len(frame))
+        low, high = wilson_interval_pct(correct, len(frame))
+        assert (row["top1_low_pct"], row["top1_high_pct"]) == pytest.approx((low, high))
+        assert row["experiment"] == "micro" and row["dataset"] == "demo-digits" and row["width"] == 0.125
+
+
+def test_every_digest_names_a_file_that_is_there(micro):
+    rows = read_rows(micro / RESULTS / "reparameterization.csv", "reparameterization")
+    for row in rows:
+        folder = micro / "results/weights/demo-digits" / row["model"] / row["training_digest"] / f"seed{row['seed']}"
+        assert sha256_of_file(folder / "train.safetensors") == row["train_sha256"]
+        assert sha256_of_file(folder / "deploy.safetensors") == row["deploy_sha256"]
+        assert row["passed"] and row["float64_max_relative_error"] <= 1e-10 and row["file_matches_conversion"]
+        state, identity = load_weights(folder / "deploy.safetensors")
+        assert identity.form == "deploy" and identity.training_digest == row["training_digest"]
+        assert sum(tensor.numel() for tensor in state.values()) == row["deploy_params"]
+        history = read_rows(folder / "history.csv", "history")
+        assert [line["epoch"] for line in history] == [1]
+
+
+def test_provenance_names_commit_images_weights_and_runs(micro):
+    provenance = json.loads((micro / RESULTS / "provenance.json").read_text())
+    dataset = json.loads((micro / "results/data/demo-digits/dataset.json").read_text())
+    assert provenance["dataset"] == dataset and len(provenance["commit"]) >= 7
+    shas = {row["weights_sha256"] for row in read_rows(micro / RESULTS / "accuracy.csv", "accuracy")}
+    assert shas <= set(provenance["weights"])
+    assert set(provenance["runs"]) == {path.stem for path in (micro / RESULTS / "runs").glob("*.json")}
+    for name, digest in provenance["tables_sha256"].items():
+        assert sha256_of_file(micro / RESULTS / f"{name}.csv") == digest
+
+
+def test_tables_figures_and_report_say_that_they_are_no_paper_results(micro):
+    for number in range(1, 9):
+        for kind in ("csv", "md", "tex"):
+            assert (micro / RESULTS / "tables" / f"table{number}.{kind}").stat().st_size > 0
+    table4 = (micro / RESULTS / "tables/table4.csv").read_text()
+    with (micro / RESULTS / "tables/table4.csv").open() as stream:
+        for row in csv.DictReader(stream):
+            assert not any(value for key, value in row.items() if key.startswith("ours_top1")), row
+    assert "demo" in table4.lower() and "demo" in (micro / RESULTS / "tables/table4.md").read_text().lower()
+    for name in ("figure1", "training"):
+        svg = (micro / "paper_figures/micro" / f"{name}.svg").read_text()
+        assert "demo" in svg.lower(), f"{name}.svg does not say demo"
+        assert (micro / "paper_figures/micro" / f"{name}.pdf").read_bytes().startswith(b"%PDF")
+        assert (micro / "paper_figures/micro" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+    page = (micro / RESULTS / "report.html").read_text()
+    assert "Demo data: not results of the paper" in page
+    assert "http://" not in page.replace("http://www.w3.org", "") and page.count("data:image/svg+xml") == 6
+
+
+def test_arithmetic_and_structural_claims_are_decided_and_demo_accuracy_decides_none(micro):
+    claims = read_rows(micro / RESULTS / "claims.csv", "claims")
+    sure = [row for row in claims if row["kind"] in ("arithmetic", "structural")]
+    assert len(sure) >= 10
+    for row in sure:
+        assert row["verdict_number"] in ("reproduced", "contradicted"), row["id"]
+    for row in claims:
+        if "top1(" in row["condition"]:
+            assert row["verdict_number"] == "not tested", row["id"]
+
+
+def test_a_second_run_has_nothing_to_do(micro):
+    done = snakemake(micro, "--configfile", write_config(micro, MICRO))
+    assert "Nothing to be done" in done.stdout + done.stderr
+
+
+def test_a_lost_table_is_collected_again_without_training(micro):
+    weights = sorted((micro / "results/weights").rglob("train.safetensors"))
+    before = [(path.stat().st_mtime_ns, path.stat().st_ino) for path in weights]
+    (micro / RESULTS / "accuracy.csv").unlink()
+    done = snakemake(micro, "--configfile", write_config(micro, MICRO))
+    assert "rule train:" not in done.stderr and (micro / RESULTS / "accuracy.csv").exists()
+    assert before == [(path.stat().st_mtime_ns, path.stat().st_ino) for path in weights]
+
+
+def test_a_row_that_breaks_the_contract_stops_the_collection(micro, tmp_path):
+    part = next((micro / RESULTS / "parts").glob("accuracy-*.csv"))
+    names, first, *_ = list(csv.reader(part.open()))
+    first[names.index("top1_pct")] = "140.0"
+    broken = tmp_path / "accuracy-broken.csv"
+    broken.write_text(",".join(names) + "\n" + ",".join(first) + "\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "repvgg_companion", "collect", "--table", "accuracy", str(tmp_path / "accuracy.csv"),
+         str(broken)],
+        capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT / "src")}, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2 and "column top1_pct" in done.stderr and "Traceback" not in done.stderr
+    assert not (tmp_path / "accuracy.csv").exists()
+
+
+def test_the_notebook_runs_on_these_results(micro):
+    environment = {
+        **os.environ,
+        "REPVGG_EXPERIMENT": "micro",
+        "REPVGG_ROOT": str(micro),
+        "PYTHONPATH": str(ROOT / "src"),
+    }
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "--nbmake", "-q", "-p", "no:cacheprovider", "notebooks/results.ipynb"],
+        capture_output=True, text=True, cwd=ROOT, env=environment, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-3000:]
+
+
+def test_speed_intervals_follow_from_the_raw_samples(micro):
+    from repvgg_companion.speed.statistics import bootstrap_interval
+
+    rows = read_rows(micro / RESULTS / "speed.csv", "speed")
+    assert all(row["n_samples"] >= 20 and row["weights_sha256"] == "random" for row in rows)
+    for row in rows:
+        raw = pd.read_parquet(micro / RESULTS / "speed" / row["device"] / f"{row['run_id']}.parquet")
+        raw = raw[(raw["model"] == row["model"]) & (raw["form"] == row["form"])]
+        assert len(raw) and math.isfinite(row["examples_per_s"]) and callable(bootstrap_interval)

@@ -1,0 +1,89 @@
+"""Which configuration reaches a run, and how mistakes in it end."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import yaml
+
+from .conftest import MICRO, ROOT, snakemake, write_config
+
+
+def effective(folder, *arguments) -> dict:
+    """The configuration that a dry run of the provenance rule would record."""
+    done = snakemake(folder, "--dry-run", "--printshellcmds", "--forcerun", "provenance", *arguments)
+    line = next(line for line in (done.stdout + done.stderr).splitlines() if "repvgg_companion provenance" in line)
+    text = line.split("--configuration '")[1].split("' --output")[0]
+    return json.loads(text)
+
+
+def test_plain_snakemake_runs_the_demo(tmp_path):
+    assert effective(tmp_path)["experiment"] == "demo"
+
+
+def test_no_demo_key_reaches_another_experiment(tmp_path):
+    (tmp_path / "t.zip").write_bytes(b"")
+    config = effective(
+        tmp_path, "--configfile", str(ROOT / "config/tiny-imagenet.yaml"), "--config",
+        f"data={{zip: {tmp_path / 't.zip'}}}",
+    )  # fmt: skip
+    demo = yaml.safe_load((ROOT / "config/demo.yaml").read_text())
+    tiny = yaml.safe_load((ROOT / "config/tiny-imagenet.yaml").read_text())
+    assert config["experiment"] == "tiny-imagenet" and config["data"]["zip"] == str(tmp_path / "t.zip")
+    assert config["data"]["generate"] is None and config["data"]["num_classes"] is None
+    assert not set(demo["recipes"]) & set(config["recipes"])
+    assert {group["width"] for group in config["training"]} == {1.0}
+    assert [group["models"] for group in config["training"]] == [group["models"] for group in tiny["training"]]
+    assert config["kernel_size"] is None and config["memory"] is None
+
+
+def test_a_nested_key_is_overridden_without_losing_its_neighbours(tmp_path):
+    config = effective(tmp_path, "--config", "evaluation={batch_size: 7}")
+    assert config["evaluation"]["batch_size"] == 7
+    assert config["evaluation"]["protocol"] == "resize32-crop32-bilinear-pillow"
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"data": {**MICRO["data"], "zipp": "a"}}, ["wrong.yaml", "data.zipp", "zip"]),
+        ({"training": [{"models": ["RepVGG-A7"], "recipe": "micro-1-epoch"}]}, ["wrong.yaml", "RepVGG-A7", "training"]),
+        ({"data": {"dataset": "t", "zip": "nowhere.zip"}}, ["wrong.yaml", "data.zip", "nowhere.zip"]),
+        (
+            {"training": [{"models": ["RepVGG-A0", "RepVGG-A0"], "recipe": "micro-1-epoch"}]},
+            ["wrong.yaml", "RepVGG-A0", "twice"],
+        ),
+    ],
+)
+def test_mistakes_end_before_any_job(tmp_path, change, words):
+    done = snakemake(tmp_path, "--configfile", write_config(tmp_path, {**MICRO, **change}, "wrong.yaml"), check=False)
+    output = done.stdout + done.stderr
+    assert done.returncode != 0 and "Traceback" not in output
+    assert any(all(word in line for word in words) for line in output.splitlines()), output[-2000:]
+    assert not (tmp_path / "results").exists()
+
+
+def test_a_dry_run_of_imagenet_lists_the_chain_without_the_archives(tmp_path):
+    done = snakemake(tmp_path, "--dry-run", "--configfile", str(ROOT / "config/imagenet.yaml"))
+    output = done.stdout + done.stderr
+    assert "train " in output and "index" in output and "measure_speed" in output
+    assert not (tmp_path / "results").exists()
+
+
+def test_linters_are_clean():
+    for command in (
+        ["ruff", "check", "src", "tests", "benchmarks"],
+        ["ruff", "format", "--check", "src", "tests", "benchmarks"],
+        ["snakefmt", "--check", "Snakefile", "workflow"],
+        ["snakemake", "--lint"],
+    ):
+        done = subprocess.run([sys.executable, "-m", *command], cwd=ROOT, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
+
+
+def test_no_rule_runs_python_code_and_no_shell_line_reads_the_configuration():
+    for path in [ROOT / "Snakefile", *(ROOT / "workflow").rglob("*.smk")]:
+        text = path.read_text()
+        assert "\n    run:" not in text and "\n        run:" not in text, path
+        assert "config[" not in text, path
