@@ -5,9 +5,9 @@ from torch import nn
 from repvgg_companion.errors import CompanionError
 from repvgg_companion.identity import FORMS
 from repvgg_companion.models.fold import fold_batch_norms
-from repvgg_companion.models.names import ModelSpec, require_convertible, require_model, scaled_width, stage_widths
+from repvgg_companion.models.names import ModelSpec, require_convertible, require_model, stage_widths
 from repvgg_companion.models.repvgg import RepVGG, ResidualReorg
-from repvgg_companion.models.resnet import BasicBlock, Bottleneck, ResNet
+from repvgg_companion.models.resnet import build_resnet
 
 
 def build_model(name: str, *, num_classes: int = 1000, width: float = 1.0, form: str = "train") -> nn.Module:
@@ -52,19 +52,3 @@ def _build(spec: ModelSpec, num_classes: int, width: float, deploy: bool) -> nn.
 
         model = build_baseline(spec, num_classes, width)
     return fold_batch_norms(model) if deploy else model
-
-
-def build_resnet(spec: ModelSpec, num_classes: int, width: float, deploy: bool, **options) -> ResNet:
-    """The ResNet or ResNeXt of `spec`, conv-BN pairs not yet folded; `options` go to `ResNet` (strides, dilations)."""
-    widths = tuple(scaled_width(channels, width) for channels in (64, 128, 256, 512))
-    if spec.block == "basic":
-        return ResNet(BasicBlock, spec.layers, widths, stem_width=widths[0], num_classes=num_classes, **options)
-    if spec.block == "bottleneck-repvgg":
-        options |= {"repvgg": True, "deploy": deploy}
-    if spec.family == "ResNeXt":
-        # The group width stays: a narrower ResNeXt has fewer groups of the same width.
-        inner = tuple(scaled_width(spec.groups * spec.group_width * 2**stage, width) for stage in range(4))
-        groups = max(1, inner[0] // spec.group_width)
-        inner = tuple(-(-channels // groups) * groups for channels in inner)
-        options |= {"stride_on_3x3": True, "groups": groups, "inner_widths": inner}
-    return ResNet(Bottleneck, spec.layers, widths, stem_width=widths[0], num_classes=num_classes, **options)

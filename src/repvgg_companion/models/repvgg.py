@@ -1,6 +1,6 @@
 """In: layers and widths per stage. Out: the plain network of section 3.4, and its Residual Reorg of Table 7.
 
-Keys: `stage0`, `stage1.0` to `stage4.0`, `linear`, as in the official `repvgg.py`.
+Keys: `stage0`, `stage1.0` to `stage4.0`, `linear`, as in the official `repvgg.py` (the paper's stages 1 to 5).
 """
 
 from collections.abc import Sequence
@@ -53,12 +53,13 @@ class RepVGG(nn.Module):
             self.add_module(f"stage{stage}", blocks[0] if stage == 0 else nn.Sequential(*blocks))
         self.linear = nn.Linear(channels, num_classes) if num_classes else None
 
-    def features(self, images: Tensor) -> Tensor:
-        """The output of stage 5, [n, channels, h, w]."""
-        return self.stage4(self.stage3(self.stage2(self.stage1(self.stage0(images)))))
+    def last_two_stages(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """The outputs of the paper's stages 4 and 5, each [n, channels, h, w]."""
+        stage4 = self.stage3(self.stage2(self.stage1(self.stage0(images))))
+        return stage4, self.stage4(stage4)
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.linear(self.features(images).mean((2, 3)))
+        return self.linear(self.last_two_stages(images)[1].mean((2, 3)))
 
 
 class ResidualBlock(nn.Module):

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from repvgg_companion.models.blocks import RepVGGBlock
+from repvgg_companion.models.names import ModelSpec, scaled_width
 
 
 def _conv(in_channels: int, out_channels: int, kernel: int, stride: int = 1, groups: int = 1, dilation: int = 1):
@@ -132,10 +133,27 @@ class ResNet(nn.Module):
             if isinstance(module, nn.Conv2d):  # the initial values of torchvision's ResNets
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
-    def features(self, images: Tensor) -> Tensor:
-        """The output of the last stage, [n, channels, h, w]."""
+    def last_two_stages(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """The outputs of the last stage but one and the last, each [n, channels, h, w]."""
         stem = self.maxpool(self.relu(self.bn1(self.conv1(images))))
-        return self.layer4(self.layer3(self.layer2(self.layer1(stem))))
+        layer3 = self.layer3(self.layer2(self.layer1(stem)))
+        return layer3, self.layer4(layer3)
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.fc(self.features(images).mean((2, 3)))
+        return self.fc(self.last_two_stages(images)[1].mean((2, 3)))
+
+
+def build_resnet(spec: ModelSpec, num_classes: int, width: float, deploy: bool, **options) -> ResNet:
+    """The ResNet or ResNeXt of `spec`, conv-BN pairs not yet folded; `options` go to `ResNet` (strides, dilations)."""
+    widths = tuple(scaled_width(channels, width) for channels in (64, 128, 256, 512))
+    if spec.block == "basic":
+        return ResNet(BasicBlock, spec.layers, widths, stem_width=widths[0], num_classes=num_classes, **options)
+    if spec.block == "bottleneck-repvgg":
+        options |= {"repvgg": True, "deploy": deploy}
+    if spec.family == "ResNeXt":
+        # The group width stays: a narrower ResNeXt has fewer groups of the same width.
+        inner = tuple(scaled_width(spec.groups * spec.group_width * 2**stage, width) for stage in range(4))
+        groups = max(1, inner[0] // spec.group_width)
+        inner = tuple(-(-channels // groups) * groups for channels in inner)
+        options |= {"stride_on_3x3": True, "groups": groups, "inner_widths": inner}
+    return ResNet(Bottleneck, spec.layers, widths, stem_width=widths[0], num_classes=num_classes, **options)

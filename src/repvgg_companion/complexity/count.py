@@ -1,0 +1,129 @@
+"""In: a built network or names of models. Out: parameters, FLOPs and Wino MULs, as rows of `complexity.csv`.
+
+Conventions of the paper's tables: FLOPs are multiply-adds counted once over all convolutions and linear layers
+(footnote 2); Wino MULs count the accelerated 3x3 convolutions at 4/9 (section 4.1 and footnote 3).
+"""
+
+import argparse
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from repvgg_companion.complexity.layers import WINOGRAD_RATIO, Layer, trace_layers
+from repvgg_companion.contract import write_rows
+from repvgg_companion.errors import CompanionError
+from repvgg_companion.identity import FORMS
+from repvgg_companion.models.build import build_model
+from repvgg_companion.models.names import ModelSpec, require_model
+from repvgg_companion.runs import new_run_id, write_run
+
+# Which stride-1 3x3 convolutions count at 4/9; None where the paper prints a dash. The authors found out by timing each
+# operator. Their printed cells follow from "all of them" for ResNet, VGG and RepVGG (grouped layers included). For
+# RegNetX and ResNeXt they lie between all and none; grouped convolutions whose output has at least 28 px give 3 of the
+# 4 printed cells (our inference; ResNeXt-50's follows from no rule by layer shape). EfficientNet: dash.
+WINOGRAD_RULES: dict[str, Callable[[Layer], bool] | None] = {
+    "all": lambda layer: layer.winograd_shape,
+    "large-if-grouped": lambda layer: layer.winograd_shape and (layer.groups == 1 or layer.output_px >= 28),
+    "none": None,
+}
+
+
+@dataclass(frozen=True)
+class Complexity:
+    """Parameters (batch-norm statistics left out), multiply-adds and Winograd multiplications for one image."""
+
+    params: int
+    flops: int
+    wino_muls: float | None
+
+
+def winograd_rule(spec: ModelSpec) -> str:
+    """The key of `WINOGRAD_RULES` that reproduces the paper's column for the family of `spec`."""
+    return {"RegNetX": "large-if-grouped", "ResNeXt": "large-if-grouped", "EfficientNet": "none"}.get(
+        spec.family, "all"
+    )
+
+
+def count(module: nn.Module, input_px: int, *, winograd: str = "all") -> Complexity:
+    """Count one image of `input_px` pixels a side through `module` as it is built (train or deploy form).
+
+    `winograd` is a key of `WINOGRAD_RULES`. Parameters of modules that the forward pass of eval mode does not use
+    (PSPNet's auxiliary head in train form) are counted, their multiply-adds are not.
+    """
+    layers = trace_layers(module, input_px)
+    rule = WINOGRAD_RULES[winograd]
+    flops = sum(layer.flops for layer in layers)
+    wino_muls = None
+    if rule is not None:
+        accelerated = sum(layer.flops for layer in layers if rule(layer))
+        wino_muls = float(flops - accelerated + WINOGRAD_RATIO * accelerated)
+    return Complexity(sum(parameter.numel() for parameter in module.parameters()), flops, wino_muls)
+
+
+def count_model(
+    name: str, *, form: str = "deploy", input_px: int | None = None, num_classes: int | None = None, width: float = 1.0
+) -> Complexity:
+    """Count a named model, built on the meta device; by default at the paper's input size and number of classes.
+
+    Raises CompanionError for an unknown name and for the deploy form of a network that has none.
+    """
+    spec = require_model(name)
+    with torch.device("meta"):
+        module = build_model(name, num_classes=num_classes or spec.num_classes, width=width, form=form)
+    return count(module, input_px or spec.input_px, winograd=winograd_rule(spec))
+
+
+def convolution_flops(batch: int, in_channels: int, out_channels: int, output_px: int, kernel: int) -> int:
+    """Multiply-adds of one dense convolution over a batch, the FLOPs column of Table 1."""
+    conv = nn.Conv2d(in_channels, out_channels, kernel, padding=kernel // 2, bias=False, device="meta")
+    output = conv(torch.empty(1, in_channels, output_px, output_px, device="meta"))
+    return batch * output.numel() * conv.weight[0].numel()
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of the verb `count-complexity`."""
+    parser.add_argument("--experiment", required=True, help="name of the experiment, for the rows")
+    parser.add_argument("--models", nargs="+", required=True, metavar="MODEL")
+    parser.add_argument("--num-classes", type=int, help="default: that of the paper (1000; 19 for PSPNet)")
+    parser.add_argument("--width", type=float, default=1.0, help="width factor (default 1, the paper's networks)")
+    parser.add_argument("--input-px", type=int, help="side of the input (default: the paper's for each model)")
+    parser.add_argument("--output", required=True, metavar="FILE.csv")
+    parser.add_argument("--runs", required=True, metavar="FOLDER", help="where RUN_ID.json goes")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Write one row for each form that each model has."""
+    if twice := sorted({name for name in arguments.models if arguments.models.count(name) > 1}):
+        raise CompanionError(f"--models names {', '.join(twice)} twice; name each model once")
+    if arguments.input_px is not None and arguments.input_px < 1:
+        raise CompanionError(f"--input-px is {arguments.input_px}; it must be at least 1")
+    specs = [require_model(name) for name in arguments.models]
+    run_id = new_run_id("count-complexity")
+    rows = []
+    for spec in specs:
+        for form in FORMS if spec.convertible else FORMS[:1]:
+            num_classes = arguments.num_classes or spec.num_classes
+            input_px = arguments.input_px or spec.input_px
+            counted = count_model(
+                spec.name, form=form, input_px=input_px, num_classes=num_classes, width=arguments.width
+            )
+            rows.append(
+                {
+                    "experiment": arguments.experiment,
+                    "model": spec.name,
+                    "base_model": spec.base_model,
+                    "variation": spec.variation,
+                    "width": arguments.width,
+                    "num_classes": num_classes,
+                    "run_id": run_id,
+                    "form": form,
+                    "params": counted.params,
+                    "flops": counted.flops,
+                    "wino_muls": counted.wino_muls,
+                    "input_px": input_px,
+                }
+            )
+    write_run(arguments.runs, run_id, models=arguments.models, width=arguments.width)
+    write_rows(arguments.output, "complexity", rows)

@@ -1,0 +1,87 @@
+"""In: a built network and an input size. Out: each convolution and linear layer with its shape and multiply-adds.
+
+The network is run once on the meta device, so that nothing is computed and no memory taken: shapes are those that the
+forward pass really produces, not a formula for one architecture.
+"""
+
+from dataclasses import dataclass
+from fractions import Fraction
+
+import torch
+from torch import Tensor, nn
+
+# F(2x2, 3x3) needs 16 multiplications where a direct 3x3 convolution needs 36 (section 2.4).
+WINOGRAD_RATIO = Fraction(4, 9)
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One convolution or linear layer in the order of execution; `flops` are multiply-adds for one image.
+
+    `output_px` is the side of the output map (1 for a linear layer), `kind` is `conv` or `linear`.
+    """
+
+    name: str
+    kind: str
+    in_channels: int
+    out_channels: int
+    kernel: tuple[int, int]
+    stride: int
+    dilation: int
+    groups: int
+    output_px: int
+    params: int
+    flops: int
+
+    @property
+    def winograd_shape(self) -> bool:
+        """Whether F(2x2, 3x3) can compute it at all: a 3x3 convolution of stride 1 without dilation."""
+        return self.kind == "conv" and self.kernel == (3, 3) and self.stride == 1 and self.dilation == 1
+
+
+def _layer(name: str, module: nn.Conv2d | nn.Linear, output: Tensor) -> Layer:
+    params = sum(parameter.numel() for parameter in module.parameters())
+    if isinstance(module, nn.Linear):
+        flops = output.numel() // output.shape[0] * module.in_features
+        return Layer(name, "linear", module.in_features, module.out_features, (1, 1), 1, 1, 1, 1, params, flops)
+    per_output = module.in_channels // module.groups * module.kernel_size[0] * module.kernel_size[1]
+    return Layer(
+        name,
+        "conv",
+        module.in_channels,
+        module.out_channels,
+        tuple(module.kernel_size),
+        module.stride[0],
+        module.dilation[0],
+        module.groups,
+        output.shape[-1],
+        params,
+        output[0].numel() * per_output,
+    )
+
+
+def trace_layers(module: nn.Module, input_px: int) -> list[Layer]:
+    """The convolutions and linear layers that one image [1, 3, input_px, input_px] passes in eval mode, in order.
+
+    The module may lie on any device, is not changed, and its weights are not copied.
+    """
+    layers: list[Layer] = []
+    handles = [
+        child.register_forward_hook(lambda child, _, output, name=name: layers.append(_layer(name, child, output)))
+        for name, child in module.named_modules()
+        if isinstance(child, nn.Conv2d | nn.Linear)
+    ]
+    training = {child: child.training for child in module.modules()}
+    named = [*module.named_parameters(), *module.named_buffers()]
+    meta = {name: torch.empty_like(tensor, device="meta") for name, tensor in named}
+    dtype = next((tensor.dtype for _, tensor in named if tensor.is_floating_point()), torch.float32)
+    try:
+        module.eval()
+        with torch.no_grad(), torch.device("meta"):
+            torch.func.functional_call(module, meta, (torch.empty(1, 3, input_px, input_px, dtype=dtype),))
+    finally:
+        for handle in handles:
+            handle.remove()
+        for child, mode in training.items():
+            child.training = mode
+    return layers
