@@ -32,13 +32,13 @@ rule index:
         f"logs/{NAME}/index.log",
     conda:
         ENVIRONMENT
+    resources:
+        **asked(EXPERIMENT.execution.index),
     params:
         source=" ".join(f"{option} '{path}'" for option, path in SOURCE.items()),
         dataset=DATASET,
         folder=DATA,
         classes=f"--num-classes {EXPERIMENT.data.num_classes}" if EXPERIMENT.data.num_classes else "",
-    resources:
-        **asked(EXPERIMENT.execution.index),
     shell:
         "python -m repvgg_companion index --dataset {params.dataset} {params.source} {params.classes} "
         "--output {params.folder} --log {log}"

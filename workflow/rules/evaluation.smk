@@ -30,6 +30,9 @@ for batch, members in BATCHES:
             f"logs/{NAME}/evaluate-{batch}.log",
         conda:
             ENVIRONMENT
+        threads: EXPERIMENT.execution.evaluate.threads
+        resources:
+            **asked(EXPERIMENT.execution.evaluate),
         params:
             experiment=NAME,
             weights=evaluation_options(EXPERIMENT, members),
@@ -38,9 +41,6 @@ for batch, members in BATCHES:
             runs=RUNS,
             batch_size=EXPERIMENT.evaluation.batch_size,
             workers=EXPERIMENT.evaluation.workers,
-        threads: EXPERIMENT.execution.evaluate.threads
-        resources:
-            **asked(EXPERIMENT.execution.evaluate),
         shell:
             "python -m repvgg_companion evaluate --experiment {params.experiment} {params.weights} "
             "--val-manifest {input.manifest} {params.cache} --batch-size {params.batch_size} "

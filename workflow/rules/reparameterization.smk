@@ -15,14 +15,14 @@ for batch, members in BATCHES:
             f"logs/{NAME}/reparameterize-{batch}.log",
         conda:
             ENVIRONMENT
+        threads: EXPERIMENT.execution.reparameterize.threads
+        resources:
+            **asked(EXPERIMENT.execution.reparameterize),
         params:
             experiment=NAME,
             protocol=members[0].protocol,
             runs=RUNS,
             images=EXPERIMENT.reparameterization_inputs,
-        threads: EXPERIMENT.execution.reparameterize.threads
-        resources:
-            **asked(EXPERIMENT.execution.reparameterize),
         shell:
             "python -m repvgg_companion reparameterize --experiment {params.experiment} --weights {input.weights} "
             "--val-manifest {input.manifest} --protocol {params.protocol} --n-inputs {params.images} "

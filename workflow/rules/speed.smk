@@ -34,14 +34,14 @@ if EXPERIMENT.speed:
             f"logs/{NAME}/measure_speed.log",
         conda:
             ENVIRONMENT
+        threads: workflow.cores
+        resources:
+            **asked(EXPERIMENT.execution.measure),
         params:
             experiment=NAME,
             plan=plain(EXPERIMENT.speed),
             samples=f"{RESULTS}/speed",
             runs=RUNS,
-        threads: workflow.cores
-        resources:
-            **asked(EXPERIMENT.execution.measure),
         shell:
             "python -m repvgg_companion measure-speed --experiment {params.experiment} --plan '{params.plan}' "
             "--output {output} --samples {params.samples} --runs {params.runs} --log {log}"
@@ -56,14 +56,14 @@ if EXPERIMENT.kernel_size:
             f"logs/{NAME}/measure_kernel_sizes.log",
         conda:
             ENVIRONMENT
+        threads: workflow.cores
+        resources:
+            **asked(EXPERIMENT.execution.measure),
         params:
             experiment=NAME,
             plan=plain(EXPERIMENT.kernel_size),
             samples=f"{RESULTS}/speed",
             runs=RUNS,
-        threads: workflow.cores
-        resources:
-            **asked(EXPERIMENT.execution.measure),
         shell:
             "python -m repvgg_companion measure-kernel-sizes --experiment {params.experiment} "
             "--plan '{params.plan}' --output {output} --samples {params.samples} --runs {params.runs} --log {log}"
@@ -78,13 +78,13 @@ if EXPERIMENT.memory:
             f"logs/{NAME}/measure_memory.log",
         conda:
             ENVIRONMENT
+        threads: workflow.cores
+        resources:
+            **asked(EXPERIMENT.execution.measure),
         params:
             experiment=NAME,
             plan=plain(EXPERIMENT.memory),
             runs=RUNS,
-        threads: workflow.cores
-        resources:
-            **asked(EXPERIMENT.execution.measure),
         shell:
             "python -m repvgg_companion measure-memory --experiment {params.experiment} --plan '{params.plan}' "
             "--output {output} --runs {params.runs} --log {log}"

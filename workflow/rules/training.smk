@@ -27,6 +27,11 @@ if WEIGHTS:
             f"logs/{NAME}/train-{{model}}-{{digest}}-seed{{seed}}.log",
         conda:
             ENVIRONMENT
+        threads: lambda wildcards: train_resources(EXPERIMENT, wildcards.model).threads
+        resources:
+            gpu=lambda wildcards: train_resources(EXPERIMENT, wildcards.model).gpu,
+            mem_mb=lambda wildcards: train_resources(EXPERIMENT, wildcards.model).mem_mb,
+            runtime=lambda wildcards: train_resources(EXPERIMENT, wildcards.model).minutes,
         params:
             state=lambda wildcards: trained(wildcards).state,
             width=lambda wildcards: trained(wildcards).width,
@@ -35,11 +40,6 @@ if WEIGHTS:
             classes=f"--num-classes {EXPERIMENT.data.num_classes}" if EXPERIMENT.data.num_classes else "",
             experiment=NAME,
             dataset=DATASET,
-        threads: lambda wildcards: train_resources(EXPERIMENT, wildcards.model).threads
-        resources:
-            gpu=lambda wildcards: train_resources(EXPERIMENT, wildcards.model).gpu,
-            mem_mb=lambda wildcards: train_resources(EXPERIMENT, wildcards.model).mem_mb,
-            runtime=lambda wildcards: train_resources(EXPERIMENT, wildcards.model).minutes,
         shell:
             "python -m repvgg_companion train --experiment {params.experiment} --dataset {params.dataset} "
             "--model {wildcards.model} --width {params.width} {params.classes} "
