@@ -1,0 +1,118 @@
+"""What is made again, and what is not: weights cost weeks, figures cost seconds."""
+
+import copy
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from repvgg_companion.files import sha256_of_file
+
+from .conftest import MICRO, ROOT, snakemake, write_config
+
+
+def planned(done: subprocess.CompletedProcess) -> dict[str, int]:
+    """How often each rule would run, from the job statistics of a dry run."""
+    text = done.stdout + done.stderr
+    if "Nothing to be done" in text:
+        return {}
+    table = text.split("Job stats:")[1]
+    return {name: int(count) for name, count in re.findall(r"^(\w+) +(\d+)$", table, re.MULTILINE)}
+
+
+def dry_run(folder: Path, config: dict, name: str) -> dict[str, int]:
+    return planned(snakemake(folder, "--dry-run", "--configfile", write_config(folder, config, name)))
+
+
+def digests(folder: Path) -> dict[str, str]:
+    return {
+        str(path.relative_to(folder)): sha256_of_file(path)
+        for path in sorted((folder / "results/weights").rglob("train.safetensors"))
+    }
+
+
+@pytest.fixture
+def copied(micro, tmp_path) -> Path:
+    """A copy of the finished small experiment, modification times kept."""
+    folder = tmp_path / "copy"
+    shutil.copytree(micro, folder, symlinks=True)
+    return folder
+
+
+def test_a_changed_recipe_trains_its_model_and_a_new_seed_trains_that_seed(micro):
+    config = copy.deepcopy(MICRO)
+    config["recipes"]["other"] = {**config["recipes"]["micro-1-epoch"], "learning_rate": 0.04}
+    config["training"] = [
+        {"models": ["RepVGG-A0"], "recipe": "micro-1-epoch", "width": 0.125},
+        {"models": ["RepVGG-B1g4"], "recipe": "other", "width": 0.125},
+    ]
+    assert dry_run(micro, config, "changed.yaml")["train"] == 1
+    config = copy.deepcopy(MICRO)
+    config["training"][0]["seeds"] = [0, 1]
+    assert dry_run(micro, config, "seeds.yaml")["train"] == 2
+
+
+def test_measuring_otherwise_trains_nothing(micro):
+    config = copy.deepcopy(MICRO)
+    config["speed"]["rounds"] = 21
+    config["evaluation"]["batch_size"] = 50
+    jobs = dry_run(micro, config, "rounds.yaml")
+    assert "train" not in jobs and jobs["measure_speed"] == 1
+
+
+def test_an_edited_plot_draws_again_and_trains_nothing(copied, tmp_path):
+    for name in ("Snakefile", "workflow", "src", "paper", "config", "environment.yml"):
+        source = ROOT / name
+        target = copied / name
+        shutil.copytree(source, target) if source.is_dir() else shutil.copy2(source, target)
+    config = write_config(copied, MICRO)
+
+    def jobs() -> dict[str, int]:
+        return planned(
+            subprocess.run(
+                [sys.executable, "-m", "snakemake", "--cores", "2", "--dry-run", "--configfile", config],
+                capture_output=True, text=True, cwd=copied, check=True,
+            )
+        )  # fmt: skip
+
+    subprocess.run(
+        [sys.executable, "-m", "snakemake", "--cores", "2", "--configfile", config],
+        capture_output=True, text=True, cwd=copied, check=True,
+    )  # fmt: skip
+    before = digests(copied)
+    assert jobs() == {}
+    (copied / "src/repvgg_companion/training/train.py").open("a").write("\n# an edit\n")
+    (copied / "README.md").write_text("an edit\n")
+    assert jobs() == {}, "an edit of the trainer would train again"
+    (copied / "src/repvgg_companion/paper/figures.py").open("a").write("\n# an edit\n")
+    again = jobs()
+    assert again.get("figures") == 1 and "train" not in again and "measure_speed" not in again
+    assert digests(copied) == before
+
+
+@pytest.mark.parametrize("loss", ["--forceall", "--delete-all-output", ".snakemake"])
+def test_finished_weights_survive(copied, loss):
+    config = write_config(copied, MICRO)
+    before = digests(copied)
+    only = [f"{path}" for path in before]
+    if loss == ".snakemake":
+        shutil.rmtree(copied / ".snakemake")
+    elif loss == "--delete-all-output":
+        snakemake(copied, "--configfile", config, "--delete-all-output")
+        assert digests(copied) == {}
+    extra = ["--forceall"] if loss == "--forceall" else []
+    snakemake(copied, "--configfile", config, *extra, "--until", "train", *only)
+    assert digests(copied) == before
+    attempts = [path.read_text() for path in (copied / "results/state").rglob("attempts*")]
+    assert attempts and all(text.count("\n") >= 1 for text in attempts)
+
+
+def test_a_digest_that_is_not_the_configurations_is_refused(micro):
+    done = snakemake(
+        micro, "--configfile", write_config(micro, MICRO),
+        "results/weights/demo-digits/RepVGG-A0/00000000/seed0/train.safetensors", check=False,
+    )  # fmt: skip
+    assert done.returncode != 0 and "trains no RepVGG-A0 with digest 00000000" in done.stdout + done.stderr
