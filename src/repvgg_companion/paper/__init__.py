@@ -1,0 +1,1 @@
+"""The paper's side: its printed facts, its tables and figures beside ours, and the verdicts on its claims."""

@@ -1,0 +1,127 @@
+"""In: the folder `paper/` of printed facts. Out: typed rows and printing rules. No torch."""
+
+import csv
+import math
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from repvgg_companion.errors import CompanionError
+from repvgg_companion.paper.grammar import NotAvailable, Quantity
+
+FILES = {
+    "table1": "table1_kernel_size.csv",
+    "table2": "table2_architecture.csv",
+    "table3": "table3_variants.csv",
+    "table4": "table4_120epochs.csv",
+    "table5": "table5_200epochs.csv",
+    "table6": "table6_branch_ablation.csv",
+    "table7": "table7_variants_ablation.csv",
+    "table8": "table8_cityscapes.csv",
+    "figure1": "figure1_points.csv",
+    "claims": "claims.csv",
+    "exceptions": "known_exceptions.csv",
+    "released": "released_checkpoints.csv",
+}
+# The columns of Tables 4 and 5 under the names of the claims' quantities.
+_PRINTED = {"speed": "speed_examples_per_s", "params": "params_m", "flops": "flops_b", "wino": "wino_muls_b"}
+_EPSILON = 1e-9  # 1.33 * 100 is 133.00000000000003 in binary floating point
+
+
+def truncated(value: float, digits: int = 0) -> float:
+    """`value` cut to `digits` decimals, the rule of the paper's percentages, ratios and parameter column."""
+    scale = 10**digits
+    return math.trunc(value * scale + math.copysign(_EPSILON * max(1.0, abs(value * scale)), value)) / scale
+
+
+def rounded(value: float, digits: int = 0) -> float:
+    """`value` rounded half away from zero to `digits` decimals, the rule of the FLOPs and Wino MULs columns."""
+    scale = 10**digits
+    return math.copysign(math.floor(abs(value) * scale + 0.5 + _EPSILON) / scale, value)
+
+
+@dataclass(frozen=True)
+class Facts:
+    """The printed facts of one folder."""
+
+    folder: Path
+    _tables: dict[str, list[dict[str, Any]]] = field(default_factory=dict, compare=False, repr=False)
+
+    def table(self, name: str) -> list[dict[str, Any]]:
+        """Rows of `table1` to `table8`, `figure1`, `claims`, `exceptions` or `released`, in the printed order.
+
+        Numbers are numbers, empty cells None. Raises CompanionError where the file is missing.
+        """
+        if name not in self._tables:
+            self._tables[name] = _read(Path(self.folder) / FILES[name], texts=name == "claims")
+        return self._tables[name]
+
+    def row(self, name: str, model: str) -> dict[str, Any] | None:
+        """The row of `model` in a table, None where it is not in it."""
+        return next((row for row in self.table(name) if row["model"] == model), None)
+
+    @cached_property
+    def exceptions(self) -> dict[tuple[str, str, str], str]:
+        """Reason of each cell that follows from no rule, by table, row and column."""
+        return {
+            (f"table{row['table']}", str(row["row"]), row["column"]): row["reason"] for row in self.table("exceptions")
+        }
+
+    def recipe_of_released(self, model: str) -> str | None:
+        """The recipe of the authors' released weights of `model`; None where it is unknown."""
+        return next((row["recipe"] for row in self.table("released") if row["model"] == model), None)
+
+    def printed(self, quantity: Quantity) -> float:
+        """The printed value of a quantity; raises NotAvailable where the paper prints none."""
+        value = self._printed(quantity)
+        if value is None:
+            raise NotAvailable(f"the paper prints no {quantity}")
+        return float(value)
+
+    def _printed(self, quantity: Quantity) -> float | None:
+        model = quantity.subject
+        if quantity.name == "density":
+            return next(row["density_tflops"] for row in self.table("table1") if row["kernel_size"] == int(model))
+        if quantity.name == "miou":
+            return (self.row("table8", model) or {}).get("mean_iou_pct")
+        if quantity.name == "speed":
+            if quantity.form == "train":
+                return (self.row("table6", model) or {}).get("speed_without_reparam_examples_per_s")
+            if model.startswith("PSPNet-"):
+                return (self.row("table8", model) or {}).get("speed_examples_per_s")
+        if quantity.name == "top1":
+            return self._printed_top1(quantity)
+        if quantity.name in _PRINTED and quantity.form != "train":
+            row = self.row("table4", model) or self.row("table5", model) or {}
+            return row.get(_PRINTED[quantity.name])
+        return None
+
+    def _printed_top1(self, quantity: Quantity) -> float | None:
+        if quantity.input_px is not None:
+            rows = [row for row in self.table("released") if row["model"] == quantity.subject]
+            return next((row["top1_official_pct"] for row in rows if row["test_px"] == quantity.input_px), None)
+        epochs = 200 if quantity.recipe == "200-epochs" else 120
+        for name in ("table4", "table5", "table6", "table7"):
+            row = self.row(name, quantity.subject)
+            if row is not None and row["epochs"] == epochs:
+                return row["top1_pct"]
+        return None
+
+
+def _read(path: Path, *, texts: bool) -> list[dict[str, Any]]:
+    try:
+        with path.open(encoding="utf-8", newline="") as stream:
+            rows = list(csv.DictReader(stream))
+    except FileNotFoundError:
+        raise CompanionError(f"{path} does not exist; give the folder of the paper's facts with --paper") from None
+    return [{key: (value or None) if texts else _typed(value) for key, value in row.items()} for row in rows]
+
+
+def _typed(text: str) -> Any:
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text or None
