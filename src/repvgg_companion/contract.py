@@ -88,7 +88,7 @@ TABLES: dict[str, list[Column]] = {
         *_WEIGHTS_ROW,
         *_text("form", "device", "protocol", "precision", "memory_format", "backend"),
         *_count("batch_size", "input_px", "params", low=1),
-        *_number("examples_per_s", "low_examples_per_s", "high_examples_per_s", low=0),
+        *_number("examples_per_s", "low_examples_per_s", "high_examples_per_s", optional=True, low=0),
         *_count("n_samples"),
         *_number("peak_memory_mib", "roofline_share", optional=True, low=0),
         *_text("flags", optional=True),
@@ -96,7 +96,7 @@ TABLES: dict[str, list[Column]] = {
     "kernel_size": [
         *_text("experiment", "run_id", "device", "protocol", "precision", "memory_format", "backend"),
         *_count("kernel_size", "batch_size", "channels", "resolution_px", low=1),
-        *_number("time_ms", "low_ms", "high_ms", "tflops", low=0),
+        *_number("time_ms", "low_ms", "high_ms", "tflops", optional=True, low=0),
         *_count("n_samples"),
         *_text("flags", optional=True),
     ],

@@ -1,0 +1,228 @@
+"""One group under one condition: builds its networks, measures them in turn, frees them; a plain record comes out.
+
+Whatever fails for one network (no such backend, out of memory, no such precision) becomes the reason of its empty row;
+the others go on.
+"""
+
+import gc
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from typing import Any, Self
+
+import torch
+
+from repvgg_companion.errors import CompanionError
+from repvgg_companion.speed import memory
+from repvgg_companion.speed.backends import Unavailable, make_call
+from repvgg_companion.speed.clocks import clock_for, require_synchronised
+from repvgg_companion.speed.harness import LIMITS, GroupResult, Limits, Subject, measure_group, measure_in_sequence
+from repvgg_companion.speed.networks import Network, buffers_for, prepare, random_inputs, set_precision
+from repvgg_companion.speed.plan import Condition, Group
+from repvgg_companion.speed.readings import BUSY_SHARE, CpuMoment, foreign_share, gpu_flags, reading
+from repvgg_companion.speed.samples import DRIFT_CHECK, TIMED, Sample
+from repvgg_companion.speed.settings import PAPER_BATCHES, SpeedSettings
+
+
+@dataclass
+class Member:
+    """One network of a group: what it was run with, what memory it took, or why it was not measured."""
+
+    model: str
+    form: str
+    memory_format: str
+    input_px: int
+    reason: str = ""
+    peak_memory_mib: float | None = None
+    warm_up_calls: int = 0
+    warm_up_stable: bool = True
+    probe_s: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """The name of the network in the samples."""
+        return f"{self.model} {self.form}"
+
+
+@dataclass
+class GroupRecord:
+    """Everything that measuring a group gave, as plain values."""
+
+    group: str
+    start: int
+    condition: dict[str, Any]
+    members: list[Member]
+    samples: list[Sample]
+    drift_pct: float
+    foreign_share: float
+    flags: list[str]
+    readings: dict[str, Any]
+
+    def as_dict(self) -> dict[str, Any]:
+        """The record as JSON values."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Self:
+        """The record back from JSON values."""
+        members = [Member(**member) for member in values["members"]]
+        samples = [Sample(**sample) for sample in values["samples"]]
+        return cls(**{**values, "members": members, "samples": samples})
+
+
+def limits_of(settings: SpeedSettings, kind: str) -> Limits:
+    """The limits of the device, with those that the settings name in their place."""
+    base = LIMITS[kind]
+    return Limits(
+        settings.warm_up_seconds or base.warm_up_seconds,
+        base.warm_up_calls,
+        base.block_seconds,
+        base.block_calls,
+        settings.drift_limit_pct or base.drift_pct,
+        settings.spread_limit_pct or base.spread_pct,
+    )
+
+
+@torch.inference_mode()
+def measure(
+    group: Group, settings: SpeedSettings, kind: str, *, start: int = 0, on_round: Callable[[], None] = lambda: None
+) -> GroupRecord:
+    """Measure one group on the device of `kind` (`cpu` or `cuda`) in this process."""
+    condition, clock = group.condition, clock_for(kind)
+    threads = torch.get_num_threads()
+    members, subjects = [], []
+    for network in group.networks:
+        member, subject = _prepared(network, condition, settings, kind, threads)
+        members.append(member)
+        if subject is not None:
+            subjects.append(subject)
+    before, began = reading(kind), CpuMoment.now()
+    result = GroupResult()
+    if subjects:
+        if kind == "cuda":
+            require_synchronised(clock, subjects[0].call, torch.cuda.synchronize)
+        if condition.protocol == "paper":
+            batches = PAPER_BATCHES
+            result = measure_in_sequence(
+                subjects, clock, warm_up_batches=batches, timed_batches=batches, on_round=on_round
+            )
+        else:
+            result = measure_group(subjects, clock, rounds=settings.rounds, limits=limits_of(settings, kind),
+                                   seed=settings.seed + start, on_round=on_round)  # fmt: skip
+    share = foreign_share(began, CpuMoment.now())
+    after = reading(kind)
+    for member in members:
+        member.warm_up_calls = result.warm_up_calls.get(member.name, 0)
+        member.warm_up_stable = member.name not in result.unstable
+    subjects.clear()
+    free(kind)
+    flags = gpu_flags(before, after)
+    if share > BUSY_SHARE:
+        flags.append(f"busy: other processes took {100 * share:.0f} % of the cores")
+    return GroupRecord(
+        group=group.name,
+        start=start,
+        condition=asdict(condition),
+        members=members,
+        samples=_samples(group, members, result, start),
+        drift_pct=result.drift_pct(),
+        foreign_share=share,
+        flags=flags,
+        readings={"before": before, "after": after},
+    )
+
+
+def free(kind: str) -> None:
+    """Give the memory of networks that nobody holds any more back to the system."""
+    gc.collect()
+    if kind == "cuda":
+        torch.cuda.empty_cache()
+
+
+def _prepared(
+    network: Network, condition: Condition, settings: SpeedSettings, kind: str, threads: int
+) -> tuple[Member, Subject | None]:
+    px = network.input_px(settings.input_px)
+    fixed = condition.memory_format if condition.memory_format != "probe" else "channels-last"
+    member = Member(network.model, network.form, fixed, px)
+    try:
+        set_precision(condition.precision, kind)
+        call = _call(network, condition, member, settings, kind, threads)
+        call()
+        return member, Subject(network.name, call)
+    except (Unavailable, CompanionError) as error:
+        member.reason = str(error)
+    except torch.OutOfMemoryError:
+        member.reason = f"out of memory at batch {condition.batch_size}"
+    except RuntimeError as error:
+        if "can't allocate memory" not in str(error) and "out of memory" not in str(error):
+            raise
+        member.reason = f"out of memory at batch {condition.batch_size}"
+    # Here, where the exception and with it the frames that held the network are gone.
+    free(kind)
+    return member, None
+
+
+def _call(
+    network: Network, condition: Condition, member: Member, settings: SpeedSettings, kind: str, threads: int
+) -> Callable[[], object]:
+    module = network.build(device=kind, seed=settings.seed)
+    if condition.memory_format == "probe":
+        member.memory_format, member.probe_s = _probe(module, condition, member.input_px, kind, threads)
+    prepare(module, precision=condition.precision, memory_format=member.memory_format)
+    inputs = _inputs(condition, member.memory_format, member.input_px, kind)
+    call = make_call(condition.backend, module, inputs, threads=threads)
+    call()
+    # Engines with an allocator of their own show only what passes through torch's; the row then stays empty.
+    if condition.backend not in ("onnxruntime", "openvino"):
+        member.peak_memory_mib = memory.held_mib(module, inputs) + memory.peak_call_mib(call, kind)
+    return call
+
+
+def _inputs(condition: Condition, memory_format: str, px: int, kind: str) -> list[torch.Tensor]:
+    return random_inputs(buffers_for(condition.batch_size), condition.batch_size, px, precision=condition.precision,
+                         memory_format=memory_format, device=kind)  # fmt: skip
+
+
+def _probe(
+    module: torch.nn.Module, condition: Condition, px: int, kind: str, threads: int
+) -> tuple[str, dict[str, float]]:
+    """The faster memory format of a network by the shortest of five calls each, in turn, and the times."""
+    clock, calls = clock_for(kind), {}
+    times: dict[str, list[float]] = {"nchw": [], "channels-last": []}
+    for memory_format in times:
+        prepare(module, precision=condition.precision, memory_format=memory_format)
+        calls[memory_format] = make_call("eager", module, _inputs(condition, memory_format, px, kind), threads=threads)
+        # The weights must be in the format while it is timed, so the formats are timed one after the other.
+        calls[memory_format]()
+        times[memory_format] = [clock.time_block(calls[memory_format], 1) for _ in range(5)]
+    shortest = {memory_format: min(seconds) for memory_format, seconds in times.items()}
+    return min(shortest, key=shortest.get), shortest
+
+
+def _samples(group: Group, members: list[Member], result: GroupResult, start: int) -> list[Sample]:
+    by_name = {member.name: member for member in members}
+    condition = group.condition
+    rows = []
+    for role, timings in ((TIMED, result.timings), (DRIFT_CHECK, result.drift_check)):
+        for timing in timings:
+            member = by_name[timing.subject]
+            rows.append(
+                Sample(
+                    group=group.name,
+                    start=start,
+                    round=timing.round,
+                    position=timing.position,
+                    role=role,
+                    model=member.model,
+                    form=member.form,
+                    protocol=condition.protocol,
+                    precision=condition.precision,
+                    memory_format=member.memory_format,
+                    backend=condition.backend,
+                    batch_size=condition.batch_size,
+                    input_px=member.input_px,
+                    iterations=timing.iterations,
+                    seconds=timing.seconds,
+                )
+            )
+    return rows
