@@ -40,7 +40,7 @@ rule index:
         folder=DATA,
         classes=f"--num-classes {EXPERIMENT.data.num_classes}" if EXPERIMENT.data.num_classes else "",
     shell:
-        "python -m repvgg_companion index --dataset {params.dataset} {params.source} {params.classes} "
+        "python -m repvgg_companion index --dataset {params.dataset} {params.source} {params.classes} {params.verify} "
         "--output {params.folder} --log {log}"
 
 

@@ -128,19 +128,20 @@ class ComplexityGroup:
 
     models: tuple[str, ...]
     width: float
-    num_classes: int
+    num_classes: int | None
     input_px: int | None
 
     @property
     def options(self) -> str:
         """The options of the `count-complexity` verb."""
         size = f" --input-px {self.input_px}" if self.input_px else ""
-        return f"--models {' '.join(self.models)} --width {self.width} --num-classes {self.num_classes}{size}"
+        classes = f" --num-classes {self.num_classes}" if self.num_classes else ""
+        return f"--models {' '.join(self.models)} --width {self.width}{classes}{size}"
 
 
 def complexity_groups(experiment: Experiment) -> list[ComplexityGroup]:
     """The paper's networks at their full width and size, then the experiment's own where they differ."""
-    groups = [ComplexityGroup((name,), 1.0, spec.num_classes, None) for name, spec in MODELS.items()]
+    groups = [ComplexityGroup(tuple(MODELS), 1.0, None, None)]
     classes = experiment.data.num_classes
     for group in experiment.training if classes else []:
         protocol = EvaluationProtocol.parse(experiment.evaluation.protocol)
