@@ -1,0 +1,1 @@
+"""From archives to batches: index, verify, read, decode; nothing here knows a network."""

@@ -1,0 +1,147 @@
+"""The `cache` verb: validation images decoded once under a protocol, for every model and both forms.
+
+In: a manifest and a protocol. Out: one .npy file, uint8 [n, px, px, 3], memory-mapped by its readers; what it was made
+from follows the array as JSON, so that a cache of other images or another protocol is never used.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from repvgg_companion.data.decode import POLICIES, Undecodable, UndecodableImages
+from repvgg_companion.data.evaluation_input import EvaluationProtocol, evaluation_batches
+from repvgg_companion.data.manifest import Manifest
+from repvgg_companion.errors import CompanionError
+from repvgg_companion.files import atomic_path
+from repvgg_companion.progress import Progress
+
+if TYPE_CHECKING:
+    import torch
+
+BATCH = 64
+MAGIC = b"repvgg-cache-1"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of the `cache` verb."""
+    parser.add_argument("--manifest", required=True)
+    parser.add_argument("--protocol", required=True, metavar="LABEL")
+    parser.add_argument("--output", required=True, metavar="FILE.npy")
+    parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)) if sys.platform == "linux" else 1)
+    parser.add_argument("--undecodable", choices=POLICIES, default="stop", help="default: stop")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Write the cache of a validation manifest."""
+    manifest, protocol = Manifest.read(arguments.manifest), EvaluationProtocol.parse(arguments.protocol)
+    undecodable = UndecodableImages(arguments.undecodable)
+    write_cache(arguments.output, manifest, protocol, workers=arguments.workers, undecodable=undecodable)
+    for item in undecodable.found.values():
+        print(f"cache: undecodable: {item.where}: {item.reason}", file=sys.stderr)
+    print(f"{arguments.output}: {len(manifest):,} images, {len(undecodable)} undecodable")
+
+
+def cache_bytes(manifest: Manifest, protocol: EvaluationProtocol) -> int:
+    """The size in bytes of the array that the cache will hold."""
+    return len(manifest) * 3 * protocol.crop_px**2
+
+
+def write_cache(
+    output: str | Path,
+    manifest: Manifest,
+    protocol: EvaluationProtocol,
+    *,
+    workers: int = 0,
+    undecodable: UndecodableImages | None = None,
+) -> None:
+    """Decode every image once into `output`, by rename.
+
+    The size is announced first. Raises CompanionError where the disk has no room for it or fills up while writing.
+    """
+    undecodable = UndecodableImages() if undecodable is None else undecodable
+    size, px = cache_bytes(manifest, protocol), protocol.crop_px
+    print(f"cache: {len(manifest):,} images of {px} px need {size / 1e9:,.2f} GB at {output}", file=sys.stderr)
+    folder = Path(output).parent
+    folder.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(folder).free
+    if free < size:
+        raise CompanionError(
+            f"{output} needs {size / 1e9:,.2f} GB but its disk has {free / 1e9:,.2f} GB left; free some space, or "
+            "evaluate without a cache (data.cache: false)"
+        )
+    batches = evaluation_batches(manifest, protocol, batch_size=BATCH, workers=workers, undecodable=undecodable)
+    try:
+        with (
+            atomic_path(output) as temporary,
+            temporary.open("wb") as stream,
+            Progress("decoding", total=len(manifest), unit="images") as progress,
+        ):
+            header = {"descr": "|u1", "fortran_order": False, "shape": (len(manifest), px, px, 3)}
+            np.lib.format.write_array_header_1_0(stream, header)
+            for images, _ in batches:
+                stream.write(memoryview(images.permute(0, 2, 3, 1).contiguous().numpy()).cast("B"))
+                progress.advance(len(images))
+            facts = {
+                "manifest_sha256": manifest.sha256,
+                "protocol": protocol.label,
+                "undecodable": [list(item) for item in undecodable.found.values()],
+            }
+            text = json.dumps(facts, sort_keys=True).encode()
+            stream.write(text + len(text).to_bytes(8, "little") + MAGIC)
+    except OSError as error:
+        raise CompanionError(f"{output} cannot be written: {error.strerror}; nothing was kept of it") from None
+
+
+class DecodedCache:
+    """A cache opened for reading; raises CompanionError unless it was made of these images under this protocol."""
+
+    def __init__(
+        self,
+        path: str | Path,
+        manifest: Manifest,
+        protocol: EvaluationProtocol,
+        undecodable: UndecodableImages | None = None,
+    ) -> None:
+        facts = _facts(path)
+        if (facts["manifest_sha256"], facts["protocol"]) != (manifest.sha256, protocol.label):
+            raise CompanionError(
+                f"cache {path} was made of other images or by another protocol ({facts['protocol']}); remove it and run"
+                " again"
+            )
+        self._pixels = np.load(path, mmap_mode="r")
+        found = [Undecodable(*item) for item in facts["undecodable"]]
+        if undecodable is not None:
+            for item in found:
+                undecodable.report(manifest, item.index, item.reason)
+
+    def images(self, indices: np.ndarray) -> "torch.Tensor":
+        """Images as uint8 [n, 3, px, px], channels last in memory."""
+        import torch
+
+        first, n = int(indices[0]) if len(indices) else 0, len(indices)
+        # A slice of a memory map is one copy; a list of places is slower and only needed for samples.
+        in_order = np.array_equal(indices, np.arange(first, first + n))
+        pixels = np.array(self._pixels[first : first + n] if in_order else self._pixels[indices])
+        return torch.from_numpy(pixels).permute(0, 3, 1, 2)
+
+
+def _facts(path: str | Path) -> dict:
+    try:
+        with Path(path).open("rb") as stream:
+            stream.seek(-(8 + len(MAGIC)), os.SEEK_END)
+            tail = stream.read()
+            if tail[8:] != MAGIC:
+                raise ValueError("no identity")
+            length = int.from_bytes(tail[:8], "little")
+            stream.seek(-(8 + len(MAGIC) + length), os.SEEK_END)
+            return json.loads(stream.read(length))
+    except FileNotFoundError:
+        raise CompanionError(f"cache {path} does not exist; make it with the verb cache") from None
+    except (OSError, ValueError) as error:
+        raise CompanionError(f"{path} is not readable as a cache ({error}); remove it and run again") from None

@@ -1,0 +1,126 @@
+"""Image bytes to RGB pixels, the odd ones too: CMYK, greyscale, palette or 16-bit PNG named .JPEG, corrupt EXIF.
+
+In: a file's content. Out: a Pillow image, or a uint8 array [height, width, 3]. What cannot be decoded raises
+`UndecodableImage`; `UndecodableImages` decides by policy whether that stops the run or is counted and listed.
+"""
+
+import io
+import warnings
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from repvgg_companion.data.manifest import Manifest
+from repvgg_companion.errors import CompanionError
+
+if TYPE_CHECKING:
+    import torch
+    from PIL import Image
+
+DECODERS = ("torchvision", "pillow", "opencv")
+POLICIES = ("stop", "count")
+
+
+class UndecodableImage(Exception):
+    """The bytes are no image that Pillow can decode; the text says why."""
+
+
+class Undecodable(NamedTuple):
+    """An undecodable image in the list: its index in the manifest, where it lies, and why it failed."""
+
+    index: int
+    where: str
+    reason: str
+
+
+@dataclass
+class UndecodableImages:
+    """The policy and the list: `stop` raises at the first, `count` lists each image once."""
+
+    policy: str = "stop"
+    found: dict[int, Undecodable] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.policy not in POLICIES:
+            raise CompanionError(f"undecodable is {self.policy!r}; it must be one of {', '.join(POLICIES)}")
+
+    def __len__(self) -> int:
+        return len(self.found)
+
+    def report(self, manifest: Manifest, index: int, reason: str) -> None:
+        """Raise CompanionError naming archive, image and offset, or add the image to the list."""
+        where = manifest.where(index)
+        if self.policy == "stop":
+            raise CompanionError(
+                f"{where} cannot be decoded ({reason}); replace the archive, or set data.undecodable to count"
+            )
+        self.found[index] = Undecodable(index, where, reason)
+
+
+def decode_pillow(data: bytes) -> "Image.Image":
+    """The image in mode RGB exactly as torchvision's `pil_loader` gives it. Raises UndecodableImage."""
+    from PIL import Image
+
+    try:
+        with warnings.catch_warnings():
+            # Corrupt EXIF and palette transparency are warnings of Pillow; the pixels are right all the same.
+            warnings.simplefilter("ignore")
+            return Image.open(io.BytesIO(data)).convert("RGB")
+    except (OSError, ValueError, SyntaxError, EOFError, TypeError, IndexError, Image.DecompressionBombError) as error:
+        raise UndecodableImage(f"{type(error).__name__}: {error}".replace("\n", " ")) from None
+
+
+def decode_torchvision(data: bytes) -> "torch.Tensor":
+    """The image as uint8 [3, height, width], by torchvision's JPEG decoder where that agrees with Pillow.
+
+    CMYK JPEGs and files that are no JPEG go to Pillow, as does whatever torchvision refuses. Raises UndecodableImage.
+    """
+    import torch
+    from torchvision.io import ImageReadMode, decode_jpeg
+
+    if jpeg_components(data) in (1, 3):
+        try:
+            return decode_jpeg(torch.frombuffer(bytearray(data), dtype=torch.uint8), mode=ImageReadMode.RGB)
+        except RuntimeError:
+            pass
+    return torch.from_numpy(np.array(decode_pillow(data))).permute(2, 0, 1)
+
+
+def decode_simplejpeg(data: bytes) -> np.ndarray:
+    """The image as uint8 [height, width, 3], by simplejpeg for ordinary JPEGs, else Pillow. Raises UndecodableImage."""
+    import simplejpeg
+
+    if jpeg_components(data) in (1, 3):
+        try:
+            return simplejpeg.decode_jpeg(data, "RGB", fastdct=False, fastupsample=False)
+        except ValueError:
+            pass
+    return np.array(decode_pillow(data))
+
+
+def jpeg_components(data: bytes) -> int | None:
+    """The number of colour components in a JPEG's frame header, or None where the bytes are no JPEG with one."""
+    if data[:2] != b"\xff\xd8":
+        return None
+    at, size = 2, len(data)
+    while at + 9 < size:
+        if data[at] != 0xFF:
+            return None
+        marker = data[at + 1]
+        if marker == 0xFF:  # fill byte
+            at += 1
+        elif 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+            return data[at + 9]
+        elif marker == 0x01 or 0xD0 <= marker <= 0xD7:  # markers without a length
+            at += 2
+        else:
+            at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+    return None
+
+
+def pixels_of(image: Any) -> "torch.Tensor":
+    """A Pillow image in mode RGB as uint8 [3, height, width]; its memory holds the channels last."""
+    import torch
+
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1)

@@ -1,0 +1,78 @@
+"""The published digests of the archives, and the record of which archives were compared with them.
+
+In: archives. Out: `Verified` records, kept in one JSON file and keyed by path, size and modification time, so that an
+archive is read for its digest once and never again while both are unchanged.
+"""
+
+import os
+from pathlib import Path
+
+from repvgg_companion.data.source import HashedSource
+from repvgg_companion.errors import CompanionError
+from repvgg_companion.files import read_json, write_json
+
+# MD5 by name: torchvision's datasets/imagenet.py (ARCHIVE_META); Tiny-ImageNet: the course page that publishes it.
+PUBLISHED_MD5 = {
+    "ILSVRC2012_img_train.tar": "1d675b47d978889d74fa0da5fadfb00e",
+    "ILSVRC2012_img_val.tar": "29b22e2961454d5413ddabcf34fc5622",
+    "ILSVRC2012_devkit_t12.tar.gz": "fa75699e90414af021442c21a62c3abf",
+    "tiny-imagenet-200.zip": "90528d7ca1a48142e341f4ef8d21d0de",
+}
+SUMS_FILE = "MD5SUMS"
+
+
+def expected_md5(path: str | os.PathLike) -> str | None:
+    """The MD5 that an archive must have: from a file `MD5SUMS` beside it (the demo has one), else the published one."""
+    path = Path(path)
+    sums = path.with_name(SUMS_FILE)
+    if sums.is_file():
+        for line in sums.read_text(encoding="utf-8").splitlines():
+            digest, _, name = line.partition("  ")
+            if name.lstrip("*") == path.name:
+                return digest.lower()
+    return PUBLISHED_MD5.get(path.name)
+
+
+class DigestRecord:
+    """The digests computed so far, in one JSON file."""
+
+    def __init__(self, path: str | os.PathLike) -> None:
+        self.path = Path(path)
+        self._records: dict[str, dict] = read_json(self.path) if self.path.exists() else {}
+
+    def known(self, archive: str | os.PathLike) -> str | None:
+        """The MD5 of an archive, if it was computed while the archive had its present size and modification time."""
+        archive = Path(archive).absolute()
+        record = self._records.get(str(archive))
+        try:
+            status = archive.stat()
+        except OSError:
+            return None
+        if record and (record["size"], record["mtime_ns"]) == (status.st_size, status.st_mtime_ns):
+            return record["md5"]
+        return None
+
+    def keep(self, archive: str | os.PathLike, md5: str, stamp: tuple[int, int]) -> None:
+        """Record the MD5 of an archive of this (size, modification time in ns)."""
+        record = {"md5": md5, "size": stamp[0], "mtime_ns": stamp[1]}
+        self._records[str(Path(archive).absolute())] = record
+        write_json(self.path, self._records)
+
+
+def require_match(archive: str | os.PathLike, md5: str, expected: str) -> None:
+    """Raises CompanionError naming the file and both digests where they differ."""
+    if md5 != expected:
+        raise CompanionError(
+            f"{archive} has MD5 {md5} instead of {expected}: the download is damaged or is another file; get it again, "
+            "or leave the check out with --no-verify (data.verify: false)"
+        )
+
+
+def md5_of(archive: str | os.PathLike, progress=lambda count: None) -> tuple[str, tuple[int, int]]:
+    """The MD5 of a file and its stamp, in one sequential read; `progress` is told the bytes of each block."""
+    source = HashedSource(archive, progress)
+    try:
+        source.finish()
+    finally:
+        source.close()
+    return source.md5, source.stamp

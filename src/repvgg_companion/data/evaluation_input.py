@@ -1,0 +1,211 @@
+"""Evaluation batches in manifest order: a manifest and a protocol in, uint8 images [n, 3, px, px] and labels [n] out.
+
+The default decoder is Pillow, bit for bit what torchvision's Resize and CenterCrop give on a Pillow image;
+`torchvision` is the fast one, off by at most one level. Importing this module needs no torch.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from repvgg_companion.data.decode import (
+    Undecodable,
+    UndecodableImage,
+    UndecodableImages,
+    decode_pillow,
+    decode_torchvision,
+    pixels_of,
+)
+from repvgg_companion.data.manifest import Manifest
+from repvgg_companion.data.reader import ImageReader
+from repvgg_companion.errors import CompanionError
+
+if TYPE_CHECKING:
+    import torch
+
+INTERPOLATIONS = ("bilinear", "bicubic")
+EVALUATION_DECODERS = ("pillow", "torchvision")
+LABEL = re.compile(r"(?:resize(\d+)-)?crop(\d+)-([a-z]+)-([a-z]+)")
+UNDECODABLE_LEVEL = 128
+
+
+@dataclass(frozen=True)
+class EvaluationProtocol:
+    """Resize the short side to `resize_px` (None: not at all), crop the central `crop_px` square; sizes in pixels."""
+
+    resize_px: int | None
+    crop_px: int
+    interpolation: str = "bilinear"
+    decoder: str = "pillow"
+
+    def __post_init__(self) -> None:
+        if self.interpolation not in INTERPOLATIONS or self.decoder not in EVALUATION_DECODERS:
+            raise CompanionError(
+                f"protocol {self.label!r}: the interpolation must be one of {', '.join(INTERPOLATIONS)}, "
+                f"the decoder one of {', '.join(EVALUATION_DECODERS)}"
+            )
+        if self.crop_px < 1 or (self.resize_px is not None and self.resize_px < 1):
+            raise CompanionError(f"protocol {self.label!r}: sizes are at least 1 pixel")
+
+    @property
+    def label(self) -> str:
+        """The protocol as one word, such as `resize256-crop224-bilinear-pillow`."""
+        resize = "" if self.resize_px is None else f"resize{self.resize_px}-"
+        return f"{resize}crop{self.crop_px}-{self.interpolation}-{self.decoder}"
+
+    @classmethod
+    def parse(cls, label: str) -> "EvaluationProtocol":
+        """The protocol of a label; raises CompanionError where it is none."""
+        match = LABEL.fullmatch(label)
+        if match is None:
+            raise CompanionError(
+                f"{label!r} is no evaluation protocol; write it like resize256-crop224-bilinear-pillow, "
+                "or like crop32-bilinear-pillow where nothing is resized"
+            )
+        resize, crop, interpolation, decoder = match.groups()
+        return cls(None if resize is None else int(resize), int(crop), interpolation, decoder)
+
+
+def decode_evaluation_image(data: bytes, protocol: EvaluationProtocol) -> "torch.Tensor":
+    """One image under a protocol: uint8 [px, px, 3]. Raises UndecodableImage."""
+    if protocol.decoder == "pillow":
+        image = pixels_of(_resized_pillow(decode_pillow(data), protocol))
+    else:
+        image = _resized_torchvision(decode_torchvision(data), protocol)
+    return _center_crop(image, protocol.crop_px).permute(1, 2, 0)
+
+
+def _resized_size(width: int, height: int, short: int) -> tuple[int, int]:
+    # torchvision's Resize: the long side is rounded down.
+    return (short, int(short * height / width)) if width <= height else (int(short * width / height), short)
+
+
+def _resized_pillow(image, protocol: EvaluationProtocol):
+    from PIL import Image
+
+    if protocol.resize_px is None:
+        return image
+    size = _resized_size(*image.size, protocol.resize_px)
+    return image if size == image.size else image.resize(size, Image.Resampling[protocol.interpolation.upper()])
+
+
+def _resized_torchvision(image: "torch.Tensor", protocol: EvaluationProtocol) -> "torch.Tensor":
+    from torchvision.transforms import InterpolationMode
+    from torchvision.transforms.v2 import functional
+
+    if protocol.resize_px is None:
+        return image
+    mode = InterpolationMode(protocol.interpolation)
+    return functional.resize(image, [protocol.resize_px], interpolation=mode, antialias=True)
+
+
+def _center_crop(image: "torch.Tensor", px: int) -> "torch.Tensor":
+    """The central square as torchvision's CenterCrop cuts it; what is smaller is padded with black first."""
+    import torch
+
+    _, height, width = image.shape
+    if height < px or width < px:
+        left, top = max(0, (px - width) // 2), max(0, (px - height) // 2)
+        right, bottom = max(0, (px - width + 1) // 2), max(0, (px - height + 1) // 2)
+        image = torch.nn.functional.pad(image, (left, right, top, bottom))
+        _, height, width = image.shape
+    top, left = round((height - px) / 2.0), round((width - px) / 2.0)
+    return image[:, top : top + px, left : left + px]
+
+
+def evaluation_batches(
+    manifest: Manifest,
+    protocol: EvaluationProtocol,
+    *,
+    batch_size: int,
+    workers: int = 0,
+    cache: str | Path | None = None,
+    start: int = 0,
+    stop: int | None = None,
+    indices: "np.ndarray | None" = None,
+    undecodable: UndecodableImages | None = None,
+) -> "Iterator[tuple[torch.Tensor, torch.Tensor]]":
+    """Batches of images `start` to `stop` of the manifest, or of `indices`, in order; the last one may be smaller.
+
+    Yields uint8 [n, 3, px, px] (channels last in memory) and int64 labels [n]. With `cache`, a file of the verb
+    `cache`, nothing is decoded. An image that cannot be decoded stops the run; under the policy `count` it is a grey
+    square, and `undecodable.found` lists it. A manifest is sorted by label: take `indices` at even steps for a sample
+    of all classes.
+    """
+    chosen = np.arange(len(manifest))[start:stop] if indices is None else np.asarray(indices)
+    undecodable = UndecodableImages() if undecodable is None else undecodable
+    groups = [chosen[at : at + batch_size] for at in range(0, len(chosen), batch_size)]
+    if cache is not None:
+        from repvgg_companion.data.cache import DecodedCache
+
+        decoded = DecodedCache(cache, manifest, protocol, undecodable)
+        for group in groups:
+            yield decoded.images(group), _labels(manifest, group)
+        return
+    images = _EvaluationImages(ImageReader(manifest).open(), protocol, groups, undecodable)
+    for batch in _loaded(images, workers):
+        undecodable.found.update({item.index: item for item in batch.undecodable})
+        if batch.error:
+            raise CompanionError(batch.error)
+        yield batch.images, batch.labels
+
+
+class EvaluationBatch(NamedTuple):
+    """What a worker sends back; an error travels as text because exceptions lose their form between processes."""
+
+    images: "torch.Tensor | None"
+    labels: "torch.Tensor | None"
+    undecodable: list[Undecodable]
+    error: str = ""
+
+
+class _EvaluationImages:
+    def __init__(
+        self,
+        reader: ImageReader,
+        protocol: EvaluationProtocol,
+        groups: list[np.ndarray],
+        undecodable: UndecodableImages,
+    ) -> None:
+        self.reader, self.protocol, self.groups = reader, protocol, groups
+        self.policy = undecodable.policy
+
+    def __len__(self) -> int:
+        return len(self.groups)
+
+    def __getitem__(self, number: int) -> EvaluationBatch:
+        import torch
+
+        group, px, manifest = self.groups[number], self.protocol.crop_px, self.reader.manifest
+        images = torch.empty((len(group), px, px, 3), dtype=torch.uint8)
+        undecodable = UndecodableImages(self.policy)
+        try:
+            for place, index in enumerate(group.tolist()):
+                try:
+                    images[place] = decode_evaluation_image(self.reader.read(index), self.protocol)
+                except UndecodableImage as error:
+                    undecodable.report(manifest, index, str(error))
+                    images[place] = UNDECODABLE_LEVEL
+        except CompanionError as error:
+            return EvaluationBatch(None, None, [], str(error))
+        return EvaluationBatch(images.permute(0, 3, 1, 2), _labels(manifest, group), list(undecodable.found.values()))
+
+
+def _labels(manifest: Manifest, indices: np.ndarray) -> "torch.Tensor":
+    import torch
+
+    return torch.from_numpy(manifest.labels[indices])
+
+
+def _loaded(images: _EvaluationImages, workers: int) -> Iterator[EvaluationBatch]:
+    if workers == 0:
+        for number in range(len(images)):
+            yield images[number]
+        return
+    from torch.utils.data import DataLoader
+
+    yield from DataLoader(images, batch_size=None, sampler=range(len(images)), num_workers=workers, prefetch_factor=2)

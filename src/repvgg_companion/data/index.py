@@ -1,0 +1,203 @@
+"""The `index` verb: archives, folders, a zip or Parquet shards in, `train.parquet`, `val.parquet`, `dataset.json` out.
+
+Nothing is extracted: a manifest holds byte ranges of the archives as they are. Needs no torch.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+from repvgg_companion.data.devkit import Devkit, read_devkit
+from repvgg_companion.data.digests import DigestRecord, expected_md5, require_match
+from repvgg_companion.data.manifest import Manifest, dataset_sha256
+from repvgg_companion.data.source import HashedSource, SeekSource
+from repvgg_companion.data.splits import Split, from_folder, from_kaggle, from_zip, train_from_archive, val_from_archive
+from repvgg_companion.data.verify import HashProgress, md5_with_progress
+from repvgg_companion.errors import CompanionError
+from repvgg_companion.files import write_json
+
+FORMS = """one of: --train-archive, --val-archive and --devkit together; --val-archive and --devkit; --zip;
+--train-folder and --val-folder (and --devkit where validation images lie flat); --kaggle-folder; --parquet-folder"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of the `index` verb."""
+    parser.epilog = f"The images are named by {FORMS}."
+    parser.add_argument("--dataset", required=True, help="name of the image set")
+    parser.add_argument("--output", required=True, metavar="FOLDER", help="results/data/DATASET")
+    parser.add_argument("--train-archive", metavar="FILE", help="ILSVRC2012_img_train.tar")
+    parser.add_argument("--val-archive", metavar="FILE", help="ILSVRC2012_img_val.tar")
+    parser.add_argument("--devkit", metavar="FILE", help="ILSVRC2012_devkit_t12.tar.gz, or its folder")
+    parser.add_argument("--zip", metavar="FILE", help="a zip with train and val folders, as tiny-imagenet-200.zip")
+    parser.add_argument("--train-folder", metavar="FOLDER", help="a folder with one folder of images per class")
+    parser.add_argument("--val-folder", metavar="FOLDER", help="the same, or a flat folder with --devkit")
+    parser.add_argument("--kaggle-folder", metavar="FOLDER", help="the folder that holds LOC_val_solution.csv")
+    parser.add_argument("--parquet-folder", metavar="FOLDER", help="Parquet shards train-* and validation-*")
+    parser.add_argument("--num-classes", type=int, metavar="N", help="fail unless there are N classes")
+    parser.add_argument(
+        "--verify",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="compare archives that have a published MD5 with it, once per size and modification time (default: yes)",
+    )
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Write the manifests of a dataset; raises CompanionError where the images cannot be what they should be."""
+    output = Path(arguments.output)
+    opener = _Opener(DigestRecord(output / "digests.json"), arguments.verify)
+    devkit = None
+    if arguments.devkit is not None:
+        devkit = read_devkit(arguments.devkit)
+        opener.check(arguments.devkit)
+    splits = _splits(arguments, devkit, opener, output)
+    classes, class_names = _classes(splits, devkit)
+    if arguments.num_classes not in (None, len(classes)):
+        raise CompanionError(
+            f"dataset {arguments.dataset} has {len(classes)} classes instead of {arguments.num_classes}; "
+            "correct --num-classes (data.num_classes) or name other images"
+        )
+    manifests = {name: split.builder.build(classes, class_names, stamps=split.stamps) for name, split in splits.items()}
+    notes = [f"{name}: {note}" for name, split in splits.items() for note in split.all_findings().notes()]
+    for name, manifest in manifests.items():
+        manifest.write(output / f"{name}.parquet")
+    write_json(output / "dataset.json", _facts(arguments, manifests, notes))
+    for note in notes:
+        print(f"index: note: {note}", file=sys.stderr)
+    counts = ", ".join(f"{len(manifest):,} {name} images" for name, manifest in manifests.items())
+    print(f"{arguments.dataset}: {counts} in {len(classes)} classes")
+
+
+class _Opener:
+    """Opens archives; one whose digest is due is read once in order, hashed and indexed in the same pass.
+
+    That pass costs what the digest alone costs; without it only the headers are read, by seeking.
+    """
+
+    def __init__(self, record: DigestRecord, verify: bool) -> None:
+        self.record, self.verify = record, verify
+
+    def check(self, path: str) -> None:
+        """Compare an archive that is no tar of images with its published MD5."""
+        expected = expected_md5(path) if self.verify and Path(path).is_file() else None
+        if expected is not None:
+            md5 = self.record.known(path)
+            if md5 is None:
+                md5, stamp = md5_with_progress(path)
+                self.record.keep(path, md5, stamp)
+            require_match(path, md5, expected)
+
+    def __call__(self, path: str) -> SeekSource:
+        """A source whose `finish` compares the digest where one is due."""
+        expected = expected_md5(path) if self.verify else None
+        if expected is None:
+            return SeekSource(path)
+        known = self.record.known(path)
+        if known is not None:
+            require_match(path, known, expected)
+            return SeekSource(path)
+        return _CheckedSource(path, expected, self.record)
+
+
+class _CheckedSource(HashedSource):
+    def __init__(self, path: str, expected: str, record: DigestRecord) -> None:
+        self._expected, self._record = expected, record
+        self._progress_bar = HashProgress(path, Path(path).stat().st_size if Path(path).exists() else 0)
+        super().__init__(path, self._progress_bar.__enter__())
+
+    def finish(self) -> None:
+        super().finish()
+        self._record.keep(self.path, self.md5, self.stamp)
+        require_match(self.path, self.md5, self._expected)
+
+    def close(self) -> None:
+        if self._progress_bar is not None:
+            self._progress_bar.__exit__(None, None, None)
+            self._progress_bar = None
+        super().close()
+
+
+def _splits(arguments: argparse.Namespace, devkit: Devkit | None, opener: _Opener, output: Path) -> dict[str, Split]:
+    given = {
+        name
+        for name in (
+            "train_archive",
+            "val_archive",
+            "zip",
+            "train_folder",
+            "val_folder",
+            "kaggle_folder",
+            "parquet_folder",
+        )
+        if getattr(arguments, name) is not None
+    }
+    if given == {"zip"} and devkit is None:
+        opener.check(arguments.zip)
+        train, val = from_zip(arguments.zip, output)
+    elif given == {"kaggle_folder"} and devkit is None:
+        train, val = from_kaggle(arguments.kaggle_folder)
+    elif given == {"parquet_folder"}:
+        from repvgg_companion.data.parquet_shards import from_parquet
+
+        train, val = from_parquet(arguments.parquet_folder, devkit, output)
+    elif given == {"train_folder", "val_folder"}:
+        train = from_folder(arguments.train_folder, None, flat_allowed=False)
+        val = from_folder(arguments.val_folder, devkit, flat_allowed=True)
+    elif given == {"train_archive", "val_archive"}:
+        train = train_from_archive(arguments.train_archive, opener)
+        val = val_from_archive(arguments.val_archive, devkit, opener)
+    elif given == {"val_archive"} and devkit is not None:
+        return {"val": val_from_archive(arguments.val_archive, devkit, opener)}
+    else:
+        options = ", ".join("--" + name.replace("_", "-") for name in sorted(given)) or "no images"
+        raise CompanionError(f"{options} given; name the images by {' '.join(FORMS.split())}")
+    return {"train": train, "val": val}
+
+
+def _classes(splits: dict[str, Split], devkit: Devkit | None) -> tuple[list[str], list[str]]:
+    """The WNIDs in label order and their words; raises CompanionError where splits and devkit disagree on them."""
+    train = splits.get("train")
+    if train is None:
+        classes = devkit.wnids
+    else:
+        classes = train.builder.classes
+        if devkit is not None and classes != devkit.wnids:
+            odd = min(set(classes) ^ set(devkit.wnids))
+            side = "the devkit but not in the training images" if odd in devkit.words else "the training images only"
+            raise CompanionError(
+                f"the devkit {devkit.path} does not match the training images: {len(devkit.words)} classes against "
+                f"{len(classes)}, class {odd} is in {side}; name the devkit of these images"
+            )
+    if strangers := sorted(set(splits["val"].builder.classes) - set(classes)):
+        raise CompanionError(
+            f"validation class {strangers[0]} is no class of the training images; the two splits do not belong together"
+        )
+    words = (
+        devkit.words if devkit is not None else {wnid: text for s in splits.values() for wnid, text in s.words.items()}
+    )
+    return classes, [words.get(wnid, wnid) for wnid in classes]
+
+
+def _facts(arguments: argparse.Namespace, manifests: dict[str, Manifest], notes: list[str]) -> dict[str, Any]:
+    some = next(iter(manifests.values()))
+    options = (
+        "train_archive",
+        "val_archive",
+        "devkit",
+        "zip",
+        "train_folder",
+        "val_folder",
+        "kaggle_folder",
+        "parquet_folder",
+    )
+    return {
+        "dataset": arguments.dataset,
+        "dataset_sha256": dataset_sha256(*manifests.values()),
+        "num_classes": some.num_classes,
+        **{name: {"n_images": len(manifest), "sha256": manifest.sha256} for name, manifest in manifests.items()},
+        "sources": [str(getattr(arguments, option)) for option in options if getattr(arguments, option) is not None],
+        "wnids": some.classes,
+        "class_names": some.class_names,
+        "notes": notes,
+    }

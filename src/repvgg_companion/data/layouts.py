@@ -1,0 +1,142 @@
+"""Which class an image belongs to, in every layout that users have: class folders, flat validation sets with a list.
+
+In: images of an archive or folder with their paths. Out: `Classes`, images by WNID with names that are the same in
+every layout, so that the same images give the same manifest whatever form they have.
+"""
+
+import csv
+import io
+import os
+import re
+
+from repvgg_companion.data.devkit import Devkit
+from repvgg_companion.data.members import Image
+from repvgg_companion.errors import CompanionError
+
+Classes = dict[str, list[Image]]
+VALIDATION_NAME = re.compile(r"ILSVRC2012_val_(\d{8})\.JPEG", re.IGNORECASE)
+SPLIT_NAMES = {"train", "val", "validation", "test"}
+
+
+def by_folder(images: list[Image], where: str, *, root_known: bool = False) -> Classes:
+    """Images by the folder that names their class: the first one below what all paths share.
+
+    With `root_known` the paths start at the split's root already. Raises CompanionError for images outside any folder.
+    """
+    prefix = "" if root_known else _shared_prefix(images)
+    classes: Classes = {}
+    for image in images:
+        rest = image.path[len(prefix) :]
+        wnid, slash, name = rest.partition("/")
+        if not slash:
+            raise CompanionError(
+                f"{where} holds images in class folders and {image.path!r} in none; put it into a folder or remove it"
+            )
+        classes.setdefault(wnid, []).append(image._replace(path=image_name(name)))
+    if found := sorted(SPLIT_NAMES & set(classes)):
+        raise CompanionError(
+            f"{where} holds folder {found[0]!r} where classes are due; name that split's folder itself"
+        )
+    return classes
+
+
+def _shared_prefix(images: list[Image]) -> str:
+    folders = {os.path.dirname(image.path) for image in images}  # noqa: PTH120 - a Path for each of a million is slow
+    if len(folders) > 1:
+        shared = os.path.commonpath(folders)
+    else:
+        only = next(iter(folders))
+        shared = os.path.dirname(only.removesuffix("/images"))  # noqa: PTH120
+    return shared + "/" if shared else ""
+
+
+def image_name(path: str) -> str:
+    """An image's name below its class folder; Tiny-ImageNet's additional folder `images` is no part of it."""
+    return path.removeprefix("images/")
+
+
+def is_flat(images: list[Image]) -> bool:
+    """Whether all images lie in one folder, as in the validation archive of ILSVRC2012."""
+    return len({os.path.dirname(image.path) for image in images}) == 1  # noqa: PTH120
+
+
+def flat_by_devkit(images: list[Image], devkit: Devkit, where: str) -> Classes:
+    """Flat validation images by the devkit's ground truth, whose line i belongs to image number i.
+
+    Raises CompanionError unless the images are exactly numbers 1 to the number of lines.
+    """
+    by_number: dict[int, Image] = {}
+    for image in images:
+        match = VALIDATION_NAME.fullmatch(_base(image.path))
+        if match is None:
+            raise CompanionError(
+                f"{where} holds {image.path!r}, which is no name of a validation image (ILSVRC2012_val_00000001.JPEG)"
+            )
+        by_number[int(match[1])] = image._replace(path=_base(image.path))
+    lines = len(devkit.validation_wnids)
+    if set(by_number) != set(range(1, lines + 1)):
+        odd = min(set(by_number) ^ set(range(1, lines + 1)))
+        raise CompanionError(
+            f"{where} holds {len(by_number)} validation images, but the ground truth of {devkit.path} has {lines} lines"
+            f" (the first difference is image {odd}); they do not belong together, or one of them is incomplete"
+        )
+    classes: Classes = {}
+    for number, wnid in enumerate(devkit.validation_wnids, start=1):
+        classes.setdefault(wnid, []).append(by_number[number])
+    return classes
+
+
+def check_against_devkit(classes: Classes, devkit: Devkit, where: str) -> None:
+    """Raises CompanionError where the folder of a numbered validation image contradicts the devkit."""
+    for wnid, images in classes.items():
+        for image in images:
+            match = VALIDATION_NAME.fullmatch(_base(image.path))
+            if match is None:
+                continue
+            number = int(match[1])
+            if not 1 <= number <= len(devkit.validation_wnids) or devkit.validation_wnids[number - 1] != wnid:
+                raise CompanionError(
+                    f"{where} has {image.path} in folder {wnid}, but the devkit {devkit.path} says otherwise; "
+                    "one of them is not ILSVRC2012's"
+                )
+
+
+def flat_by_annotations(images: list[Image], text: str, where: str) -> Classes:
+    """Tiny-ImageNet's validation images by `val_annotations.txt`: lines of file, WNID and a box, split by tabs."""
+    listed = [(fields[0], fields[1]) for line in text.splitlines() if len(fields := line.split("\t")) >= 2]
+    return _by_list(images, dict(listed), where, "val_annotations.txt")
+
+
+def flat_by_solution(images: list[Image], text: str, where: str) -> Classes:
+    """Kaggle's validation images by `LOC_val_solution.csv`: ImageId, and a prediction that begins with the WNID."""
+    wnid_of = {}
+    for row in csv.DictReader(io.StringIO(text)):
+        if not row.get("ImageId") or not row.get("PredictionString"):
+            raise CompanionError(f"{where}: LOC_val_solution.csv lacks ImageId or PredictionString; get it again")
+        wnid_of[row["ImageId"] + ".JPEG"] = row["PredictionString"].split()[0]
+    return _by_list(images, wnid_of, where, "LOC_val_solution.csv")
+
+
+def _by_list(images: list[Image], wnid_of: dict[str, str], where: str, list_name: str) -> Classes:
+    classes: Classes = {}
+    missing = set(wnid_of) - {_base(image.path) for image in images}
+    if missing:
+        raise CompanionError(
+            f"{where} lacks {len(missing)} images that {list_name} names, the first {min(missing)}; get it again"
+        )
+    for image in images:
+        wnid = wnid_of.get(_base(image.path))
+        if wnid is None:
+            raise CompanionError(f"{list_name} in {where} does not name {image.path}; get it again")
+        classes.setdefault(wnid, []).append(image._replace(path=_base(image.path)))
+    return classes
+
+
+def words_of(text: str) -> dict[str, str]:
+    """Class names by WNID from `words.txt` (split by a tab) or `LOC_synset_mapping.txt` (by a space)."""
+    pairs = (re.split(r"[\t ]", line, maxsplit=1) for line in text.splitlines() if line.strip())
+    return {pair[0]: pair[1].strip() for pair in pairs if len(pair) == 2}
+
+
+def _base(path: str) -> str:
+    return path.rpartition("/")[2]

@@ -1,0 +1,215 @@
+"""The images of one archive or folder, whatever its form: `Image`s with path, file, byte offset and length.
+
+In: a tar (also of tars), a zip or a folder. Out: images grouped by inner tar, and what was left out on the way.
+"""
+
+import os
+import stat
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+from repvgg_companion.data.source import SeekSource
+from repvgg_companion.data.tar_members import Member, tar_members
+from repvgg_companion.errors import CompanionError
+
+# torchvision's datasets/folder.py, IMG_EXTENSIONS
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
+ZIP_LOCAL_HEADER_BYTES = 30
+
+
+class Image(NamedTuple):
+    """One image: its path inside the archive or folder, and the bytes of which file it is."""
+
+    path: str
+    file: str
+    offset: int
+    length: int
+
+
+@dataclass
+class Findings:
+    """What a reader left out or settled, for the notes beside the manifest."""
+
+    ignored: list[str] = field(default_factory=list)
+    links: list[str] = field(default_factory=list)
+    duplicates: list[str] = field(default_factory=list)
+
+    def notes(self) -> list[str]:
+        """One sentence for each kind of finding."""
+        kinds = (
+            (self.ignored, "files that are no images were left out"),
+            (self.links, "links were resolved to the images that they name"),
+            (self.duplicates, "names stood twice; the later content counts, as in an extracted archive"),
+        )
+        return [f"{len(found)} {what}, the first {found[0]!r}" for found, what in kinds if found]
+
+
+def is_image(path: str, findings: Findings) -> bool:
+    """Whether a path names an image; macOS resource forks (`._name`) and hidden files do not."""
+    base = path.rpartition("/")[2]
+    if base.lower().endswith(IMAGE_SUFFIXES) and not base.startswith(".") and not path.startswith("__MACOSX/"):
+        return True
+    findings.ignored.append(path)
+    return False
+
+
+def images_of_tar(source: SeekSource, findings: Findings) -> Iterator[tuple[str, list[Image]]]:
+    """Groups of images of a tar: (path of the inner tar, its images) for each inner tar, last ("", the others)."""
+    outer: dict[str, Image] = {}
+    links: list[Member] = []
+    for member in tar_members(source, 0, source.size):
+        if member.is_file and member.name.lower().endswith(".tar") and not _hidden(member.name):
+            yield member.name, _images_of_inner_tar(source, member, findings)
+        elif member.is_link:
+            links.append(member)
+        elif member.is_file and is_image(member.name, findings):
+            _add(outer, Image(_text(source, member.name), source.path, member.offset, member.size), findings)
+    _resolve_links(source, links, outer, findings)
+    if outer:
+        yield "", list(outer.values())
+
+
+def _images_of_inner_tar(source: SeekSource, inner: Member, findings: Findings) -> list[Image]:
+    images: dict[str, Image] = {}
+    links: list[Member] = []
+    for member in tar_members(source, inner.offset, inner.offset + inner.size, inside=inner.name):
+        if member.is_link:
+            links.append(member)
+        elif member.is_file and is_image(member.name, findings):
+            _add(images, Image(_text(source, member.name), source.path, member.offset, member.size), findings)
+    _resolve_links(source, links, images, findings)
+    return list(images.values())
+
+
+def _add(images: dict[str, Image], image: Image, findings: Findings) -> None:
+    if images.pop(image.path, None) is not None:
+        findings.duplicates.append(image.path)
+    images[image.path] = image
+
+
+def _resolve_links(source: SeekSource, links: list[Member], images: dict[str, Image], findings: Findings) -> None:
+    """Give links to images the bytes of their targets: an archive of a tree with hard links has such members."""
+    for link in links:
+        if not is_image(link.name, findings):
+            continue
+        # A hard link names its target from the archive's root, a symbolic link from its own folder.
+        target = link.link if link.type == b"1" else os.path.join(os.path.dirname(link.name), link.link)  # noqa: PTH118, PTH120
+        found = images.get(os.path.normpath(target))
+        if found is None:
+            raise CompanionError(
+                f"{source.path} holds a link {link.name!r} to {link.link!r}, which is no image before it; "
+                "pack the archive again with --dereference"
+            )
+        findings.links.append(link.name)
+        _add(images, found._replace(path=_text(source, link.name)), findings)
+
+
+def _hidden(path: str) -> bool:
+    return path.rpartition("/")[2].startswith(".") or path.startswith("__MACOSX/")
+
+
+def _text(source: SeekSource, name: str) -> str:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        raise CompanionError(f"{source.path} holds a name that is no UTF-8, {name!r}; pack it again") from None
+    return name
+
+
+@dataclass(frozen=True)
+class ZipContent:
+    """A zip: its images, its text files, and the names that images have inside where those are not plain paths.
+
+    An image that is compressed inside the zip has the offset -1, because it is no byte range.
+    """
+
+    path: str
+    stamp: tuple[int, int]
+    images: list[Image]
+    texts: dict[str, str]
+    original_names: dict[str, str]
+
+
+def images_of_zip(path: str | Path, texts: tuple[str, ...], findings: Findings) -> ZipContent:
+    """Read a zip's directory; `texts` are the base names of files whose content is wanted.
+
+    Raises CompanionError where it is damaged, encrypted, or names a path outside its folder.
+    """
+    source = SeekSource(path)
+    try:
+        with zipfile.ZipFile(path) as archive:
+            images, contents, original_names = {}, {}, {}
+            for info in archive.infolist():
+                if info.is_dir():
+                    continue
+                name = _clean_zip_name(path, info)
+                if name.rpartition("/")[2] in texts:
+                    contents[name] = archive.read(info).decode("utf-8", "replace")
+                elif is_image(name, findings):
+                    _add(images, _stored(source, info, name), findings)
+                    if name != info.filename:
+                        original_names[name] = info.filename
+    except (zipfile.BadZipFile, NotImplementedError, OSError, EOFError, RuntimeError) as error:
+        raise CompanionError(f"{path} is not readable as a zip ({error}); get it again") from None
+    finally:
+        source.close()
+    return ZipContent(source.path, source.stamp, list(images.values()), contents, original_names)
+
+
+def _clean_zip_name(path: str | Path, info: zipfile.ZipInfo) -> str:
+    parts = [part for part in info.filename.split("/") if part not in ("", ".")]
+    if info.filename.startswith("/") or ".." in parts:
+        raise CompanionError(f"{path} holds a member outside its folder, {info.filename!r}; pack it again without it")
+    if info.flag_bits & 0x1:
+        raise CompanionError(f"{path} is encrypted (member {info.filename!r}); unpack it and name the folders instead")
+    return "/".join(parts)
+
+
+def _stored(source: SeekSource, info: zipfile.ZipInfo, name: str) -> Image:
+    """The image's byte range; the offset is -1 where it is compressed and has none."""
+    if info.compress_type != zipfile.ZIP_STORED:
+        return Image(name, source.path, -1, info.file_size)
+    header = source.read(info.header_offset, ZIP_LOCAL_HEADER_BYTES)
+    if len(header) < ZIP_LOCAL_HEADER_BYTES or not header.startswith(b"PK\x03\x04"):
+        raise zipfile.BadZipFile(f"no local header of {name!r} at byte {info.header_offset}")
+    # The local copy of name and extra field can differ in length from those in the directory.
+    offset = info.header_offset + len(header) + int.from_bytes(header[26:28], "little")
+    offset += int.from_bytes(header[28:30], "little")
+    if info.file_size != info.compress_size or offset + info.file_size > source.size:
+        raise zipfile.BadZipFile(f"member {name!r} ends after the archive's last byte")
+    return Image(name, source.path, offset, info.file_size)
+
+
+def images_of_folder(root: str | Path, findings: Findings) -> tuple[list[Image], list[str]]:
+    """The images under a folder (links followed) and the folders at its top, also those without images."""
+    top = Path(root).absolute()
+    if not top.is_dir():
+        raise CompanionError(f"folder {root} does not exist")
+    images: list[Image] = []
+    _scan(str(top), "", images, findings, ())
+    with os.scandir(top) as entries:
+        folders = sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
+    return images, folders
+
+
+def _scan(folder: str, path: str, images: list[Image], findings: Findings, above: tuple[str, ...]) -> None:
+    real = os.path.realpath(folder)
+    if real in above:
+        raise CompanionError(f"{folder} is a link to a folder that holds it; remove the link")
+    with os.scandir(folder) as found:
+        entries = sorted(found, key=lambda entry: entry.name)
+    for entry in entries:
+        inner = f"{path}/{entry.name}" if path else entry.name
+        if entry.is_dir():
+            if not entry.name.startswith("."):
+                _scan(entry.path, inner, images, findings, (*above, real))
+        elif is_image(inner, findings):
+            try:
+                status = entry.stat()
+            except OSError as error:
+                raise CompanionError(f"{entry.path} cannot be read: {error.strerror}; remove or mend it") from None
+            if stat.S_ISREG(status.st_mode):
+                images.append(Image(inner, entry.path, 0, status.st_size))

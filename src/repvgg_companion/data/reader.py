@@ -1,0 +1,79 @@
+"""Bytes of single images out of archives: a manifest and an index in, the image's file content out. Needs no torch."""
+
+import os
+
+from repvgg_companion.data.manifest import Manifest
+from repvgg_companion.errors import CompanionError
+
+
+class ImageReader:
+    """Reads images by `pread`, which moves no file position: threads and forked workers share one descriptor a file.
+
+    An archive stays open from its first use (open it before workers fork to share it); the files of a folder tree are
+    opened one by one. Pickling drops the descriptors.
+    """
+
+    def __init__(self, manifest: Manifest) -> None:
+        self.manifest = manifest
+        self._descriptors: dict[str, int] = {}
+
+    def open(self) -> "ImageReader":
+        """Open every archive of the manifest; raises CompanionError where one is missing or was replaced."""
+        for file in self.manifest.stamps:
+            self._descriptor(file)
+        return self
+
+    def read(self, index: int) -> bytes:
+        """The bytes of image `index`; raises CompanionError where they are not those that were indexed."""
+        manifest = self.manifest
+        file, offset, length = manifest.files[index], int(manifest.offsets[index]), int(manifest.lengths[index])
+        if file in manifest.stamps:
+            data = os.pread(self._descriptor(file), length, offset)
+        else:
+            data = _whole_file(file, offset, length)
+        if len(data) != length:
+            raise CompanionError(f"{manifest.where(index)} has changed since it was indexed; index the data again")
+        return data
+
+    def _descriptor(self, file: str) -> int:
+        descriptor = self._descriptors.get(file)
+        if descriptor is None:
+            descriptor = _open(file)
+            status = os.fstat(descriptor)
+            if (status.st_size, status.st_mtime_ns) != tuple(self.manifest.stamps[file]):
+                os.close(descriptor)
+                raise CompanionError(
+                    f"{file} was replaced or changed since it was indexed (size or modification time differ); "
+                    "index the data again"
+                )
+            self._descriptors[file] = descriptor
+        return descriptor
+
+    def close(self) -> None:
+        """Close all descriptors; the reader opens them again when needed."""
+        while self._descriptors:
+            os.close(self._descriptors.popitem()[1])
+
+    def __getstate__(self) -> dict:
+        return {"manifest": self.manifest, "_descriptors": {}}
+
+    def __del__(self) -> None:
+        self.close()
+
+
+def _open(file: str) -> int:
+    try:
+        return os.open(file, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+    except OSError as error:
+        raise CompanionError(
+            f"{file} cannot be opened ({error.strerror}); put it back, or index the data at its new place"
+        ) from None
+
+
+def _whole_file(file: str, offset: int, length: int) -> bytes:
+    descriptor = _open(file)
+    try:
+        # One byte more than expected, so that a file that grew is noticed as well.
+        return os.pread(descriptor, length + 1, offset)
+    finally:
+        os.close(descriptor)

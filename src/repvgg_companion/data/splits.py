@@ -1,0 +1,233 @@
+"""One split from one source: an archive, folder or zip in, a filled `ManifestBuilder` and the archives' stamps out."""
+
+import sys
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+
+from repvgg_companion.data import layouts
+from repvgg_companion.data.devkit import Devkit
+from repvgg_companion.data.image_tar import ImageTar
+from repvgg_companion.data.manifest import ManifestBuilder
+from repvgg_companion.data.members import (
+    Findings,
+    Image,
+    ZipContent,
+    images_of_folder,
+    images_of_tar,
+    images_of_zip,
+)
+from repvgg_companion.data.source import SeekSource
+from repvgg_companion.errors import CompanionError
+from repvgg_companion.progress import Progress
+
+ZIP_TEXTS = ("wnids.txt", "words.txt", "val_annotations.txt")
+Opener = Callable[[str], SeekSource]
+
+
+@dataclass
+class Split:
+    """The images of one split and where they lie; `words` are class names by WNID where the source has them."""
+
+    builder: ManifestBuilder = field(default_factory=ManifestBuilder)
+    stamps: dict[str, tuple[int, int]] = field(default_factory=dict)
+    findings: Findings = field(default_factory=Findings)
+    words: dict[str, str] = field(default_factory=dict)
+
+    def add(self, classes: layouts.Classes, where: str) -> None:
+        """Add whole classes; raises CompanionError where one has no image or a name that is no UTF-8."""
+        for wnid, images in classes.items():
+            if not images:
+                raise CompanionError(f"{where} has no image in class {wnid}; remove the class or complete it")
+            try:
+                self.builder.add_class(wnid, images)
+            except UnicodeEncodeError:
+                raise CompanionError(f"{where} has a name in class {wnid} that is no UTF-8; rename it") from None
+
+    def all_findings(self) -> Findings:
+        """What was left out, with the duplicates that showed up when classes were put together."""
+        return Findings(
+            self.findings.ignored, self.findings.links, [*self.findings.duplicates, *self.builder.duplicates]
+        )
+
+
+def train_from_archive(path: str, open_source: Opener) -> Split:
+    """The training split from a tar of one tar per class, or from a tar of class folders."""
+    split = Split()
+    source = open_source(path)
+    try:
+        others: list[Image] = []
+        for inner, images in images_of_tar(source, split.findings):
+            if not inner:
+                others = images
+                continue
+            wnid = PurePosixPath(inner).stem
+            named = [image._replace(path=layouts.image_name(image.path.removeprefix(f"{wnid}/"))) for image in images]
+            if not named:
+                raise CompanionError(f"{path} holds no image in {inner}; remove that class tar or complete it")
+            if wnid in split.builder:
+                split.findings.duplicates.append(inner)
+            split.add({wnid: named}, path)
+        if others:
+            by_folder = layouts.by_folder(others, path)
+            if both := sorted(set(by_folder) & set(split.builder.classes)):
+                raise CompanionError(
+                    f"{path} holds class {both[0]} twice, as a tar and as a folder; remove one of them"
+                )
+            split.add(by_folder, path)
+        source.finish()
+    finally:
+        source.close()
+    split.stamps[source.path] = source.stamp
+    return _not_empty(split, path)
+
+
+def val_from_archive(path: str, devkit: Devkit | None, open_source: Opener) -> Split:
+    """The validation split from a flat tar with a devkit, or from a tar of class folders or class tars."""
+    split = Split()
+    source = open_source(path)
+    try:
+        groups = list(images_of_tar(source, split.findings))
+        source.finish()
+    finally:
+        source.close()
+    split.stamps[source.path] = source.stamp
+    inner = {PurePosixPath(name).stem: images for name, images in groups if name}
+    flat = [image for name, images in groups if not name for image in images]
+    if inner:
+        split.add(inner, path)
+    if flat:
+        split.add(_validation_classes(flat, devkit, path), path)
+    return _not_empty(split, path)
+
+
+def _validation_classes(
+    images: list[Image], devkit: Devkit | None, where: str, *, root_known: bool = False
+) -> layouts.Classes:
+    if layouts.is_flat(images) and (devkit is not None or not root_known or "/" not in images[0].path):
+        if devkit is None:
+            raise CompanionError(
+                f"{where} holds its images without class folders, so their labels come from the devkit: "
+                "name ILSVRC2012_devkit_t12.tar.gz with --devkit (data.devkit_archive)"
+            )
+        return layouts.flat_by_devkit(images, devkit, where)
+    classes = layouts.by_folder(images, where, root_known=root_known)
+    if devkit is not None:
+        layouts.check_against_devkit(classes, devkit, where)
+    return classes
+
+
+def from_folder(path: str, devkit: Devkit | None, *, flat_allowed: bool) -> Split:
+    """A split from a folder of class folders; for validation also a flat folder with a devkit or annotations."""
+    split = Split()
+    images, folders = images_of_folder(path, split.findings)
+    if not images:
+        return _not_empty(split, path)
+    annotations = Path(path) / "val_annotations.txt"
+    if flat_allowed and annotations.is_file():
+        split.add(layouts.flat_by_annotations(images, annotations.read_text("utf-8"), path), path)
+    elif flat_allowed:
+        split.add(_validation_classes(images, devkit, path, root_known=True), path)
+    else:
+        split.add(layouts.by_folder(images, path, root_known=True), path)
+    top = {image.path.partition("/")[0] for image in images if "/" in image.path}
+    if empty := sorted(set(folders) - top):
+        raise CompanionError(f"{path} has no image in class folder {empty[0]}; remove the folder or complete it")
+    words = Path(path).parent / "words.txt"
+    if words.is_file():
+        split.words = layouts.words_of(words.read_text("utf-8"))
+    return split
+
+
+def from_kaggle(root: str) -> tuple[Split, Split]:
+    """Both splits from Kaggle's layout: `ILSVRC/Data/CLS-LOC/{train,val}` beside `LOC_val_solution.csv`."""
+    top = Path(root)
+    images = next(
+        (folder for folder in (top / "ILSVRC/Data/CLS-LOC", top / "Data/CLS-LOC", top) if (folder / "train").is_dir()),
+        None,
+    )
+    places = [top, *top.absolute().parents[:3]]
+    solution = next(
+        (place / "LOC_val_solution.csv" for place in places if (place / "LOC_val_solution.csv").is_file()), None
+    )
+    if images is None or solution is None:
+        missing = "ILSVRC/Data/CLS-LOC/train" if images is None else "LOC_val_solution.csv"
+        raise CompanionError(f"{root} holds no {missing}; name the folder that the Kaggle archive was unpacked into")
+    train = from_folder(str(images / "train"), None, flat_allowed=False)
+    val = Split()
+    found, _ = images_of_folder(images / "val", val.findings)
+    val.add(layouts.flat_by_solution(found, solution.read_text("utf-8"), str(images / "val")), str(images / "val"))
+    words = solution.with_name("LOC_synset_mapping.txt")
+    if words.is_file():
+        train.words = layouts.words_of(words.read_text("utf-8"))
+    return train, _not_empty(val, str(images / "val"))
+
+
+def from_zip(path: str, output: Path) -> tuple[Split, Split]:
+    """Both splits from a zip in the layout of tiny-imagenet-200.zip, or with train/CLASS and val/CLASS folders.
+
+    Members that are stored are indexed where they lie; compressed ones are copied once into `output`/SPLIT.tar.
+    """
+    findings = Findings()
+    content = images_of_zip(path, ZIP_TEXTS, findings)
+    parts: dict[str, list[tuple[Image, str]]] = {"train": [], "val": []}
+    for image in content.images:
+        folders = image.path.split("/")
+        for place, folder in enumerate(folders[:3]):
+            if folder in parts:
+                parts[folder].append((image, "/".join(folders[place + 1 :])))
+                break
+    texts = {PurePosixPath(name).name: text for name, text in content.texts.items()}
+    splits = []
+    for name, found in parts.items():
+        if not found:
+            raise CompanionError(f"{path} holds no image in a folder {name!r}; it needs train/CLASS and val")
+        split = Split(stamps={content.path: content.stamp}, words=layouts.words_of(texts.get("words.txt", "")))
+        placed = _import_compressed(content, [image for image, _ in found], split, output / f"{name}.tar", name)
+        images = [image._replace(path=inside) for image, (_, inside) in zip(placed, found, strict=True)]
+        if name == "val" and "val_annotations.txt" in texts:
+            split.add(layouts.flat_by_annotations(images, texts["val_annotations.txt"], path), path)
+        else:
+            split.add(layouts.by_folder(images, f"{path}, folder {name},", root_known=True), path)
+        splits.append(split)
+    splits[0].findings = findings
+    _require_listed_classes(path, texts.get("wnids.txt"), splits[0])
+    return splits[0], splits[1]
+
+
+def _require_listed_classes(path: str, listed: str | None, train: Split) -> None:
+    missing = sorted(set((listed or "").split()) - set(train.builder.classes))
+    if missing:
+        raise CompanionError(f"{path} has no training image of class {missing[0]}, which wnids.txt names; get it again")
+
+
+def _import_compressed(content: ZipContent, images: list[Image], split: Split, target: Path, name: str) -> list[Image]:
+    if all(image.offset >= 0 for image in images):
+        return images
+    total = sum(image.length for image in images)
+    print(
+        f"{name} images are compressed inside the zip: copying {total / 1e6:,.0f} MB once to {target}", file=sys.stderr
+    )
+    with (
+        zipfile.ZipFile(content.path) as archive,
+        ImageTar(target) as tar,
+        Progress(f"copying {name} images", total=len(images), unit="images") as progress,
+    ):
+        placed = []
+        for image in images:
+            try:
+                data = archive.read(content.original_names.get(image.path, image.path))
+            except (zipfile.BadZipFile, EOFError, OSError, RuntimeError) as error:
+                raise CompanionError(f"{content.path}: {image.path} cannot be read ({error}); get it again") from None
+            folder, _, base = image.path.rpartition("/")
+            placed.append(tar.add(folder, base, data)._replace(path=image.path))
+            progress.advance()
+    split.stamps = {tar.path: tar.stamp}
+    return placed
+
+
+def _not_empty(split: Split, where: str) -> Split:
+    if not len(split.builder):
+        raise CompanionError(f"{where} holds no image; check that it is the right archive or folder")
+    return split

@@ -1,0 +1,214 @@
+"""Where the members of a tar lie: headers only, without extraction; a tar inside a tar is read at its place.
+
+In: a `source` (bytes by offset) and the range of the archive in it. Out: `Member`s with absolute offsets. The ordinary
+header is read here, fast; everything else is left to `tarfile.TarInfo`; extended headers follow POSIX pax and GNU tar.
+Where `tarfile` stops silently (a damaged header), this reader raises, because a shorter list would go unnoticed.
+"""
+
+import tarfile
+import zlib
+from collections.abc import Iterator
+from typing import NamedTuple, NoReturn, Protocol
+
+from repvgg_companion.data.source import compression_of
+from repvgg_companion.errors import CompanionError
+
+BLOCK = tarfile.BLOCKSIZE
+MOST_EXTENDED_BYTES = 1 << 20
+MOST_PADDING_BYTES = 1 << 20
+_REGULAR = frozenset(tarfile.REGULAR_TYPES)
+_KNOWN = frozenset(tarfile.SUPPORTED_TYPES)
+_EXTENDED = frozenset(
+    (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE)
+)
+
+
+class Source(Protocol):
+    """Bytes of a file by offset; offsets rise from call to call."""
+
+    path: str
+
+    def read(self, offset: int, count: int) -> bytes:
+        """Up to `count` bytes from `offset`."""
+
+
+class Member(NamedTuple):
+    """A member: name without `.` parts, tar type flag, size and offset of its content in bytes, link target."""
+
+    name: str
+    type: bytes
+    size: int
+    offset: int
+    link: str = ""
+
+    @property
+    def is_file(self) -> bool:
+        """Whether the member has content of its own."""
+        return self.type in _REGULAR
+
+    @property
+    def is_link(self) -> bool:
+        """Whether the member stands for another one of the same archive."""
+        return self.type in (tarfile.LNKTYPE, tarfile.SYMTYPE)
+
+
+def tar_members(source: Source, start: int, end: int, inside: str = "") -> Iterator[Member]:
+    """All members of the tar that fills bytes `start` to `end` of the source, in archive order.
+
+    `inside` names the member that holds an inner tar, for messages. Raises CompanionError, naming archive, member and
+    byte, for a truncated, damaged or compressed archive, a member with an absolute or `..` path, and sparse members.
+    """
+    return _Walk(source, start, end, inside).members()
+
+
+class _Walk:
+    def __init__(self, source: Source, start: int, end: int, inside: str) -> None:
+        self.source, self.start, self.end = source, start, end
+        self.where = f"{source.path}, inner tar {inside}" if inside else source.path
+        # Fields that seldom differ between members (modes, owners, devices) and that TarInfo has accepted once.
+        self._accepted: set[bytes] = set()
+
+    def members(self) -> Iterator[Member]:
+        offset = self.start
+        read = self.source.read
+        overrides: dict[str, str] = {}
+        while True:
+            header = read(offset, min(BLOCK, self.end - offset))
+            if len(header) < BLOCK:
+                self._fail_short(offset, header)
+            if header[0] == 0 and not header.strip(b"\0"):
+                if overrides:
+                    self._fail(offset, "ends after an extended header that describes no member")
+                self._check_end(offset)
+                return
+            name, kind, size, link = self._quick(header) or self._parsed(header, offset)
+            content = offset + BLOCK
+            if kind in _EXTENDED:
+                self._extended(kind, content, size, overrides)
+                offset = content + _padded(size)
+                continue
+            if overrides:
+                name, link = overrides.get("path", name), overrides.get("linkpath", link)
+                size = int(overrides.get("size", size))
+                overrides = {}
+            # Links, folders and devices have no content, whatever their size says.
+            length = size if kind in _REGULAR or kind not in _KNOWN else 0
+            if content + length > self.end:
+                self._fail(offset, f"is truncated: member {name!r} ends after the archive's last byte")
+            yield Member(self._clean(name, offset), kind, length, content, link)
+            offset = content + _padded(length)
+
+    def _quick(self, header: bytes) -> tuple[str, bytes, int, str] | None:
+        """An ordinary file's header, or None where anything about it is unusual."""
+        blanked = header[:148] + b"        " + header[156:]  # the checksum counts its own field as spaces
+        name_end = header.find(b"\0", 0, 100)
+        if header[156:157] != b"0" or header[124] >= 0x80 or name_end == 0 or blanked.count(b"\0") < 256:
+            return None
+        if header[100:124] + header[157:] not in self._accepted:
+            return None
+        try:
+            # With at least 256 zero bytes the sum of all others stays below Adler-32's modulus of 65521, so that its
+            # low half is the plain sum that tar wants, plus 1.
+            if int(header[148:156].rstrip(b" \0"), 8) != (zlib.adler32(blanked) & 0xFFFF) - 1:
+                return None
+            size = int(header[124:136].rstrip(b" \0"), 8)
+            int(header[136:148].rstrip(b" \0"), 8)
+            name = header[: 100 if name_end < 0 else name_end].decode()
+        except ValueError:
+            return None
+        return (name, tarfile.REGTYPE, size, "") if size >= 0 else None
+
+    def _parsed(self, header: bytes, offset: int) -> tuple[str, bytes, int, str]:
+        try:
+            info = tarfile.TarInfo.frombuf(header, "utf-8", "surrogateescape")
+        except (tarfile.HeaderError, ValueError, OverflowError):
+            self._fail_header(offset, header)
+        if info.type == tarfile.GNUTYPE_SPARSE:
+            self._fail(offset, f"stores member {info.name!r} as a sparse file; pack it again without --sparse")
+        if info.size < 0:
+            self._fail(offset, f"is damaged: member {info.name!r} has a negative size")
+        if info.type == tarfile.REGTYPE and not header[345:500].strip(b"\0") and len(self._accepted) < 4096:
+            self._accepted.add(header[100:124] + header[157:])
+        return info.name, info.type, info.size, info.linkname
+
+    def _extended(self, kind: bytes, offset: int, size: int, overrides: dict[str, str]) -> None:
+        """Read a GNU long name or pax header; of several, the one that stands first counts, as in `tarfile`."""
+        if size > MOST_EXTENDED_BYTES:
+            self._fail(offset, f"has an extended header of {size} bytes, more than any tool writes")
+        if offset + _padded(size) > self.end:
+            self._fail(offset, "is truncated inside an extended header")
+        data = self.source.read(offset, _padded(size))
+        if data[size:].strip(b"\0"):
+            self._fail(offset, "is damaged: an extended header is longer than it says")
+        data = data[:size]
+        if kind in (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK):
+            key = "path" if kind == tarfile.GNUTYPE_LONGNAME else "linkpath"
+            overrides.setdefault(key, data.split(b"\0", 1)[0].decode("utf-8", "surrogateescape"))
+            return
+        records = self._pax_records(data, offset)
+        if sparse := [key for key in records if key.startswith("GNU.sparse.")]:
+            self._fail(offset, f"stores a member as a sparse file ({sparse[0]}); pack it again without --sparse")
+        kept = {key: records[key] for key in ("path", "linkpath", "size") if key in records}
+        if kept and kind == tarfile.XGLTYPE:
+            self._fail(offset, f"gives all its members one {next(iter(kept))} in a global pax header; pack it again")
+        if not kept.get("size", "0").isascii() or not kept.get("size", "0").isdigit():
+            self._fail(offset, f"is damaged: a pax header gives the size {kept['size']!r}")
+        for key, value in kept.items():
+            overrides.setdefault(key, value)
+
+    def _pax_records(self, data: bytes, offset: int) -> dict[str, str]:
+        """The `LENGTH KEY=VALUE\\n` records of a pax header (POSIX.1-2001, section "pax Header Block")."""
+        records, at = {}, 0
+        data = data.rstrip(b"\0")
+        while at < len(data):
+            digits, blank, _ = data[at : at + 20].partition(b" ")
+            length = int(digits) if blank and digits.isdigit() else 0
+            key, equals, value = data[at + len(digits) + 1 : at + length - 1].partition(b"=")
+            if length < 5 or at + length > len(data) or data[at + length - 1 : at + length] != b"\n" or not equals:
+                self._fail(offset, "is damaged: a pax header does not consist of whole records")
+            if not key or b"\0" in key or (key in (b"path", b"linkpath") and b"\0" in value):
+                self._fail(offset, "is damaged: a pax header holds a NUL byte or an empty key")
+            records[key.decode("utf-8", "surrogateescape")] = value.decode("utf-8", "surrogateescape")
+            at += length
+        return records
+
+    def _clean(self, name: str, offset: int) -> str:
+        if name.startswith("/"):
+            self._fail(offset, f"holds a member with an absolute path, {name!r}; pack it again with relative paths")
+        parts = [part for part in name.split("/") if part not in ("", ".")]
+        if ".." in parts:
+            self._fail(offset, f"holds a member outside its folder, {name!r}; pack it again without '..'")
+        return "/".join(parts)
+
+    def _check_end(self, offset: int) -> None:
+        rest = self.end - offset
+        if rest > MOST_PADDING_BYTES:
+            self._fail(
+                offset, f"is damaged: {rest:,} bytes lie after its end mark; compare its digest and get it again"
+            )
+        if self.source.read(offset, rest).strip(b"\0"):
+            self._fail(offset, "is damaged, or several archives in one: data follows its end mark")
+
+    def _fail_short(self, offset: int, header: bytes) -> NoReturn:
+        if self.end == self.start:
+            self._fail(offset, "is empty")
+        if offset == self.start and (packed := compression_of(header)):
+            self._fail_compressed(offset, packed)
+        self._fail(offset, "is truncated: it ends without the end mark of a tar; get it again")
+
+    def _fail_header(self, offset: int, header: bytes) -> NoReturn:
+        if offset != self.start:
+            self._fail(offset, "is damaged: no valid header where one is due; compare its digest and get it again")
+        if packed := compression_of(header):
+            self._fail_compressed(offset, packed)
+        self._fail(offset, f"is no tar archive (it begins with {header[:16]!r}); check what was downloaded")
+
+    def _fail_compressed(self, offset: int, packed: str) -> NoReturn:
+        self._fail(offset, f"is compressed with {packed}, so its images are no byte ranges; decompress it first")
+
+    def _fail(self, offset: int, what: str) -> NoReturn:
+        raise CompanionError(f"{self.where} {what} (byte {offset})")
+
+
+def _padded(size: int) -> int:
+    return (size + BLOCK - 1) // BLOCK * BLOCK

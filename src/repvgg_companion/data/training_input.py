@@ -1,0 +1,204 @@
+"""Shuffled, augmented training batches: a manifest in, uint8 images [n, 3, px, px] and int64 labels [n] out.
+
+The order of an epoch depends on (seed, epoch) only and the augmentation of an image on (seed, epoch, image) only, so
+any number of workers and processes sees the same batches, and an epoch can be entered in its middle.
+"""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from repvgg_companion.data.augment import CROP_FLIP, DRAWS, require_augmentation, shift
+from repvgg_companion.data.decode import DECODERS, Undecodable, UndecodableImage, UndecodableImages
+from repvgg_companion.data.evaluation_input import EvaluationProtocol, decode_evaluation_image
+from repvgg_companion.data.manifest import Manifest
+from repvgg_companion.data.randomness import epoch_order, uniform_draws
+from repvgg_companion.data.reader import ImageReader
+from repvgg_companion.errors import CompanionError
+
+if TYPE_CHECKING:
+    import torch
+
+MOST_BYTES_IN_MEMORY = 512_000_000
+
+
+class TrainingInput:
+    """Batches of one training split.
+
+    `augmentation` is one of `AUGMENTATIONS`, `decoder` one of `DECODERS` (`opencv` is meant for packed copies).
+    `workers` are processes that decode; they share one descriptor per archive. With workers=0 and an augmentation that
+    starts from whole images (`shift`, `none`), a set of at most 512 MB decoded is decoded once and kept. An image that
+    cannot be decoded stops the run, or (`undecodable="count"`) is replaced by the next one that can, and is listed in
+    `undecodable.found`.
+    """
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        *,
+        input_px: int,
+        augmentation: str,
+        decoder: str = "torchvision",
+        seed: int,
+        workers: int = 0,
+        undecodable: str = "stop",
+        pin_memory: bool = False,
+    ) -> None:
+        if decoder not in DECODERS:
+            raise CompanionError(f"decoder is {decoder!r}; it must be one of {', '.join(DECODERS)}")
+        self.manifest, self.input_px, self.seed, self.workers = manifest, input_px, seed, workers
+        self.augmentation, self.decoder = require_augmentation(augmentation), decoder
+        self.undecodable, self.pin_memory = UndecodableImages(undecodable), pin_memory
+        self._images = _AugmentedImages(ImageReader(manifest), input_px, augmentation, decoder, seed, self.undecodable)
+
+    def steps_per_epoch(self, batch_size: int) -> int:
+        """Whole global batches of one epoch; raises CompanionError where there is not one."""
+        steps = len(self.manifest) // batch_size
+        if steps < 1:
+            raise CompanionError(
+                f"a batch of {batch_size} is larger than the training set of {len(self.manifest)} images; "
+                "set a smaller batch_size in the recipe"
+            )
+        return steps
+
+    def batches(
+        self, epoch: int, *, batch_size: int, start: int = 0, rank: int = 0, world: int = 1
+    ) -> "Iterator[tuple[torch.Tensor, torch.Tensor]]":
+        """This process's share of the epoch's global batches of `batch_size`, from global batch `start` on.
+
+        Yields uint8 [batch_size / world, 3, px, px] (channels last in memory) and int64 labels; the last, incomplete
+        global batch is dropped. Raises CompanionError where `world` does not divide the batch, an archive was replaced,
+        or an image cannot be decoded and the policy is `stop`.
+        """
+        if batch_size % world:
+            raise CompanionError(f"a global batch of {batch_size} cannot be split evenly over {world} processes")
+        steps = self.steps_per_epoch(batch_size)
+        order = epoch_order(len(self.manifest), self.seed, epoch)[: steps * batch_size]
+        share = order.reshape(steps, world, batch_size // world)[:, rank]
+        self._images.reader.open()
+        if self.workers == 0:
+            self._images.keep_decoded()
+        dataset = _EpochBatches(self._images, share, epoch)
+        for batch in _loaded(dataset, range(start, steps), self.workers, self.pin_memory):
+            self.undecodable.found.update({item.index: item for item in batch.undecodable})
+            if batch.error:
+                raise CompanionError(batch.error)
+            yield batch.images, batch.labels
+
+
+class Batch(NamedTuple):
+    """What a worker sends back; an error travels as text because exceptions lose their form between processes."""
+
+    images: "torch.Tensor | None"
+    labels: "torch.Tensor | None"
+    undecodable: list[Undecodable]
+    error: str = ""
+
+
+class _EpochBatches:
+    """A map-style dataset whose items are whole batches."""
+
+    def __init__(self, images: "_AugmentedImages", share: np.ndarray, epoch: int) -> None:
+        self.images, self.share, self.epoch = images, share, epoch
+
+    def __len__(self) -> int:
+        return len(self.share)
+
+    def __getitem__(self, step: int) -> Batch:
+        known = set(self.images.undecodable.found)
+        try:
+            images, labels = self.images.batch(self.share[step], self.epoch)
+        except CompanionError as error:
+            return Batch(None, None, [], str(error))
+        found = self.images.undecodable.found
+        return Batch(images, labels, [found[index] for index in found.keys() - known])
+
+
+def _loaded(dataset: _EpochBatches, steps: range, workers: int, pin_memory: bool) -> Iterator[Batch]:
+    if workers == 0:
+        for step in steps:
+            yield dataset[step]
+        return
+    from torch.utils.data import DataLoader
+
+    loader = DataLoader(
+        dataset, batch_size=None, sampler=steps, num_workers=workers, prefetch_factor=2, pin_memory=pin_memory
+    )
+    yield from loader
+
+
+class _AugmentedImages:
+    """Decodes and augments single images into a batch's memory."""
+
+    def __init__(
+        self, reader: ImageReader, px: int, augmentation: str, decoder: str, seed: int, undecodable: UndecodableImages
+    ) -> None:
+        self.reader, self.px, self.augmentation, self.decoder = reader, px, augmentation, decoder
+        self.seed, self.undecodable = seed, undecodable
+        self.whole = EvaluationProtocol(px, px, decoder=decoder if decoder != "opencv" else "pillow")
+        self._kept: torch.Tensor | None = None
+        self._is_kept: np.ndarray | None = None
+
+    @property
+    def starts_from_whole_images(self) -> bool:
+        return self.augmentation in ("shift", "none")
+
+    def keep_decoded(self) -> None:
+        """Keep what is decoded from now on, if the whole set fits."""
+        import torch
+
+        n = len(self.reader.manifest)
+        if self.starts_from_whole_images and self._kept is None and n * self.px**2 * 3 <= MOST_BYTES_IN_MEMORY:
+            self._kept = torch.empty((n, self.px, self.px, 3), dtype=torch.uint8)
+            self._is_kept = np.zeros(n, bool)
+
+    def batch(self, indices: np.ndarray, epoch: int) -> "tuple[torch.Tensor, torch.Tensor]":
+        import torch
+
+        draws = uniform_draws(self.seed, epoch, indices, DRAWS)
+        labels = torch.from_numpy(self.reader.manifest.labels[indices])
+        if not self.starts_from_whole_images:
+            images = torch.empty((len(indices), self.px, self.px, 3), dtype=torch.uint8)
+            autoaugment = self.augmentation == "crop-flip-autoaugment"
+            augmented = CROP_FLIP[self.decoder]
+            for place, index in enumerate(indices.tolist()):
+                pixels, label = self._first_decodable(
+                    index, lambda data, row=draws[place]: augmented(data, self.px, row, autoaugment=autoaugment)
+                )
+                images[place] = torch.as_tensor(pixels)
+                labels[place] = label
+            return images.permute(0, 3, 1, 2), labels
+        images, labels = self._whole_images(indices, labels)
+        if self.augmentation == "shift":
+            images = shift(images, draws)
+        return images.permute(0, 3, 1, 2), labels
+
+    def _whole_images(self, indices: np.ndarray, labels: "torch.Tensor") -> "tuple[torch.Tensor, torch.Tensor]":
+        import torch
+
+        images = torch.empty((len(indices), self.px, self.px, 3), dtype=torch.uint8)
+        for place, index in enumerate(indices.tolist()):
+            if self._kept is not None and self._is_kept[index]:
+                continue
+            pixels, label = self._first_decodable(index, lambda data: decode_evaluation_image(data, self.whole))
+            images[place] = pixels
+            labels[place] = label
+            if self._kept is not None and index not in self.undecodable.found:
+                self._kept[index] = pixels
+                self._is_kept[index] = True
+        if self._kept is not None:
+            known = self._is_kept[indices]
+            images[torch.from_numpy(known)] = self._kept[torch.from_numpy(indices[known])]
+        return images, labels
+
+    def _first_decodable(self, index: int, decode) -> tuple:
+        """The decoded image, or under the policy `count` the next one of the manifest that can be decoded."""
+        manifest = self.reader.manifest
+        for candidate in range(index, index + len(manifest)):
+            candidate %= len(manifest)
+            try:
+                return decode(self.reader.read(candidate)), int(manifest.labels[candidate])
+            except UndecodableImage as error:
+                self.undecodable.report(manifest, candidate, str(error))
+        raise CompanionError("no image of the training set can be decoded; check the archives")
