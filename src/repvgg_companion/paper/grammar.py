@@ -117,6 +117,12 @@ class Comparison:
         """Whether one printed value is to be met."""
         return self.bounds[0][0] == "="
 
+    @property
+    def bound_is_constant(self) -> bool:
+        """Whether the measured side is compared with numbers alone."""
+        nodes = [node for _, bound in self.bounds for node in ast.walk(bound)]
+        return not any(isinstance(node, ast.Name) and node.id != "trunc" for node in nodes)
+
     def value(self, values: Mapping[Quantity, float]) -> float:
         """The measured side."""
         return _evaluate(self.left, self.quantities, values)

@@ -1,0 +1,238 @@
+"""In: a `World` of printed facts and our results. Out: a finding for each `check(NAME)` of the claims' conditions.
+
+A check decides what a comparison of two quantities cannot say: structure, and statements over all networks.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from repvgg_companion.paper.contexts import Context, contexts
+from repvgg_companion.paper.facts import Facts
+from repvgg_companion.paper.grammar import NotAvailable, Quantity
+from repvgg_companion.paper.measured import Reading, Results, accuracy, count
+from repvgg_companion.paper.verdicts import (
+    CONTRADICTED,
+    INCONCLUSIVE,
+    NOT_TESTED,
+    REPRODUCED,
+    Finding,
+)
+from repvgg_companion.speed.settings import PAPER_BATCH_SIZE
+
+
+@dataclass(frozen=True)
+class World:
+    """All that a verdict may rest on; `context` is the run and setting whose speeds are compared."""
+
+    facts: Facts
+    results: Results
+    context: Context | None = None
+    why_no_context: str = ""
+
+    def read(self, quantity: Quantity) -> Reading:
+        """Our value of a quantity; raises NotAvailable with the reason where there is none."""
+        if quantity.name == "top1":
+            return accuracy(self.results, self.facts, quantity)
+        if quantity.name == "miou":
+            raise NotAvailable("no segmentation network was trained on Cityscapes")
+        if quantity.name in ("speed", "density"):
+            if self.context is None:
+                raise NotAvailable(self.why_no_context)
+            return self.context.read(quantity)
+        return count(self.results, quantity)
+
+
+def needs_speed(name: str) -> bool:
+    """Whether a check compares speeds of one run."""
+    return name in ("every-baseline-matched", "wino-ranks-speed")
+
+
+def _decided(holds: bool, value: str, *evidence: str, reason: str = "") -> Finding:
+    verdict = REPRODUCED if holds else CONTRADICTED
+    return Finding(verdict, verdict, value, reason=reason, evidence=evidence)
+
+
+def _plain_inference_body(world: World) -> Finding:
+    from repvgg_companion.paper import structure
+
+    faults = {name: structure.body_faults(name) for name in structure.PAPER_REPVGG}
+    wrong = {name: found for name, found in faults.items() if found}
+    value = f"{len(faults) - len(wrong)} of {len(faults)} deploy forms are 3x3 convolutions and ReLUs in one line"
+    reason = "; ".join(f"{name}: {found[0]}" for name, found in wrong.items())
+    return _decided(not wrong, value, "trace of the deploy forms", reason=reason)
+
+
+def _conversion_keeps_function(world: World) -> Finding:
+    from repvgg_companion.paper import structure
+
+    errors = structure.conversion_errors("RepVGG-A0")
+    certificates = world.results.rows("reparameterization")
+    failed = [row for row in certificates if not row["passed"]]
+    holds = errors.float64_max_relative <= 1e-10 and errors.float32_max_relative <= 1e-4 and errors.same_top1
+    value = (
+        f"squared sum of differences {errors.float32_squared_sum:.1e} in float32, largest relative difference "
+        f"{errors.float64_max_relative:.1e} in float64; {len(certificates) - len(failed)} of {len(certificates)} "
+        "certificates passed"
+    )
+    reason = "; ".join(f"the certificate of {row['model']} failed" for row in failed)
+    evidence = ["RepVGG-A0 with random weights at 224 px"]
+    if certificates:
+        evidence.append("reparameterization.csv")
+    return _decided(holds and not failed, value, *evidence, reason=reason)
+
+
+def _winograd(world: World) -> Finding:
+    from repvgg_companion.complexity.layers import WINOGRAD_RATIO
+    from repvgg_companion.paper import structure
+
+    winograd, direct = structure.winograd_multiplications()
+    holds = winograd * WINOGRAD_RATIO.denominator == direct * WINOGRAD_RATIO.numerator
+    return _decided(holds, f"{winograd}/{direct}", "one tile computed both ways")
+
+
+def _operators_per_block(world: World) -> Finding:
+    from repvgg_companion.paper import structure
+
+    plain = set().union(*(structure.operators_per_block(name) for name in structure.PAPER_REPVGG))
+    names = [f"ResNet-{depth}" for depth in (18, 34, 50, 101, 152)]
+    residual = set().union(*(structure.operators_per_block(name) for name in names))
+    value = f"RepVGG {', '.join(map(str, sorted(plain)))}; ResNet {', '.join(map(str, sorted(residual)))}"
+    return _decided(plain == {1} and residual == {2, 3}, value, "walk of the deploy forms")
+
+
+def _residual_block_doubles_memory(world: World) -> Finding:
+    from repvgg_companion.paper import structure
+
+    residual, plain = structure.live_feature_maps("residual"), structure.live_feature_maps("plain")
+    holds = max(residual) == 2 and max(plain) == 1 and residual[-1] == 1
+    return _decided(holds, f"{max(residual)}x vs {max(plain)}x", "liveness in the traced blocks")
+
+
+def _last_stage_is_cheap(world: World) -> Finding:
+    from repvgg_companion.paper import structure
+
+    shares = {name: structure.last_stage(name) for name in structure.PAPER_REPVGG}
+    holds = all(
+        share.layers == 1 and share.flops_share < 0.1 and share.params_to_stage4 < 1 for share in shares.values()
+    )
+    most = max(share.flops_share for share in shares.values())
+    parameters = max(share.params_to_stage4 for share in shares.values())
+    value = f"at most {100 * most:.1f} % of the FLOPs and {parameters:.2f} of the parameters of stage 4"
+    return _decided(holds, value, "walk of the deploy forms")
+
+
+def _efficientnet_has_no_winograd_conv(world: World) -> Finding:
+    from repvgg_companion.paper import structure
+
+    found = {name: structure.dense_winograd_layers(name) for name in ("EfficientNet-B0", "EfficientNet-B3")}
+    value = ", ".join(f"{name}: {number}" for name, number in found.items())
+    return _decided(not any(found.values()), value, "walk of the deploy forms")
+
+
+def _every_baseline_matched(world: World) -> Finding:
+    """Section 4.1: for every baseline some RepVGG is at least as fast and, within 0.05 points, as accurate."""
+    unmatched, evidence = [], []
+    try:
+        for table, recipe in (("table4", "120-epochs"), ("table5", "200-epochs")):
+            points = {}
+            for row in world.facts.table(table):
+                name = row["model"]
+                speed, top1 = world.read(Quantity("speed", name)), world.read(Quantity("top1", name, (recipe,)))
+                points[name] = speed.value, top1.value
+                evidence.extend([*speed.evidence, *top1.evidence])
+            ours = [point for name, point in points.items() if name.startswith("RepVGG")]
+            for name, (speed, top1) in points.items():
+                matched = any(fast >= speed and exact >= top1 - 0.05 for fast, exact in ours)
+                if not name.startswith("RepVGG") and not matched:
+                    unmatched.append(name)
+    except NotAvailable as reason:
+        return Finding(NOT_TESTED, NOT_TESTED, reason=str(reason))
+    number = CONTRADICTED if unmatched else REPRODUCED
+    reason = f"no RepVGG matches {', '.join(unmatched)}" if unmatched else "no joint interval is defined"
+    return Finding(
+        number, INCONCLUSIVE, f"{len(unmatched)} baselines unmatched", reason=reason, evidence=tuple(evidence)
+    )
+
+
+def _wino_ranks_speed(world: World) -> Finding:
+    """Section 4.1: over the networks of Tables 4 and 5, Wino MULs rank the speeds better than FLOPs."""
+    from scipy.stats import spearmanr
+
+    points = proxies(world)
+    if len(points) < 8:
+        reason = f"the speeds of {len(points)} networks of Tables 4 and 5 are too few for a rank correlation"
+        return Finding(NOT_TESTED, NOT_TESTED, reason=world.why_no_context or reason)
+    speeds = [point["speed"] for point in points]
+    by_flops = float(spearmanr(speeds, [point["flops"] for point in points]).statistic)
+    by_wino = float(spearmanr(speeds, [point["wino"] for point in points]).statistic)
+    number = REPRODUCED if by_wino < by_flops else CONTRADICTED
+    return Finding(
+        number,
+        INCONCLUSIVE,
+        f"Spearman {by_wino:.2f} (Wino MULs) vs {by_flops:.2f} (FLOPs)",
+        reason=f"{len(points)} networks; they are no sample, so no interval is defined",
+        evidence=tuple(point["evidence"] for point in points),
+    )
+
+
+def proxies(world: World) -> list[dict[str, Any]]:
+    """Speed, FLOPs and Wino MULs of the networks of Tables 4 and 5 that have all three, in the order of the tables."""
+    points = []
+    for name in dict.fromkeys(row["model"] for table in ("table4", "table5") for row in world.facts.table(table)):
+        try:
+            speed = world.read(Quantity("speed", name))
+            flops, wino = (world.read(Quantity(column, name)).value for column in ("flops", "wino"))
+        except NotAvailable:
+            continue
+        points.append(
+            {"model": name, "speed": speed.value, "flops": flops, "wino": wino, "evidence": speed.evidence[0]}
+        )
+    return points
+
+
+def _batch_128_saturates(world: World) -> Finding:
+    """Footnote 4: with batch 128 the device is full, so batch 256 gains nothing (at most 5 % here)."""
+    rows = [row for row in world.results.rows("speed") if row["width"] == 1 and row["form"] == "deploy"]
+    gains: dict[str, float] = {}
+    for row in rows:
+        if row["batch_size"] != 2 * PAPER_BATCH_SIZE:
+            continue
+        same = ("run_id", "model", "precision", "backend", "memory_format", "protocol", "input_px")
+        half = [other for other in rows if other["batch_size"] == PAPER_BATCH_SIZE
+                and all(other[key] == row[key] for key in same)]  # fmt: skip
+        if half and row["precision"] == "fp32":
+            gains[row["model"]] = row["examples_per_s"] / half[0]["examples_per_s"]
+    if not gains:
+        return Finding(NOT_TESTED, NOT_TESTED, reason="no network was measured with batch 128 and 256 in one run")
+    most = max(gains, key=gains.__getitem__)
+    number = REPRODUCED if gains[most] <= 1.05 else CONTRADICTED
+    reason = f"{len(gains)} networks; the paper names the GPU's utilisation, which is not measured"
+    return Finding(number, INCONCLUSIVE, f"at most {gains[most]:.3f} ({most})", reason=reason, evidence=("speed.csv",))
+
+
+def _no_measurement_in_paper(world: World) -> Finding:
+    return Finding(NOT_TESTED, NOT_TESTED, reason="there is no measurement to compare with")
+
+
+CHECKS: dict[str, Callable[[World], Finding]] = {
+    "plain-inference-body": _plain_inference_body,
+    "conversion-keeps-function": _conversion_keeps_function,
+    "winograd-f2x2-3x3": _winograd,
+    "operators-per-block": _operators_per_block,
+    "residual-block-doubles-memory": _residual_block_doubles_memory,
+    "last-stage-is-cheap": _last_stage_is_cheap,
+    "efficientnet-has-no-winograd-conv": _efficientnet_has_no_winograd_conv,
+    "every-baseline-matched": _every_baseline_matched,
+    "wino-ranks-speed": _wino_ranks_speed,
+    "batch-128-saturates": _batch_128_saturates,
+    "no-measurement-in-paper": _no_measurement_in_paper,
+}
+
+
+def world_for(facts: Facts, results: Results, quantities: list[Quantity], *, speeds: bool) -> list[World]:
+    """One world for each comparable setting of the speeds; one without, where none is needed or there is none."""
+    if not speeds:
+        return [World(facts, results)]
+    found, why = contexts(results, quantities)
+    return [World(facts, results, context) for context in found] or [World(facts, results, None, why)]

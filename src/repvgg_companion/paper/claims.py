@@ -1,0 +1,165 @@
+"""The `claims` verb: `paper/claims.csv` and the result tables in, `claims.csv` and a readable `claims.md` out.
+
+A claim about speed gets one row for each device, precision and backend on which all its networks were measured.
+"""
+
+import argparse
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from repvgg_companion.contract import write_rows
+from repvgg_companion.errors import CompanionError
+from repvgg_companion.files import write_text
+from repvgg_companion.paper.checks import CHECKS, World, needs_speed, world_for
+from repvgg_companion.paper.facts import Facts
+from repvgg_companion.paper.grammar import Check, parse
+from repvgg_companion.paper.measured import PAPER_DATASET, Results
+from repvgg_companion.paper.verdicts import NOT_TESTED, VERDICTS, Finding, joined, judge
+
+KINDS = ("arithmetic", "structural", "value", "difference", "order", "ratio")
+DECIDED_WITHOUT_TRAINING = ("arithmetic", "structural")
+_MOST_EVIDENCE = 12
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of the `claims` verb."""
+    parser.add_argument("--experiment", required=True)
+    parser.add_argument("--results", required=True, help="folder results/EXPERIMENT")
+    parser.add_argument("--paper", default="paper", help="folder of the paper's facts")
+    parser.add_argument("--output", required=True, help="claims.csv")
+    parser.add_argument("--markdown", required=True, help="claims.md")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Judge every claim, write both files, print how many of each kind came out how."""
+    facts, results = Facts(Path(arguments.paper)), Results(Path(arguments.results))
+    rows = ledger(facts, results)
+    write_rows(arguments.output, "claims", rows, keep_order=True)
+    write_text(arguments.markdown, markdown(rows, facts, results, arguments.experiment))
+    print(summary(rows))
+    if results.other_datasets:
+        print(f"Accuracies on {', '.join(results.other_datasets)} decide no claim about ImageNet.", file=sys.stdout)
+
+
+def ledger(facts: Facts, results: Results) -> list[dict[str, Any]]:
+    """The rows of claims.csv, in the order of the paper's claims."""
+    return [row for claim in facts.table("claims") for row in judged(claim, facts, results)]
+
+
+def judged(claim: dict[str, Any], facts: Facts, results: Results) -> list[dict[str, Any]]:
+    """The rows of one claim, one for each setting of speeds; raises CompanionError for an unknown check or kind."""
+    terms = parse(claim["condition"])
+    if claim["kind"] not in KINDS:
+        raise CompanionError(f"claim {claim['id']} has the kind {claim['kind']!r}; use one of {', '.join(KINDS)}")
+    if unknown := [term.name for term in terms if isinstance(term, Check) and term.name not in CHECKS]:
+        raise CompanionError(f"claim {claim['id']} names the check {unknown[0]!r}, which does not exist")
+    measured = [quantity for term in terms for quantity in term.quantities if quantity.name in ("speed", "density")]
+    speeds = bool(measured) or any(isinstance(term, Check) and needs_speed(term.name) for term in terms)
+    tolerances = (_number(claim["tolerance_released"]), _number(claim["tolerance_retrained"]))
+    rows = []
+    for world in world_for(facts, results, measured, speeds=speeds):
+        findings = [
+            CHECKS[term.name](world)
+            if isinstance(term, Check)
+            else judge(term, world.read, tolerances=tolerances, context=world.context)
+            for term in terms
+        ]
+        rows.append(_row(claim, terms, findings, world))
+    return rows
+
+
+def _row(claim: dict[str, Any], terms: tuple, findings: list[Finding], world: World) -> dict[str, Any]:
+    number = joined([finding.number for finding in findings])
+    inference = joined([finding.inference for finding in findings])
+    interval = next((finding for finding in findings if finding.low is not None), None)
+    context = world.context
+    reasons = [
+        f"{f'{term}: ' if len(terms) > 1 else ''}{finding.number}{f' ({finding.reason})' if finding.reason else ''}"
+        for term, finding in zip(terms, findings, strict=True)
+    ]
+    if context is not None:
+        reasons.append(f"speeds: {context.label}, {context.memory_format}, protocol {context.protocol}")
+    evidence = list(dict.fromkeys(line for finding in findings for line in finding.evidence))
+    if len(evidence) > _MOST_EVIDENCE:
+        evidence = [*evidence[:_MOST_EVIDENCE], f"and {len(evidence) - _MOST_EVIDENCE} more rows"]
+    uses_accuracy = any(q.name == "top1" for term in terms for q in term.quantities)
+    return {
+        "id": claim["id"],
+        "claim": claim["claim"],
+        "kind": claim["kind"],
+        "condition": claim["condition"],
+        "paper_value": claim["printed_value"],
+        "our_value": "; ".join(finding.value for finding in findings if finding.value),
+        "low": interval.low if interval else None,
+        "high": interval.high if interval else None,
+        "tolerance": next((finding.tolerance for finding in findings if finding.tolerance is not None), None),
+        "verdict_number": number,
+        "verdict_inference": inference,
+        "dataset": PAPER_DATASET if uses_accuracy and number != NOT_TESTED else None,
+        "device": context.device if context else None,
+        "precision": context.precision if context else None,
+        "backend": context.backend if context else None,
+        "reason": "; ".join(reasons),
+        "evidence": "; ".join(evidence),
+    }
+
+
+def _number(text: str | None) -> float | None:
+    return None if text is None else float(text)
+
+
+def summary(rows: list[dict[str, Any]]) -> str:
+    """How many claims of each kind have which verdict on the printed number, as aligned lines."""
+    lines = [f"{'kind':<12}" + "".join(f"{verdict:>14}" for verdict in VERDICTS)]
+    for kind in KINDS:
+        counts = Counter(row["verdict_number"] for row in rows if row["kind"] == kind)
+        lines.append(f"{kind:<12}" + "".join(f"{counts[verdict]:>14}" for verdict in VERDICTS))
+    counts = Counter(row["verdict_number"] for row in rows)
+    lines.append(f"{'all rows':<12}" + "".join(f"{counts[verdict]:>14}" for verdict in VERDICTS))
+    fixed = [row for row in rows if row["kind"] in DECIDED_WITHOUT_TRAINING]
+    decided = sum(row["verdict_number"] not in (NOT_TESTED, "inconclusive") for row in fixed)
+    lines.append(
+        f"{len({row['id'] for row in rows})} claims in {len(rows)} rows; {decided} of {len(fixed)} arithmetic and "
+        "structural ones decided."
+    )
+    return "\n".join(lines)
+
+
+def markdown(rows: list[dict[str, Any]], facts: Facts, results: Results, experiment: str) -> str:
+    """claims.md: what the verdicts mean, the counts, and every claim with its reason."""
+    where = {claim["id"]: claim["where_in_paper"] for claim in facts.table("claims")}
+    parts = [f"# The paper's claims, experiment {experiment}", ""]
+    if results.other_datasets:
+        parts += [
+            f"**Accuracies of this experiment were measured on {', '.join(results.other_datasets)}. They decide no "
+            "claim about ImageNet.** Counts, and speeds of full-width networks, do not depend on the images.",
+            "",
+        ]
+    parts += [
+        "*Number*: is the printed value met? *Inference*: would it hold for new images, new training seeds, beyond the "
+        "noise of this device?",
+        "",
+        "```text",
+        summary(rows),
+        "```",
+        "",
+    ]
+    for row in rows:
+        setting = ", ".join(row[key] for key in ("device", "precision", "backend") if row[key])
+        interval = "" if row["low"] is None else f" [{row['low']:.4g}, {row['high']:.4g}]"
+        parts += [
+            f"## {row['id']} {row['claim']}",
+            "",
+            f"- number: **{row['verdict_number']}**; inference: **{row['verdict_inference']}**"
+            + (f" ({setting})" if setting else ""),
+            f"- paper: {row['paper_value'] or 'no number'} ({where[row['id']]}); ours: {row['our_value'] or 'none'}"
+            + interval,
+            f"- condition ({row['kind']}): `{row['condition']}`"
+            + (f", tolerance {row['tolerance']} points" if row["tolerance"] is not None else ""),
+            f"- reason: {row['reason']}",
+            *([f"- rests on: {row['evidence']}"] if row["evidence"] else []),
+            "",
+        ]
+    return "\n".join(parts)

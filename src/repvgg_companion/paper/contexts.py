@@ -1,0 +1,192 @@
+"""In: rows of speed.csv or kernel_size.csv. Out: the sets of rows that may be compared, each of one run and setting.
+
+A ratio needs both speeds from one run, because clocks and temperature differ between runs.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from repvgg_companion.paper.grammar import NotAvailable, Quantity
+from repvgg_companion.paper.measured import Reading, Results, Row, is_paper_speed
+from repvgg_companion.speed.settings import PAPER_BATCH_SIZE
+from repvgg_companion.speed.statistics import Interval
+
+SETTING = ("device", "precision", "backend", "run_id", "protocol", "batch_size", "memory_format")
+PAPER_SHAPE = {"batch_size": 32, "channels": 2048, "resolution_px": 56}
+"""Table 1; a device that cannot hold it measures a smaller, labelled shape, which decides no claim."""
+BEST = "best of each"
+
+
+@dataclass(frozen=True)
+class Context:
+    """Rows of one run under one setting, by what they measure; `backend` may be the best of each network."""
+
+    device: str
+    precision: str
+    backend: str
+    run_id: str
+    protocol: str
+    batch_size: int
+    memory_format: str
+    rows: Mapping[tuple[str, str], Row]
+
+    @property
+    def label(self) -> str:
+        """`cpu-…, fp32, eager, batch 1`: the setting in words."""
+        return f"{self.device}, {self.precision}, {self.backend}, batch {self.batch_size}"
+
+    def read(self, quantity: Quantity) -> Reading:
+        """The speed in examples/s or the density in TFLOPS; raises NotAvailable where it was not measured here."""
+        row = self.rows.get(_key(quantity))
+        if row is None:
+            raise NotAvailable(f"{quantity} was not measured in the run {self.run_id}")
+        if quantity.name == "density":
+            value, table = row["tflops"], "kernel_size.csv"
+        else:
+            value, table = row["examples_per_s"], "speed.csv"
+        evidence = f"{table} {self.run_id} {quantity.subject}"
+        if quantity.name == "speed":
+            evidence += f" {row['form']} {row['precision']} {row['backend']} batch {row['batch_size']}"
+        return Reading(value, (row,), (evidence,))
+
+    def ratio(self, numerator: Quantity, denominator: Quantity) -> Interval:
+        """How many times as fast the numerator is, with its 95 % interval, from rows of this one run.
+
+        From the raw samples, compared round by round, where they are there and give the rows' speeds; else from the
+        intervals of the rows, their relative widths added in quadrature.
+        """
+        top, bottom = self.rows[_key(numerator)], self.rows[_key(denominator)]
+        if numerator.name == "speed":
+            paired = _paired_ratio(top, bottom)
+            if paired is not None:
+                return paired
+        return ratio_of_rows(top, bottom)
+
+
+def _key(quantity: Quantity) -> tuple[str, str]:
+    return (quantity.subject, quantity.form if quantity.name == "speed" else "density")
+
+
+def _interval(row: Row) -> Interval:
+    if "examples_per_s" in row:
+        return Interval(row["examples_per_s"], row["low_examples_per_s"], row["high_examples_per_s"], row["n_samples"])
+    value = row["tflops"]
+    scale = value * row["time_ms"]
+    return Interval(value, scale / row["high_ms"], scale / row["low_ms"], row["n_samples"])
+
+
+def ratio_of_rows(top: Row, bottom: Row) -> Interval:
+    """The quotient of two rows of one run with its interval; raises NotAvailable for rows of two runs."""
+    from repvgg_companion.speed.statistics import chained_ratio
+
+    if top["run_id"] != bottom["run_id"]:
+        raise NotAvailable(
+            f"a ratio across the runs {top['run_id']} and {bottom['run_id']} means nothing, because clocks and "
+            "temperature differ; measure both in one run"
+        )
+    first, second = _interval(top), _interval(bottom)
+    if min(first.low, second.low) <= 0:
+        raise NotAvailable("a speed of zero has no ratio")
+    return chained_ratio(first, second)
+
+
+def _paired_ratio(top: Row, bottom: Row) -> Interval | None:
+    from repvgg_companion.errors import CompanionError
+    from repvgg_companion.speed.samples import find_run
+
+    if top["run_id"] != bottom["run_id"]:
+        return None
+    try:
+        samples = find_run(top["_folder"] / "speed", top["run_id"])
+        agree = all(abs(samples.rate(row).value / row["examples_per_s"] - 1) < 1e-6 for row in (top, bottom))
+        return samples.ratio(top, bottom) if agree else None
+    except CompanionError:
+        return None
+
+
+def contexts(results: Results, quantities: Iterable[Quantity]) -> tuple[list[Context], str]:
+    """The best comparable setting for each device, precision and backend in which all `quantities` were measured.
+
+    Where a run has several backends, one more compares the best of each network. Without any, the second value says
+    why. Batch 128 of the paper is preferred, then the larger batch, then the later run.
+    """
+    quantities = list(quantities)
+    needed = {_key(quantity) for quantity in quantities}
+    density = any(quantity.name == "density" for quantity in quantities)
+    table = "kernel_size" if density else "speed"
+    rows = results.rows(table)
+    if not rows:
+        return [], f"{table}.csv holds no rows"
+    usable = [row for row in rows if (_is_paper_shape(row) if density else is_paper_speed(row))]
+    settings: dict[tuple, dict[tuple[str, str], Row]] = {}
+    for row in usable:
+        settings.setdefault(tuple(row.get(name) for name in SETTING), {})[_row_key(row)] = row
+    candidates = [Context(*key, rows=members) for key, members in settings.items()] + _best_backends(settings)
+    fitting = [context for context in candidates if needed <= set(context.rows)]
+    chosen: dict[tuple, Context] = {}
+    for context in sorted(fitting, key=_preference):
+        chosen.setdefault((context.device, context.precision, context.backend), context)
+    if chosen:
+        return [chosen[key] for key in sorted(chosen)], ""
+    return [], _why_none(needed, usable, rows, density)
+
+
+def widest(results: Results) -> Context | None:
+    """The setting that a table or figure shows: fp32 eager and batch 128 before others, then the most networks."""
+    every, _ = contexts(results, [])
+    plain = [context for context in every if context.backend != BEST]
+    order = {"fp32": 0, "tf32": 1, "fp16": 2, "bf16": 2}
+    return min(
+        plain,
+        key=lambda context: (order.get(context.precision, 9), context.backend != "eager", -len(context.rows)),
+        default=None,
+    )
+
+
+def _row_key(row: Row) -> tuple[str, str]:
+    return (str(row["kernel_size"]), "density") if "kernel_size" in row else (row["model"], row["form"])
+
+
+def _is_paper_shape(row: Row) -> bool:
+    return all(row[name] == value for name, value in PAPER_SHAPE.items())
+
+
+def _preference(context: Context) -> tuple:
+    far_from_paper = context.batch_size != PAPER_BATCH_SIZE
+    newest_first = tuple(-ord(letter) for letter in context.run_id)
+    speeds = [row.get("examples_per_s", row.get("tflops")) for row in context.rows.values()]
+    return (far_from_paper, -context.batch_size, context.protocol != "interleaved", -len(context.rows), newest_first,
+            -sum(speeds), context.memory_format)  # fmt: skip
+
+
+def _best_backends(settings: Mapping[tuple, dict[tuple[str, str], Row]]) -> list[Context]:
+    merged: dict[tuple, dict[str, Any]] = {}
+    for (device, precision, backend, run_id, protocol, batch_size, _), members in settings.items():
+        entry = merged.setdefault((device, precision, run_id, protocol, batch_size), {"backends": set(), "rows": {}})
+        entry["backends"].add(backend)
+        for key, row in members.items():
+            best = entry["rows"].get(key)
+            if "examples_per_s" in row and (best is None or row["examples_per_s"] > best["examples_per_s"]):
+                entry["rows"][key] = row
+    return [
+        Context(device, precision, BEST, run_id, protocol, batch_size, BEST, entry["rows"])
+        for (device, precision, run_id, protocol, batch_size), entry in merged.items()
+        if len(entry["backends"]) > 1
+    ]
+
+
+def _why_none(needed: set[tuple[str, str]], usable: list[Row], rows: list[Row], density: bool) -> str:
+    if density and not usable:
+        row = rows[0]
+        return (
+            f"{row['device']} measured {row['channels']} channels at batch {row['batch_size']} and "
+            f"{row['resolution_px']} px, not the paper's 2048 channels at batch 32 and 56 px"
+        )
+    measured = {_row_key(row) for row in usable}
+    if missing := sorted(needed - measured):
+        named = ", ".join(
+            f"{model} ({form} form)" if form != "density" else f"kernel {model}" for model, form in missing
+        )
+        return f"no speed of {named} was measured at the paper's width and input size"
+    return "the speeds come from different runs or settings, whose ratio means nothing; measure them in one run"

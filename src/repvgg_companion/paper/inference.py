@@ -1,0 +1,73 @@
+"""In: per-image correctness or values per seed. Out: 95 % intervals of a linear combination of accuracies. No torch.
+
+A comparison of accuracies is a sum of c_i times top1_i. New images: the images are resampled, the same ones for every
+network. New seeds: Welch's t interval over the trainings, which are independent of each other.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from repvgg_companion.paper.grammar import NotAvailable
+
+RESAMPLES = 10_000
+CONFIDENCE = 0.95
+LEAST_SEEDS = 3
+_SEED = 20210111  # the day of the paper's first version; fixed, so that a ledger is the same every time
+
+
+@dataclass(frozen=True)
+class Span:
+    """A 95 % interval in points, and over what it generalises."""
+
+    over: str
+    low: float
+    high: float
+    note: str = ""
+
+
+def over_images(coefficients: Sequence[float], correct: Sequence[np.ndarray]) -> Span:
+    """Bootstrap interval, in points, of sum c_i top1_i for new images; `correct` holds one [n] array a network.
+
+    Images are resampled together, so the comparison is paired. For one network less another of one seed each the
+    exact McNemar p value stands in the note.
+    """
+    if len({len(part) for part in correct}) != 1:
+        raise NotAvailable("the predictions belong to different numbers of images")
+    per_image = sum(factor * part for factor, part in zip(coefficients, correct, strict=True))
+    values, counts = np.unique(np.round(per_image, 9), return_counts=True)
+    n = int(counts.sum())
+    draws = np.random.default_rng(_SEED).multinomial(n, counts / n, size=RESAMPLES)
+    low, high = 100 * np.quantile(draws @ values / n, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    note = ""
+    if sorted(coefficients) == [-1, 1] and set(values) <= {-1.0, 0.0, 1.0}:
+        note = f"McNemar p {mcnemar_p(int(counts[values == 1].sum()), int(counts[values == -1].sum())):.2g}"
+    return Span("new images", float(low), float(high), note)
+
+
+def mcnemar_p(only_first: int, only_second: int) -> float:
+    """Exact two-sided McNemar p value from the images that only one of two networks gets right."""
+    from scipy.stats import binomtest
+
+    total = only_first + only_second
+    return float(binomtest(only_first, total).pvalue) if total else 1.0
+
+
+def over_seeds(coefficients: Sequence[float], seeds: Sequence[Sequence[float]]) -> Span | None:
+    """Welch's t interval, in points, of sum c_i mean(top1_i) for new training seeds; None below 3 seeds of any."""
+    from scipy import stats
+
+    if min(len(values) for values in seeds) < LEAST_SEEDS:
+        return None
+    parts = [
+        (factor**2 * np.var(values, ddof=1) / len(values), len(values) - 1)
+        for factor, values in zip(coefficients, seeds, strict=True)
+    ]
+    centre = sum(factor * np.mean(values) for factor, values in zip(coefficients, seeds, strict=True))
+    variance = sum(part for part, _ in parts)
+    if variance == 0:
+        return Span("new training seeds", float(centre), float(centre))
+    freedom = variance**2 / sum(part**2 / degrees for part, degrees in parts)
+    half = stats.t.ppf((1 + CONFIDENCE) / 2, freedom) * np.sqrt(variance)
+    return Span("new training seeds", float(centre - half), float(centre + half))

@@ -1,0 +1,211 @@
+"""In: the tables of `results/EXPERIMENT`. Out: our reading of each quantity, or the reason why there is none.
+
+Only what was measured on the paper's images with the paper's network counts for an accuracy: dataset imagenet, width 1,
+1000 classes, all 50 000 validation images. Speeds need the paper's network and input size, not its images.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from repvgg_companion.contract import read_rows
+from repvgg_companion.errors import CompanionError
+from repvgg_companion.identity import predictions_name
+from repvgg_companion.models.names import MODELS, ModelSpec, require_model
+from repvgg_companion.paper.facts import Facts
+from repvgg_companion.paper.grammar import NotAvailable, Quantity
+
+PAPER_DATASET = "imagenet"
+VALIDATION_IMAGES = 50_000
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Results:
+    """The tables of one experiment; a folder without tables of its own may hold one folder a device."""
+
+    folder: Path
+    _tables: dict[str, list[Row]] = field(default_factory=dict, compare=False, repr=False)
+
+    def rows(self, table: str) -> list[Row]:
+        """All rows of a table of the contract; empty where it was not measured."""
+        if table not in self._tables:
+            own = Path(self.folder) / f"{table}.csv"
+            paths = [own] if own.exists() else sorted(Path(self.folder).glob(f"*/{table}.csv"))
+            self._tables[table] = [row | {"_folder": path.parent} for path in paths for row in read_rows(path, table)]
+        return self._tables[table]
+
+    @cached_property
+    def other_datasets(self) -> list[str]:
+        """Names of datasets other than the paper's that accuracies were measured on."""
+        return sorted({row["dataset"] for row in self.rows("accuracy") if not is_paper_data(row)})
+
+
+def is_paper_data(row: Row) -> bool:
+    """Whether an accuracy belongs to the paper's dataset and to the paper's network."""
+    return row["dataset"] == PAPER_DATASET and is_paper_network(row)
+
+
+def is_paper_network(row: Row) -> bool:
+    """Whether a row belongs to a network at full width with the paper's number of classes."""
+    spec = MODELS.get(row["model"])
+    return row["width"] == 1 and row["num_classes"] == (spec.num_classes if spec else 1000)
+
+
+def is_paper_speed(row: Row) -> bool:
+    """Whether a speed belongs to the paper's network at the paper's input size."""
+    spec = MODELS.get(row["model"])
+    return is_paper_network(row) and row["input_px"] == (spec.input_px if spec else 224)
+
+
+def describe_network(row: Row) -> str:
+    """`demo-digits, width 0.25, 10 classes, 32 px`: the network and the images that a row belongs to."""
+    return f"{row['dataset']}, width {row['width']:g}, {row['num_classes']} classes, {row['input_px']} px"
+
+
+def is_released(row: Row) -> bool:
+    """Whether a row belongs to imported weights."""
+    return str(row["training_digest"] or "").startswith("released")
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Our value of a quantity with the rows that it rests on; `seeds` are the values of single trainings."""
+
+    value: float
+    rows: tuple[Row, ...]
+    evidence: tuple[str, ...]
+    seeds: tuple[float, ...] = ()
+    released: bool = False
+    exact: bool = False
+
+
+def count(results: Results, quantity: Quantity) -> Reading:
+    """Parameters, FLOPs or Wino MULs: the row of complexity.csv, else counted now, as members and layers always are."""
+    spec = _known(quantity.subject)
+    if quantity.name in ("members", "layers"):
+        from repvgg_companion.paper import structure
+
+        detail = quantity.qualifiers[0]
+        if quantity.name == "members":
+            value = structure.ensemble_members(spec.name, int(detail.removeprefix("stage")))
+        else:
+            value = structure.main_path_layers(spec.name, int(detail.split("x")[0]))
+        return Reading(float(value), (), (f"walk of {spec.name}",), exact=True)
+    if quantity.form == "deploy" and not spec.convertible:
+        raise NotAvailable(f"{spec.name} has no deploy form: {spec.reason_not_convertible}")
+    column = {"params": "params", "flops": "flops", "wino": "wino_muls"}[quantity.name]
+    for row in results.rows("complexity"):
+        own = row["model"] == spec.name and row["form"] == quantity.form
+        if own and is_paper_network(row) and row["input_px"] == spec.input_px:
+            value, evidence = row[column], f"complexity.csv {spec.name} {quantity.form}"
+            break
+    else:
+        from repvgg_companion.complexity.count import count_model
+
+        value = getattr(count_model(spec.name, form=quantity.form), column)
+        evidence = f"count of {spec.name} {quantity.form}"
+    if value is None:
+        raise NotAvailable(f"{spec.name} has no convolution that counts as accelerated")
+    return Reading(float(value), (), (evidence,), exact=True)
+
+
+def accuracy_rows(results: Results, facts: Facts, quantity: Quantity) -> list[Row]:
+    """The rows of accuracy.csv behind a top-1: one a seed, of one form, one protocol and one origin.
+
+    Raises NotAvailable with the reason where there is none.
+    """
+    name = quantity.subject
+    if name not in MODELS:
+        raise NotAvailable(f"{name} is not built by this companion")
+    spec = require_model(name)
+    mine = [row for row in results.rows("accuracy") if row["model"] == name]
+    wanted_px = quantity.input_px or spec.test_px
+    found = [row for row in mine if is_paper_data(row) and row["input_px"] == wanted_px]
+    found = [row for row in found if wanted_px != 224 or row["protocol"].startswith("resize256-crop224-bilinear")]
+    if quantity.recipe:
+        found = [row for row in found if recipe_of(row, facts) == quantity.recipe]
+    if quantity.origin:
+        found = [row for row in found if is_released(row) == (quantity.origin == "released")]
+    if not found:
+        raise NotAvailable(_why_no_accuracy(mine, quantity, wanted_px))
+    complete = [row for row in found if row["n_images"] == VALIDATION_IMAGES]
+    if not complete:
+        raise NotAvailable(f"{name} was evaluated on {found[0]['n_images']} of the {VALIDATION_IMAGES} images only")
+
+    def group(row: Row) -> tuple:
+        return (not is_released(row), row["form"] != "deploy", "pillow" not in row["protocol"], row["protocol"],
+                row["training_digest"] or "")  # fmt: skip
+
+    chosen = min(map(group, complete))
+    return sorted((row for row in complete if group(row) == chosen), key=lambda row: row["seed"] or "")
+
+
+def recipe_of(row: Row, facts: Facts) -> str | None:
+    """The paper's recipe of a row; for released weights the one that their authors used."""
+    return facts.recipe_of_released(row["model"]) if is_released(row) else row["recipe"]
+
+
+def _why_no_accuracy(mine: list[Row], quantity: Quantity, wanted_px: int) -> str:
+    name = quantity.subject
+    if not mine:
+        return f"no accuracy of {name} was measured"
+    others = [row for row in mine if not is_paper_data(row)]
+    if len(others) == len(mine):
+        return f"{name} was evaluated on {describe_network(others[0])} only, which decides nothing about ImageNet"
+    wanted = " ".join(filter(None, (quantity.recipe, quantity.origin, f"at {wanted_px} px by the paper's protocol")))
+    return f"no accuracy of {name} on ImageNet for {wanted}"
+
+
+def accuracy(results: Results, facts: Facts, quantity: Quantity) -> Reading:
+    """The top-1 of a model in percent, the mean over the seeds of one recipe."""
+    rows = accuracy_rows(results, facts, quantity)
+    values = tuple(row["top1_pct"] for row in rows)
+    first = rows[0]
+    label = f"accuracy.csv {first['model']} {first['recipe']} {first['training_digest']} {first['form']}"
+    evidence = tuple(f"{label} seed {row['seed']}" for row in rows)
+    return Reading(float(np.mean(values)), tuple(rows), evidence, values, is_released(first))
+
+
+def correct_images(rows: Iterable[Row]) -> tuple[np.ndarray, np.ndarray]:
+    """Per image the share of the rows' networks that put its label first, and the labels; each [n].
+
+    Raises NotAvailable where predictions are missing or do not give the row's accuracy.
+    """
+    from pyarrow import parquet
+
+    shares, labels = [], None
+    for row in rows:
+        name = predictions_name(
+            model=row["model"], recipe=row["recipe"], digest=row["training_digest"], seed=row["seed"],
+            form=row["form"], protocol=row["protocol"],
+        )  # fmt: skip
+        path = Path(row["_folder"]) / "predictions" / name
+        if not path.exists():
+            raise NotAvailable(f"the predictions per image of {row['model']} are missing")
+        table = parquet.read_table(path, columns=["index", "label", "top5"]).sort_by("index")
+        own = table["label"].to_numpy()
+        top = table["top5"].combine_chunks()
+        first = top.flatten().to_numpy().reshape(len(own), -1)[:, 0]
+        correct = (first == own).astype(np.float64)
+        if abs(100 * correct.mean() - row["top1_pct"]) > 1e-6:
+            raise NotAvailable(
+                f"the predictions of {row['model']} give {100 * correct.mean():.3f} %, accuracy.csv "
+                f"{row['top1_pct']:.3f} %"
+            )
+        if labels is not None and not np.array_equal(labels, own):
+            raise NotAvailable("the predictions belong to different images")
+        shares.append(correct)
+        labels = own
+    return np.mean(shares, axis=0), labels
+
+
+def _known(name: str) -> ModelSpec:
+    try:
+        return require_model(name)
+    except CompanionError as error:
+        raise NotAvailable(str(error)) from None
