@@ -55,7 +55,7 @@ def test_every_experiment_file_is_valid_and_named_after_itself(path):
         ("speed.round", 1, r"f\.yaml: speed\.round is no known key; did you mean rounds"),
         ("training.0.models.0", "RepVGG-A9", r"f\.yaml: training\[0\]\.models .*RepVGG-A9.*RepVGG-A0"),
         ("training.0.models.1", "RepVGG-A0", r"f\.yaml: training\[0\]\.models .*RepVGG-A0 is named twice"),
-        ("training.0.recipe", "missing", r"f\.yaml: .*recipe missing.* demo-5-epochs"),
+        ("training.0.recipe", "missing", r"f\.yaml: training names the recipe missing.* demo-5-epochs"),
         ("training.0.seeds", [1, 1], r"seed 1 is named twice"),
         ("data.dataset", "Demo/x", r"f\.yaml: data\.dataset"),
         ("data.zip", "x.zip", r"f\.yaml: data names its images twice, by generate and by zip"),

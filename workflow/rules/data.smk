@@ -11,6 +11,7 @@ if EXPERIMENT.data.source.get("generate"):
             f"{ROOT}/src/repvgg_companion/data/demo.py",
         output:
             archives=list(SOURCE.values()),
+            digests=f"{DEMO_FOLDER}/MD5SUMS",
         log:
             f"logs/{NAME}/make_demo_data.log",
         conda:

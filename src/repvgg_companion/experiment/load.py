@@ -58,7 +58,7 @@ def require_sources(experiment: Experiment, origin: str) -> None:
 def _sentence(error: ValidationError) -> str:
     details = error.errors(include_url=False)
     first = details[0]
-    where = _dotted(first["loc"])
+    where = _dotted(first["loc"]) or ("" if first["type"] == "value_error" else "the experiment")
     if first["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
         near = difflib.get_close_matches(str(first["loc"][-1]), _keys_at(first["loc"][:-1]), n=1, cutoff=0.5)
         known = f"; did you mean {near[0]}?" if near else f"; known are {', '.join(_keys_at(first['loc'][:-1]))}"
@@ -79,7 +79,7 @@ def _dotted(location: Iterable[str | int]) -> str:
     text = ""
     for part in location:
         text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else str(part)
-    return text or "the experiment"
+    return text
 
 
 def _keys_at(location: tuple[str | int, ...]) -> list[str]:
