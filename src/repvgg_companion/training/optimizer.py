@@ -1,0 +1,113 @@
+"""SGD with the paper's weight-decay exemptions: a network and a recipe in, parameter groups and their steps out.
+
+The arithmetic is torch's own fused kernel (`torch.optim.sgd.sgd`). The optimizer class around it is not used, because
+creating one imports torch._dynamo, which takes longer than a demo epoch, and because its state would have to be taken
+apart for a checkpoint anyway.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import torch
+from torch import nn
+from torch.optim.sgd import sgd
+
+from repvgg_companion.training.recipe import Recipe
+
+_NORMS = (nn.modules.batchnorm._BatchNorm, nn.GroupNorm, nn.LayerNorm)
+IDENTITY_BRANCH = "rbr_identity"
+"""Name of the identity branch's batch norm in the official state dict."""
+
+
+@dataclass
+class Group:
+    """Parameters that share weight decay and rate; `momenta` has one buffer of the same shape and strides for each."""
+
+    weight_decay: float
+    rate_factor: float
+    names: list[str] = field(default_factory=list)
+    parameters: list[nn.Parameter] = field(default_factory=list)
+    momenta: list[torch.Tensor] = field(default_factory=list)
+
+
+def decays(name: str, parameter: nn.Parameter, module: nn.Module) -> bool:
+    """Whether weight decay acts on a parameter of `module` that is called `name` in the whole network.
+
+    Section 4.1 prints decay "on the kernels of conv and fully-connected layers". The authors' script exempts what is
+    named bias or bn, which is the same for the plain parts, but leaves the weight of the identity branch's batch norm
+    under decay; so do we. Vectors that belong to no batch norm (DiracNet's a and b) are no kernels: exempt, our choice.
+    """
+    if isinstance(module, _NORMS):
+        return name.endswith(f"{IDENTITY_BRANCH}.weight")
+    return parameter.ndim > 1 and not name.endswith("bias")
+
+
+def parameter_groups(network: nn.Module, recipe: Recipe) -> list[Group]:
+    """Cut the parameters into groups by decay and rate, in the order of `named_parameters`.
+
+    Biases of every kind, those of batch norms included, learn at `bias_learning_rate_factor` times the rate (the
+    authors' first script: 2).
+    """
+    groups: dict[tuple[float, float], Group] = {}
+    seen = set()
+    for prefix, module in network.named_modules():
+        for own_name, parameter in module.named_parameters(recurse=False):
+            if not parameter.requires_grad or id(parameter) in seen:
+                continue
+            seen.add(id(parameter))
+            name = f"{prefix}.{own_name}" if prefix else own_name
+            key = (
+                recipe.weight_decay if decays(name, parameter, module) else 0.0,
+                recipe.bias_learning_rate_factor if own_name == "bias" else 1.0,
+            )
+            group = groups.setdefault(key, Group(*key))
+            group.names.append(name)
+            group.parameters.append(parameter)
+            group.momenta.append(torch.zeros_like(parameter, memory_format=torch.preserve_format))
+    return list(groups.values())
+
+
+class Sgd:
+    """SGD over groups; follows the optimizer protocol that `torch.amp.GradScaler` needs for fused steps.
+
+    The scaler sets `grad_scale` and `found_inf`, tensors on the device, and the kernel obeys them without a
+    synchronisation.
+    """
+
+    _step_supports_amp_scaling = True
+    grad_scale: torch.Tensor | None = None
+    found_inf: torch.Tensor | None = None
+
+    def __init__(self, groups: list[Group], recipe: Recipe) -> None:
+        self.groups, self.recipe = groups, recipe
+        self.param_groups = [{"params": group.parameters} for group in groups]
+
+    def step(self, rate: float) -> None:
+        """One update of all parameters from their gradients at learning rate `rate`."""
+        with torch.no_grad():
+            for group in self.groups:
+                sgd(
+                    group.parameters,
+                    [parameter.grad for parameter in group.parameters],
+                    group.momenta,
+                    fused=True,
+                    grad_scale=self.grad_scale,
+                    found_inf=self.found_inf,
+                    weight_decay=group.weight_decay,
+                    momentum=self.recipe.momentum,
+                    lr=rate * group.rate_factor,
+                    dampening=0.0,
+                    nesterov=self.recipe.nesterov,
+                    maximize=False,
+                )
+
+    def forget_gradients(self) -> None:
+        """Drop all gradients, so that the next backward pass writes instead of adding."""
+        for group in self.groups:
+            for parameter in group.parameters:
+                parameter.grad = None
+
+    def momenta(self) -> Iterable[tuple[str, torch.Tensor]]:
+        """Name and momentum buffer of every parameter, for checkpoints."""
+        for group in self.groups:
+            yield from zip(group.names, group.momenta, strict=True)

@@ -1,0 +1,121 @@
+"""The processes of one training: what torchrun says in the environment in, a `World` with its few collectives out.
+
+One process is a world of size 1, whose collectives do nothing; the training loop is the same.
+"""
+
+import os
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from repvgg_companion.errors import CompanionError
+from repvgg_companion.training.launch import under_torchrun
+
+
+@dataclass
+class World:
+    """This process among those of the training: its rank, their number, its device.
+
+    Control messages (stop, checkpoint, decisions) go through `control`, a gloo group on the CPU, so that they never
+    wait for a GPU; gradients go through the default group (NCCL on GPUs, gloo on CPUs).
+    """
+
+    device: torch.device
+    rank: int = 0
+    size: int = 1
+    control: Any = None
+    _pending: Any = field(default=None, repr=False)
+
+    @property
+    def leads(self) -> bool:
+        """Whether this is the process that writes files and draws progress."""
+        return self.rank == 0
+
+    def share(self, value: Any) -> Any:
+        """The leading process's `value`, in every process (any picklable object)."""
+        if self.size == 1:
+            return value
+        box = [value]
+        torch.distributed.broadcast_object_list(box, src=0, group=self.control)
+        return box[0]
+
+    def sum(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Sum a tensor over the processes, in place."""
+        if self.size > 1:
+            torch.distributed.all_reduce(tensor)
+        return tensor
+
+    def share_tensors(self, tensors: list[torch.Tensor]) -> None:
+        """Overwrite tensors with those of the leading process."""
+        if self.size > 1:
+            for tensor in tensors:
+                torch.distributed.broadcast(tensor, src=0)
+
+    def agree(self, wish: int) -> int:
+        """The largest wish of all processes, one step late: every process gets the same answer after the same step.
+
+        The exchange of this step runs while the next one computes, so nothing waits for it.
+        """
+        if self.size == 1:
+            return wish
+        agreed = 0
+        if self._pending is not None:
+            work, box = self._pending
+            work.wait()
+            agreed = int(box.item())
+        box = torch.tensor([wish])
+        work = torch.distributed.all_reduce(box, op=torch.distributed.ReduceOp.MAX, group=self.control, async_op=True)
+        self._pending = (work, box)
+        return agreed
+
+    def settle(self) -> None:
+        """Finish an exchange that `agree` left under way; call it where all processes stop stepping."""
+        if self._pending is not None:
+            self._pending[0].wait()
+            self._pending = None
+
+
+def join(device_name: str, micro_batches: int) -> World:
+    """Join the processes that torchrun started, or be alone.
+
+    `device_name` is auto, cpu or cuda. Raises CompanionError where no GPU is visible though one was asked for, and
+    where `micro_batches` (of an optimizer step) cannot be shared out evenly.
+    """
+    size = int(os.environ["WORLD_SIZE"]) if under_torchrun() else 1
+    if micro_batches % size:
+        fitting = [number for number in range(1, micro_batches + 1) if micro_batches % number == 0]
+        raise CompanionError(
+            f"{size} processes cannot share the {micro_batches} micro-batches of an optimizer step evenly "
+            f"(global_batch_size / batch_norm_batch_size); start {', '.join(map(str, fitting))} of them"
+        )
+    available = torch.cuda.is_available()
+    if device_name == "cuda" and not available:
+        raise CompanionError(
+            "a GPU was asked for, but torch sees none; ask for --device cpu, or install a torch build for this "
+            "machine's driver and check nvidia-smi"
+        )
+    on_gpu = available and device_name != "cpu"
+    local_rank = int(os.environ.get("LOCAL_RANK", "0"))
+    if on_gpu and local_rank >= torch.cuda.device_count():
+        raise CompanionError(
+            f"process {local_rank} of this machine has no GPU of its own: torch sees {torch.cuda.device_count()}; "
+            "start one process per GPU"
+        )
+    device = torch.device("cuda", local_rank) if on_gpu else torch.device("cpu")
+    if on_gpu:
+        torch.cuda.set_device(device)
+    if size == 1:
+        return World(device)
+    import torch.distributed as distributed
+
+    distributed.init_process_group("nccl" if on_gpu else "gloo")
+    control = distributed.new_group(backend="gloo") if on_gpu else distributed.group.WORLD
+    return World(device, distributed.get_rank(), size, control)
+
+
+def leave(world: World) -> None:
+    """Leave the process group, if there is one."""
+    if world.size > 1:
+        world.settle()
+        torch.distributed.destroy_process_group()

@@ -1,0 +1,66 @@
+"""The finished weights: from the trainer into the state folder, and from there to the declared outputs. Needs no torch.
+
+Publishing is a copy by rename, so it takes about a second however long the training took, and can be repeated at will:
+outputs that Snakemake removed, or a lost .snakemake folder, cost nothing.
+"""
+
+import json
+import shutil
+import struct
+from pathlib import Path
+from typing import Any
+
+from repvgg_companion.errors import CompanionError
+from repvgg_companion.files import atomic_path, read_json, sha256_of_file, write_json
+from repvgg_companion.identity import WeightsIdentity
+from repvgg_companion.training.state import StateFolder
+
+WEIGHTS, HISTORY, SEAL = "final.safetensors", "final-history.csv", "final.json"
+
+
+def seal(state: StateFolder, facts: dict[str, Any]) -> None:
+    """Mark the weights and history in the state folder as final, with their digests; the last write of a training."""
+    files = {name: sha256_of_file(state.folder / name) for name in (WEIGHTS, HISTORY)}
+    write_json(state.folder / SEAL, {"sha256": files, **facts})
+
+
+def is_final(state: StateFolder) -> bool:
+    """Whether the training is finished; raises CompanionError where its finished files are missing or damaged."""
+    path = state.folder / SEAL
+    if not path.exists():
+        return False
+    for name, digest in read_json(path)["sha256"].items():
+        file = state.folder / name
+        if not file.exists() or sha256_of_file(file) != digest:
+            raise CompanionError(
+                f"{file} is missing or damaged; restore it from a backup, or move {state.folder} away to train again"
+            )
+    return True
+
+
+def publish(state: StateFolder, identity: WeightsIdentity, weights: str | Path, history: str | Path) -> None:
+    """Copy the final files to their declared places by rename, the weights last.
+
+    The names of recipe and dataset in the file are those of `identity`: they may have been renamed since.
+    """
+    with atomic_path(history) as temporary:
+        shutil.copyfile(state.folder / HISTORY, temporary)
+    with atomic_path(weights) as temporary:
+        copy_with_metadata(state.folder / WEIGHTS, temporary, identity.metadata())
+
+
+def copy_with_metadata(source: Path, target: Path, metadata: dict[str, str]) -> None:
+    """Copy a safetensors file with other metadata; where it has these already, the copy has the same bytes.
+
+    The format: 8 bytes little-endian length of a JSON header, padded with spaces, then the tensors' bytes, whose
+    offsets count from the end of the header.
+    """
+    with source.open("rb") as reader, target.open("wb") as writer:
+        raw = reader.read(struct.unpack("<Q", reader.read(8))[0])
+        header = json.loads(raw)
+        if header.get("__metadata__") != metadata:
+            header["__metadata__"] = metadata
+            raw = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+            raw += b" " * (-len(raw) % 8)
+        writer.write(struct.pack("<Q", len(raw)) + raw)
+        shutil.copyfileobj(reader, writer, 1 << 22)

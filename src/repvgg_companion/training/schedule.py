@@ -1,0 +1,20 @@
+"""The learning rate of each optimizer step: recipe and step number in, rate out. Needs no torch."""
+
+import math
+
+from repvgg_companion.training.recipe import Recipe
+
+
+def learning_rate(recipe: Recipe, step: int, steps_per_epoch: int) -> float:
+    """The rate of step `step`, counted from 0 over the whole training.
+
+    Half a cosine from `learning_rate` towards 0, step by step (section 4.1 "cosine annealing"; per iteration as in the
+    authors' first script: the first step has the full rate, the last one is a step short of 0). With a warm-up
+    (section 4.1: 5 of the 200 epochs) the rate first rises linearly, so that the last warm-up step has the full rate,
+    and the cosine spans what remains.
+    """
+    warmup_steps = round(recipe.warmup_epochs * steps_per_epoch)
+    if step < warmup_steps:
+        return recipe.learning_rate * (step + 1) / warmup_steps
+    remaining = recipe.epochs * steps_per_epoch - warmup_steps
+    return recipe.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - warmup_steps) / remaining))

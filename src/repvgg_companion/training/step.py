@@ -1,0 +1,178 @@
+"""One optimizer step: uint8 images and labels in, updated weights out, without waiting for the device.
+
+The global batch is cut into micro-batches of the size that batch norm is to see. Each process takes an equal,
+contiguous share of them; gradients are exchanged once, during the last one. Running statistics are updated from
+micro-batch 0 of the global batch alone (in the official code: those of the first GPU), which is the same for any number
+of processes.
+"""
+
+import copy
+import hashlib
+
+import torch
+from torch import nn
+
+from repvgg_companion.data.normalize import normalize
+from repvgg_companion.errors import CompanionError
+from repvgg_companion.training.decide import autocast
+from repvgg_companion.training.gradients import GradientBuckets
+from repvgg_companion.training.optimizer import Sgd, parameter_groups
+from repvgg_companion.training.processes import World
+from repvgg_companion.training.recipe import Recipe
+
+
+def derived_seed(*parts: object) -> int:
+    """A 63-bit seed from any parts, such as seed, step and micro-batch: the same parts always give the same seed."""
+    digest = hashlib.blake2b("/".join(map(str, parts)).encode(), digest_size=8).digest()
+    return int.from_bytes(digest) >> 1
+
+
+class Learner:
+    """A network with all that a step changes: weights, running statistics, momenta, moving average, scaler.
+
+    `tensors()` and `facts()` are its whole state, `restore` takes them back.
+    """
+
+    def __init__(
+        self, network: nn.Module, recipe: Recipe, world: World, *, num_classes: int, seed: int, decided: dict
+    ) -> None:
+        self.recipe, self.world, self.seed = recipe, world, seed
+        self.precision = decided["precision"]
+        self.channels_last = decided["memory_format"] == "channels_last"
+        layout = torch.channels_last if self.channels_last else torch.contiguous_format
+        self.network = network.to(world.device, memory_format=layout).train()
+        self.optimizer = Sgd(parameter_groups(self.network, recipe), recipe)
+        parameters = [parameter for parameter in self.network.parameters() if parameter.requires_grad]
+        self.buckets = GradientBuckets(parameters) if world.size > 1 else None
+        self.average = copy.deepcopy(self.network).requires_grad_(False).eval() if recipe.ema_decay else None
+        self.scaler = torch.amp.GradScaler(world.device.type) if self.precision == "fp16" else None
+        self._mixup = None
+        if recipe.mixup_alpha:
+            from torchvision.transforms import v2
+
+            self._mixup = v2.MixUp(alpha=recipe.mixup_alpha, num_classes=num_classes)
+        self._forward = torch.compile(self.network) if recipe.compile else self.network
+        self._norms = [module for module in network.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+        own = recipe.micro_batches // world.size
+        self.own_micro_batches = range(world.rank * own, (world.rank + 1) * own)
+
+    def step(
+        self,
+        images: torch.Tensor,
+        labels: torch.Tensor,
+        *,
+        step: int,
+        rate: float,
+        loss: torch.Tensor,
+        hits: torch.Tensor,
+    ) -> None:
+        """Take optimizer step `step` (counted from 0) at learning rate `rate`.
+
+        `images` uint8 [n, 3, px, px] and `labels` int64 [n] are this process's share of the global batch. Adds this
+        process's part of the mean loss to the scalar `loss`, and its number of right answers to the scalar `hits`.
+        """
+        size, device = self.recipe.batch_norm_batch_size, self.world.device
+        if self.buckets is None:
+            self.optimizer.forget_gradients()
+        else:
+            self.buckets.begin()
+        labels = labels.to(device, non_blocking=True)
+        for place, micro_batch in enumerate(self.own_micro_batches):
+            part = slice(place * size, (place + 1) * size)
+            self._seed(step, micro_batch)
+            self._update_statistics(micro_batch == 0)
+            inputs = normalize(images[part], device=device, channels_last=self.channels_last)
+            targets = labels[part]
+            if self._mixup is not None:
+                inputs, targets = self._mixup(inputs, targets)
+            with autocast(self.precision, device):
+                logits = self._forward(inputs)
+            part_loss = (
+                nn.functional.cross_entropy(logits.float(), targets, label_smoothing=self.recipe.label_smoothing)
+                / self.recipe.micro_batches
+            )
+            if self.buckets is not None and place == len(self.own_micro_batches) - 1:
+                self.buckets.exchange_next()
+            (part_loss if self.scaler is None else self.scaler.scale(part_loss)).backward()
+            with torch.no_grad():
+                loss += part_loss.detach()
+                answers = targets if targets.ndim == 1 else targets.argmax(1)
+                hits += (logits.argmax(1) == answers).sum()
+        if self.buckets is not None:
+            self.buckets.finish()
+        if self.scaler is None:
+            self.optimizer.step(rate)
+        else:
+            self.scaler.step(self.optimizer, rate)
+            self.scaler.update()
+        if self.average is not None:
+            self._update_average(step)
+
+    def _seed(self, step: int, micro_batch: int) -> None:
+        # Dropout and mixup draw from generators that depend on nothing but seed, step and micro-batch: the same for any
+        # number of processes, and for a run that was stopped and continued.
+        seed = derived_seed(self.seed, step, micro_batch)
+        torch.default_generator.manual_seed(seed)
+        if self.world.device.type == "cuda":
+            torch.cuda.manual_seed(seed)
+
+    def _update_statistics(self, wanted: bool) -> None:
+        for module in self._norms:
+            module.track_running_stats = wanted
+
+    def _update_average(self, step: int) -> None:
+        # A young average would hold on to the random initial weights, so the decay grows towards its value.
+        decay = min(self.recipe.ema_decay, (1 + step) / (10 + step))
+        own, average = self.network.state_dict(), self.average.state_dict()
+        floating = [name for name, tensor in own.items() if tensor.is_floating_point()]
+        with torch.no_grad():
+            torch.optim.swa_utils.get_ema_multi_avg_fn(decay)(
+                [average[name] for name in floating], [own[name] for name in floating], None
+            )
+            for name in own.keys() - set(floating):
+                average[name].copy_(own[name])
+
+    # -- state
+
+    def published(self) -> dict[str, torch.Tensor]:
+        """The weights to validate and publish: the moving average where there is one, else the network's own."""
+        return (self.network if self.average is None else self.average).state_dict()
+
+    def share_statistics(self) -> None:
+        """Give every process the leading one's running statistics; the others did not update theirs."""
+        for network in (self.network, self.average):
+            if network is not None:
+                self.world.share_tensors(list(network.buffers()))
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """Every tensor that the next step depends on, by name."""
+        found = {f"network/{name}": tensor for name, tensor in self.network.state_dict().items()}
+        found |= {f"momentum/{name}": tensor for name, tensor in self.optimizer.momenta()}
+        if self.average is not None:
+            found |= {f"average/{name}": tensor for name, tensor in self.average.state_dict().items()}
+        found["random/cpu"] = torch.get_rng_state()
+        if self.world.device.type == "cuda":
+            found["random/cuda"] = torch.cuda.get_rng_state(self.world.device)
+        return found
+
+    def facts(self) -> dict:
+        """What else the next step depends on, as JSON."""
+        return {} if self.scaler is None else {"scaler": self.scaler.state_dict()}
+
+    def restore(self, tensors: dict[str, torch.Tensor], facts: dict) -> None:
+        """Take back `tensors()` and `facts()`; raises CompanionError where they belong to another network."""
+        own = {name: tensor for name, tensor in self.tensors().items() if not name.startswith("random/")}
+        given = {name: tensor for name, tensor in tensors.items() if not name.startswith("random/")}
+        shapes = {name: tuple(tensor.shape) for name, tensor in own.items()}
+        if unlike := sorted(shapes.items() ^ {name: tuple(tensor.shape) for name, tensor in given.items()}.items()):
+            raise CompanionError(
+                f"the checkpoint belongs to another network: {unlike[0][0]} differs; give this training its own --state"
+            )
+        with torch.no_grad():
+            for name, tensor in own.items():
+                tensor.copy_(given[name])
+        torch.set_rng_state(tensors["random/cpu"])
+        if self.world.device.type == "cuda" and "random/cuda" in tensors:
+            torch.cuda.set_rng_state(tensors["random/cuda"], self.world.device)
+        if self.scaler is not None and "scaler" in facts:
+            self.scaler.load_state_dict(facts["scaler"])

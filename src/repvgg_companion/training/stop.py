@@ -1,0 +1,110 @@
+"""When to stop: signals, Slurm's time limit and `--deadline` come in, a reason to stop comes out.
+
+On clusters no signal reaches a training that runs below a batch script (proctrack/cgroup signals the direct child
+only), so the trainer watches the clock itself. Needs no torch.
+"""
+
+import os
+import re
+import signal
+import subprocess
+import time
+from types import FrameType
+
+from repvgg_companion.errors import CompanionError
+
+DEFAULT_MARGIN_S = 60.0
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+
+
+class StopWatch:
+    """Tells, between two steps, whether and why the training is to stop.
+
+    `margin_s` is the time that a checkpoint and the way out need before the end.
+    """
+
+    def __init__(self, deadline_minutes: float | None, margin_s: float = DEFAULT_MARGIN_S) -> None:
+        self.margin_s = margin_s
+        self.signalled: str | None = None
+        self._owner = os.getpid()
+        self._job = os.environ.get("SLURM_JOB_ID")
+        self.end: float | None = None
+        if deadline_minutes is not None:
+            self.end = time.monotonic() + 60 * deadline_minutes - _seconds_since_process_start()
+        elif self._job and (left := slurm_seconds_left(self._job)) is not None:
+            self.end = time.monotonic() + left
+        if self.end is not None and self.seconds_left() <= 0:
+            raise CompanionError(
+                f"the time limit leaves {self.end - time.monotonic():.0f} s, less than the {margin_s:.0f} s that a "
+                "checkpoint needs; give the job more minutes"
+            )
+
+    def listen(self) -> None:
+        """Take SIGTERM, SIGINT and SIGUSR1 as requests to stop after the current step."""
+        for number in SIGNALS:
+            signal.signal(number, self._on_signal)
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        if os.getpid() != self._owner:
+            # A forked loader process inherits this handler; Ctrl-C reaches it too, but only its parent decides.
+            if number == signal.SIGTERM:
+                os._exit(128 + number)
+            return
+        self.signalled = signal.Signals(number).name
+
+    def seconds_left(self) -> float:
+        """Seconds until the training must stop, infinite without a deadline."""
+        return float("inf") if self.end is None else self.end - self.margin_s - time.monotonic()
+
+    def reason(self) -> str | None:
+        """Why to stop now: a signal's name, `deadline`, or None. A Slurm limit that was extended is noticed."""
+        if self.signalled:
+            return self.signalled
+        if self.seconds_left() > 0:
+            return None
+        if self._job and (left := slurm_seconds_left(self._job)) is not None:
+            self.end = max(self.end, time.monotonic() + left)
+            if self.seconds_left() > 0:
+                return None
+        return "deadline"
+
+
+def slurm_seconds_left(job: str) -> float | None:
+    """Seconds that Slurm leaves a job; None where it sets no limit or cannot be asked."""
+    try:
+        done = subprocess.run(
+            ["squeue", "-h", "-j", job, "-o", "%L"], capture_output=True, text=True, timeout=30, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        end = os.environ.get("SLURM_JOB_END_TIME", "")
+        return float(end) - time.time() if end.isdigit() else None
+    return parse_slurm_time(done.stdout.strip())
+
+
+def parse_slurm_time(text: str) -> float | None:
+    """Seconds of Slurm's `[D-][[HH:]MM:]SS`; None for UNLIMITED, NOT_SET and the like.
+
+    With days given the first field is hours: `1-02` is 26 hours.
+    """
+    match = re.fullmatch(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?", text)
+    if not match:
+        return None
+    days, *fields = match.groups()
+    numbers = [int(field) for field in fields if field is not None]
+    if days is not None:
+        hours, minutes, seconds = numbers + [0] * (3 - len(numbers))
+    else:
+        hours, minutes, seconds = [0] * (3 - len(numbers)) + numbers
+    return float(int(days or 0) * 86400 + hours * 3600 + minutes * 60 + seconds)
+
+
+def _seconds_since_process_start() -> float:
+    """How long this process has run already (imports included); 0 where /proc does not say."""
+    try:
+        with open("/proc/self/stat", encoding="utf-8") as stream:  # noqa: PTH123
+            ticks = float(stream.read().rsplit(")", 1)[1].split()[19])
+        with open("/proc/uptime", encoding="utf-8") as stream:  # noqa: PTH123
+            uptime = float(stream.read().split()[0])
+        return max(0.0, uptime - ticks / os.sysconf("SC_CLK_TCK"))
+    except (OSError, ValueError, IndexError):
+        return 0.0

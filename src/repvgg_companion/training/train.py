@@ -1,0 +1,242 @@
+"""The verb `train`: manifests, a recipe and a state folder in; `train.safetensors` and `history.csv` out.
+
+Exit status 0 only when both outputs are complete, 75 after a stop with the state saved. A training that is already
+finished is published again in about a second, without importing torch.
+"""
+
+import argparse
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from repvgg_companion.data.manifest import Manifest, dataset_sha256
+from repvgg_companion.errors import CompanionError, Interrupted
+from repvgg_companion.identity import WeightsIdentity, training_digest
+from repvgg_companion.models.names import require_model
+from repvgg_companion.training.launch import rank, under_torchrun
+from repvgg_companion.training.publish import is_final, publish
+from repvgg_companion.training.recipe import PAPER_BATCH_NORM_BATCH_SIZE, Recipe
+from repvgg_companion.training.state import StateFolder
+from repvgg_companion.training.stop import DEFAULT_MARGIN_S, StopWatch
+
+if TYPE_CHECKING:
+    from repvgg_companion.training.processes import World
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of the `train` verb."""
+    parser.add_argument("--experiment", default="", help="recorded in the attempt log")
+    parser.add_argument("--dataset", required=True)
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--width", type=float, default=1.0, help="factor on every stage's width")
+    parser.add_argument("--num-classes", type=int, help="checked against the manifests where it is given")
+    parser.add_argument("--recipe-name", required=True)
+    parser.add_argument("--recipe", required=True, help="the recipe's settings as JSON")
+    parser.add_argument("--training-digest", help="8 hexadecimal digits; computed where it is not given")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--train-manifest", required=True)
+    parser.add_argument("--val-manifest", required=True)
+    parser.add_argument("--state", required=True, help="folder of the training state; keep it until the end")
+    parser.add_argument("--output", required=True, help="train.safetensors, published last")
+    parser.add_argument("--history", required=True, help="history.csv, one row per epoch")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    parser.add_argument(
+        "--gpus", type=int, help="GPUs to take on this machine, one process each; more than 0 needs them"
+    )
+    parser.add_argument("--processes", type=int, default=1, help="processes to start on a CPU (gloo)")
+    parser.add_argument("--workers", type=int, help="loader processes; decides no bits")
+    parser.add_argument(
+        "--deadline", type=float, metavar="MINUTES", help="stop with a checkpoint before so many minutes"
+    )
+    parser.add_argument("--deadline-margin", type=float, metavar="SECONDS", default=DEFAULT_MARGIN_S)
+    parser.add_argument("--checkpoint-minutes", type=float, default=10.0)
+    parser.add_argument("--checkpoint-steps", type=int, default=0, help="also after every so many steps; 0 for none")
+    parser.add_argument("--keep-checkpoints", type=int, default=2)
+
+
+@dataclass(frozen=True)
+class Order:
+    """A checked order for one training."""
+
+    recipe: Recipe
+    identity: WeightsIdentity
+    train_manifest: Manifest
+    val_manifest: Manifest
+
+    @property
+    def training(self) -> dict[str, object]:
+        """What identifies the training beside its recipe."""
+        identity = self.identity
+        return {
+            "model": identity.model,
+            "width": identity.width,
+            "num_classes": identity.num_classes,
+            "dataset": identity.dataset,
+            "dataset_sha256": identity.dataset_sha256,
+            "seed": identity.seed,
+        }
+
+
+def read_order(arguments: argparse.Namespace) -> Order:
+    """Check the arguments against each other and the manifests; raises CompanionError with one sentence on a misfit."""
+    recipe = Recipe.from_json(arguments.recipe)
+    require_model(arguments.model)
+    train_manifest = Manifest.read(arguments.train_manifest)
+    val_manifest = Manifest.read(arguments.val_manifest)
+    classes = train_manifest.num_classes
+    if arguments.num_classes is not None and arguments.num_classes != classes:
+        raise CompanionError(
+            f"{arguments.train_manifest} has {classes} classes, not {arguments.num_classes}; correct data.num_classes "
+            "or index the right images"
+        )
+    if val_manifest.num_classes != classes:
+        raise CompanionError(
+            f"{arguments.val_manifest} has {val_manifest.num_classes} classes and {arguments.train_manifest} {classes}"
+            "; index both splits again"
+        )
+    if not len(val_manifest):
+        raise CompanionError(f"{arguments.val_manifest} holds no images; index the validation split again")
+    if bool(train_manifest.packed) != recipe.packed:
+        raise CompanionError(
+            f"{arguments.train_manifest} is {'' if train_manifest.packed else 'not '}a packed copy, but the recipe "
+            f"{arguments.recipe_name} says packed: {str(recipe.packed).lower()}; make the two agree"
+        )
+    digest = arguments.training_digest or training_digest(
+        model=arguments.model,
+        width=arguments.width,
+        num_classes=arguments.num_classes,
+        dataset=arguments.dataset,
+        recipe=recipe.settings(),
+    )
+    seen = recipe.batch_norm_batch_size
+    identity = WeightsIdentity(
+        dataset=arguments.dataset,
+        dataset_sha256=dataset_sha256(train_manifest, val_manifest),
+        model=arguments.model,
+        width=arguments.width,
+        num_classes=classes,
+        recipe=arguments.recipe_name,
+        training_digest=digest,
+        seed=str(arguments.seed),
+        input_px=recipe.input_px,
+        note="" if seen == PAPER_BATCH_NORM_BATCH_SIZE else f"batch norm saw {seen} images, the paper's 32",
+    )
+    return Order(recipe, identity, train_manifest, val_manifest)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Train, continue, or only publish; raises Interrupted after a requested stop with the state saved."""
+    order = read_order(arguments)
+    state = StateFolder(arguments.state)
+    stop = StopWatch(arguments.deadline, arguments.deadline_margin)
+    if under_torchrun() and rank() != 0:
+        _train(arguments, order, state, stop)
+        return
+    with state.locked():
+        started = state.check(order.training, order.recipe)
+        if not (started and is_final(state)):
+            _train(arguments, order, state, stop)
+        publish(state, order.identity, arguments.output, arguments.history)
+
+
+def _train(arguments: argparse.Namespace, order: Order, state: StateFolder, stop: StopWatch) -> None:
+    stop.listen()
+    from repvgg_companion.training.processes import join, leave
+
+    world = join(arguments.device, order.recipe.micro_batches)
+    try:
+        _attempt(arguments, order, state, stop, world)
+    finally:
+        leave(world)
+
+
+def _attempt(arguments: argparse.Namespace, order: Order, state: StateFolder, stop: StopWatch, world: "World") -> None:
+    import torch
+
+    from repvgg_companion.data.training_input import TrainingInput
+    from repvgg_companion.models.build import build_model
+    from repvgg_companion.runs import commit
+    from repvgg_companion.training.checkpoint import read_newest
+    from repvgg_companion.training.decide import decide
+    from repvgg_companion.training.loop import Keeping, Loop
+    from repvgg_companion.training.step import Learner, derived_seed
+
+    recipe, identity = order.recipe, order.identity
+    if recipe.deterministic:
+        _be_deterministic()
+    torch.default_generator.manual_seed(derived_seed(arguments.seed, "initial weights"))
+    network = build_model(identity.model, num_classes=identity.num_classes, width=identity.width)
+
+    stored = world.share(state.stored() if world.leads else None)
+    if stored is None:
+        decided = decide(recipe, network.to(world.device), world.device, identity.num_classes) if world.leads else None
+        decided = world.share(decided)
+        if world.leads:
+            state.begin(order.training, recipe, decided, training_digest=identity.training_digest)
+    else:
+        decided = stored["decided"]
+    torch.set_num_threads(decided["threads"])
+
+    learner = Learner(network, recipe, world, num_classes=identity.num_classes, seed=arguments.seed, decided=decided)
+    workers = arguments.workers if arguments.workers is not None else _default_workers(world, len(order.train_manifest))
+    training_input = TrainingInput(
+        order.train_manifest,
+        input_px=recipe.input_px,
+        augmentation=recipe.augmentation,
+        decoder=recipe.decoder,
+        seed=arguments.seed,
+        workers=workers,
+    )
+    keeping = Keeping(60 * arguments.checkpoint_minutes, arguments.checkpoint_steps, arguments.keep_checkpoints)
+    loop = Loop(learner, training_input, order.val_manifest, identity, state, stop, keeping, workers=workers)
+
+    damaged: list[str] = []
+    found = world.share(read_newest(state.folder, damaged.append) if world.leads else None)
+    if found is not None:
+        _, tensors, facts = found
+        loop.restore(tensors, facts)
+    if world.leads:
+        for sentence in damaged:
+            print(f"train: {sentence}", file=sys.stderr)
+        state.start_attempt(
+            loop.step,
+            experiment=arguments.experiment,
+            commit=commit(),
+            torch=torch.__version__,
+            device=str(world.device),
+            processes=world.size,
+            threads=decided["threads"],
+            damaged_checkpoints=len(damaged),
+        )
+    try:
+        loop.run()
+    except Interrupted:
+        raise
+    except CompanionError as error:
+        if world.leads:
+            state.end_attempt("error", loop.step, message=str(error))
+        raise
+
+
+def _be_deterministic() -> None:
+    import os
+
+    import torch
+
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True)
+    torch.backends.cudnn.benchmark = False
+
+
+def _default_workers(world: "World", images: int) -> int:
+    """Loader processes per training process: none for a set that fits in memory, else the cores that are free."""
+    import os
+
+    if images <= SMALL_SET:
+        return 0
+    local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    return max(1, min(16, len(os.sched_getaffinity(0)) // local - (0 if world.device.type == "cuda" else 1)))
+
+
+SMALL_SET = 20_000
+"""Up to so many images the training process reads them itself, without loader processes."""

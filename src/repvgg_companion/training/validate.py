@@ -1,0 +1,62 @@
+"""Validation after an epoch: a network and a manifest in, the number of right answers out, every image counted once."""
+
+from collections.abc import Callable
+
+import torch
+from torch import nn
+
+from repvgg_companion.data.evaluation_input import EvaluationProtocol, evaluation_batches
+from repvgg_companion.data.manifest import Manifest
+from repvgg_companion.data.normalize import normalize
+from repvgg_companion.training.decide import autocast
+from repvgg_companion.training.processes import World
+
+BATCH_IMAGES = 100
+"""Images per batch; the batches are the same for any number of processes, and so is every logit."""
+
+
+def count_right_answers(
+    network: nn.Module,
+    manifest: Manifest,
+    protocol: EvaluationProtocol,
+    world: World,
+    *,
+    precision: str,
+    channels_last: bool,
+    workers: int,
+    between_batches: Callable[[], None],
+) -> int:
+    """The number of images of `manifest` whose top-1 answer is right, summed over all processes.
+
+    Each process takes a contiguous run of whole batches. `between_batches` is called equally often in every process;
+    it may raise to end the validation early. Leaves `network` in the mode it was in.
+    """
+    total = -(-len(manifest) // BATCH_IMAGES)
+    own = range(world.rank * total // world.size, (world.rank + 1) * total // world.size)
+    longest = -(-total // world.size)
+    right = torch.zeros((), dtype=torch.int64, device=world.device)
+    was_training = network.training
+    network.eval()
+    try:
+        with torch.no_grad():
+            batches = evaluation_batches(
+                manifest,
+                protocol,
+                batch_size=BATCH_IMAGES,
+                workers=workers,
+                start=own.start * BATCH_IMAGES,
+                stop=min(own.stop * BATCH_IMAGES, len(manifest)),
+            )
+            for _ in range(longest):
+                between_batches()
+                batch = next(batches, None)
+                if batch is None:
+                    continue
+                images, labels = batch
+                inputs = normalize(images, device=world.device, channels_last=channels_last)
+                with autocast(precision, world.device):
+                    answers = network(inputs).argmax(1)
+                right += (answers == labels.to(world.device, non_blocking=True)).sum()
+    finally:
+        network.train(was_training)
+    return int(world.sum(right).item())
