@@ -157,6 +157,9 @@ def _why_no_accuracy(mine: list[Row], quantity: Quantity, wanted_px: int) -> str
     others = [row for row in mine if not is_paper_data(row)]
     if len(others) == len(mine):
         return f"{name} was evaluated on {describe_network(others[0])} only, which decides nothing about ImageNet"
+    released = [row for row in mine if is_released(row) and is_paper_data(row)]
+    if released and quantity.recipe:
+        return f"the released weights of {name} are those of another recipe than {quantity.recipe}"
     wanted = " ".join(filter(None, (quantity.recipe, quantity.origin, f"at {wanted_px} px by the paper's protocol")))
     return f"no accuracy of {name} on ImageNet for {wanted}"
 

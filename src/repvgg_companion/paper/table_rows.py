@@ -1,0 +1,267 @@
+"""In: the printed facts and our results. Out: the rows of Tables 1 to 8, the paper's columns beside ours.
+
+`paper_*` is printed; `recount_*` is counted by our code, with a `*_match` under the printed rounding; `ours_*` was
+measured with the paper's network (accuracies: on the paper's images); `demo_*` or `small_*` belongs to other images or
+a smaller shape. `note` says why a cell is empty or what stands in it.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from repvgg_companion.models.names import MODELS
+from repvgg_companion.paper.accuracies import accuracy_columns
+from repvgg_companion.paper.checks import World
+from repvgg_companion.paper.contexts import PAPER_SHAPE, Context
+from repvgg_companion.paper.facts import rounded, truncated
+from repvgg_companion.paper.grammar import NotAvailable, Quantity
+from repvgg_companion.paper.measured import Row
+
+# Column of Tables 4 and 5, quantity, unit, printing rule, decimals (PROTOCOL: see paper/README.md).
+_COUNTS = (
+    ("params_m", "params", 1e6, truncated, 2),
+    ("flops_b", "flops", 1e9, rounded, 1),
+    ("wino_muls_b", "wino", 1e9, rounded, 1),
+)
+
+
+def table1(world: World) -> list[Row]:
+    """Kernel size against density; ours at the paper's shape, or small_* at a smaller labelled one."""
+    from repvgg_companion.complexity.count import convolution_flops
+
+    rows = []
+    for fact in world.facts.table("table1"):
+        size = fact["kernel_size"]
+        macs = convolution_flops(
+            fact["batch_size"], fact["in_channels"], fact["out_channels"], fact["resolution_px"], size
+        )
+        notes: list[str] = []
+        flops = truncated(macs / 1e9, 1)
+        density = truncated(2 * flops / fact["time_ms"], 2)
+        row = {
+            "kernel_size": size,
+            "paper_flops_b": fact["flops_b"],
+            "paper_time_ms": fact["time_ms"],
+            "paper_density_tflops": fact["density_tflops"],
+            "recount_flops_b": flops,
+            "flops_match": _match(world, notes, "table1", size, "flops_b", fact["flops_b"], flops),
+            "recount_density_tflops": density,
+            "density_match": _match(world, notes, "table1", size, "density_tflops", fact["density_tflops"], density),
+        }
+        measured = [part for part in world.results.rows("kernel_size") if part["kernel_size"] == size]
+        for prefix, full in (("ours", True), ("small", False)):
+            part = next((part for part in measured if _has_paper_shape(part) == full), None)
+            row |= _kernel_columns(prefix, part)
+            if part is None and full:
+                notes.append("ours: the paper's shape was not measured; it needs a GPU")
+            elif part is not None and not full:
+                notes.append(
+                    f"small: {part['channels']} channels, batch {part['batch_size']}, {part['resolution_px']} px"
+                )
+        rows.append(row | {"note": notes})
+    return rows
+
+
+def table2(world: World) -> list[Row]:
+    """Stages: output size and 3x3 layers, recounted from the built networks."""
+    from repvgg_companion.paper.structure import layers_of
+
+    rows = []
+    for fact in world.facts.table("table2"):
+        row = {f"paper_{key}": fact[key] for key in fact if key not in ("stage", "note")}
+        stages = {
+            name: [layer for layer in layers_of(model, "deploy") if layer.name.startswith(f"stage{fact['stage'] - 1}")]
+            for name, model in (("a", "RepVGG-A1"), ("b", "RepVGG-B1"))
+        }
+        recount = {
+            "output_size_px": stages["a"][-1].output_px,
+            "repvgg_a_layers": len(stages["a"]),
+            "repvgg_b_layers": len(stages["b"]),
+            "first_layer_stride": stages["a"][0].stride,
+        }
+        matches = all(fact[key] == value for key, value in recount.items())
+        row |= {f"recount_{key}": value for key, value in recount.items()}
+        rows.append(
+            {
+                "stage": fact["stage"],
+                **row,
+                "match": "yes" if matches else "no",
+                "note": [fact["note"]] if fact["note"] else [],
+            }
+        )
+    return rows
+
+
+def table3(world: World) -> list[Row]:
+    """Variants: layers and widths of each stage, recounted from the built networks."""
+    from repvgg_companion.paper.structure import layers_of
+
+    rows = []
+    for fact in world.facts.table("table3"):
+        layers = [layer for layer in layers_of(fact["model"], "deploy") if layer.kind == "conv"]
+        stages = [[layer for layer in layers if layer.name.startswith(f"stage{number}")] for number in range(5)]
+        row: Row = {"model": fact["model"]}
+        for key, values in (
+            ("layers", [len(stage) for stage in stages]),
+            ("width", [stage[-1].out_channels for stage in stages]),
+        ):
+            row[f"paper_{key}"] = " ".join(str(fact[f"{key}_stage{number}"]) for number in range(1, 6))
+            row[f"recount_{key}"] = " ".join(map(str, values))
+            row[f"{key}_match"] = "yes" if row[f"paper_{key}"] == row[f"recount_{key}"] else "no"
+        row |= {"paper_multiplier_a": fact["multiplier_a"], "paper_multiplier_b": fact["multiplier_b"]}
+        grouped = [str(number) for number, layer in enumerate(layers, start=1) if layer.groups > 1]
+        row["recount_groupwise_layers"] = " ".join(grouped) or None
+        rows.append(row | {"note": [] if fact["row_origin"] == "printed" else [fact["row_origin"]]})
+    return rows
+
+
+def performance(world: World, name: str) -> list[Row]:
+    """Tables 4 and 5: accuracy, speed, parameters, FLOPs and Wino MULs."""
+    rows = []
+    for fact in world.facts.table(name):
+        notes: list[str] = []
+        row: Row = {"model": fact["model"], "paper_top1_pct": fact["top1_pct"]}
+        row["paper_speed_examples_per_s"] = fact["speed_examples_per_s"]
+        for column, quantity, unit, rule, decimals in _COUNTS:
+            try:
+                value = rule(world.read(Quantity(quantity, fact["model"])).value / unit, decimals)
+            except NotAvailable:
+                value = None
+            row[f"paper_{column}"] = fact[column]
+            row[f"recount_{column}"] = value
+            row[f"{column.rsplit('_', 1)[0]}_match"] = _match(
+                world, notes, name, fact["model"], column, fact[column], value
+            )
+        row |= accuracy_columns(world, Quantity("top1", fact["model"], (f"{fact['epochs']}-epochs",)), notes)
+        row |= _speed_columns(world, Quantity("speed", fact["model"]), notes)
+        rows.append(row | {"note": notes})
+    return rows
+
+
+def table6(world: World) -> list[Row]:
+    """Branch ablation: accuracy, and the speed of the model before conversion."""
+    rows = []
+    for fact in world.facts.table("table6"):
+        notes: list[str] = []
+        row: Row = {
+            "model": fact["model"],
+            "identity_branch": fact["identity_branch"],
+            "conv1x1_branch": fact["conv1x1_branch"],
+            "paper_top1_pct": fact["top1_pct"],
+            "paper_speed_without_reparam_examples_per_s": fact["speed_without_reparam_examples_per_s"],
+        }
+        row |= accuracy_columns(world, Quantity("top1", fact["model"], ("120-epochs",)), notes)
+        row |= _speed_columns(world, Quantity("speed", fact["model"], ("train",)), notes)
+        rows.append(row | {"note": notes})
+    return rows
+
+
+def table7(world: World) -> list[Row]:
+    """Variants of the block; what the paper leaves open is decided by us, and the note says how."""
+    full = next(fact["top1_pct"] for fact in world.facts.table("table7") if fact["model"] == "RepVGG-B0")
+    rows = []
+    for fact in world.facts.table("table7"):
+        spec = MODELS[fact["model"]]
+        notes = [f"decided by us: {spec.decision}"] if spec.decision else []
+        base = full if fact["printed_in"] == "table" else world.facts.row("table4", "ResNet-50")["top1_pct"]
+        row: Row = {
+            "model": fact["model"],
+            "variant": fact["variant"],
+            "paper_top1_pct": fact["top1_pct"],
+            "paper_delta_points": round(fact["top1_pct"] - base, 2),
+            "convertible": "yes" if spec.convertible else "no",
+        }
+        if not spec.convertible:
+            notes.append(f"not converted: {spec.reason_not_convertible}")
+        row |= accuracy_columns(world, Quantity("top1", fact["model"], ("120-epochs",)), notes)
+        rows.append(row | {"note": notes})
+    return rows
+
+
+def table8(world: World) -> list[Row]:
+    """Semantic segmentation on Cityscapes: counts at 713 px, speed, and the certificate of the conversion."""
+    rows = []
+    for fact in world.facts.table("table8"):
+        name = fact["model"]
+        notes = [f"decided by us: {MODELS[name].decision}"] if MODELS[name].decision else []
+        row: Row = {
+            "model": name,
+            "paper_mean_iou_pct": fact["mean_iou_pct"],
+            "paper_mean_pixel_acc_pct": fact["mean_pixel_acc_pct"],
+            "paper_speed_examples_per_s": fact["speed_examples_per_s"],
+        }
+        for column, quantity, unit, rule, decimals in _COUNTS[:2]:
+            row[f"recount_{column}"] = rule(world.read(Quantity(quantity, name)).value / unit, decimals)
+        row["ours_mean_iou_pct"] = None
+        notes.append("ours_mean_iou_pct: no segmentation network was trained on Cityscapes")
+        row |= _speed_columns(world, Quantity("speed", name), notes)
+        small = [part for part in world.results.rows("speed") if part["model"] == name and part["form"] == "deploy"]
+        part = next((part for part in small if part["input_px"] != MODELS[name].input_px), None)
+        row["small_speed_examples_per_s"] = part["examples_per_s"] if part else None
+        if part:
+            notes.append(f"small: {part['input_px']} px, batch {part['batch_size']}, {part['device']}")
+        certificates = [part for part in world.results.rows("reparameterization") if part["model"] == name]
+        row["conversion_certified"] = (
+            ("yes" if all(part["passed"] for part in certificates) else "no") if certificates else None
+        )
+        rows.append(row | {"note": notes})
+    return rows
+
+
+TABLES: dict[str, Callable[[World], list[Row]]] = {
+    "table1": table1,
+    "table2": table2,
+    "table3": table3,
+    "table4": partial(performance, name="table4"),
+    "table5": partial(performance, name="table5"),
+    "table6": table6,
+    "table7": table7,
+    "table8": table8,
+}
+
+
+def _match(
+    world: World, notes: list[str], table: str, row: Any, column: str, printed: float | None, counted: float | None
+) -> str:
+    if printed is None:
+        return "not printed"
+    if counted is not None and abs(printed - counted) < 1e-9:
+        return "yes"
+    reason = world.facts.exceptions.get((table, str(row), column))
+    if reason is None:
+        return "no"
+    notes.append(f"{column}: {reason}")
+    return "no, known exception"
+
+
+def _has_paper_shape(row: Row) -> bool:
+    return all(row[key] == value for key, value in PAPER_SHAPE.items())
+
+
+def _kernel_columns(prefix: str, row: Row | None) -> Row:
+    columns = {"time_ms": "time_ms", "time_low_ms": "low_ms", "time_high_ms": "high_ms", "density_tflops": "tflops",
+               "device": "device", "precision": "precision"}  # fmt: skip
+    return {f"{prefix}_{ours}": row[key] if row else None for ours, key in columns.items()}
+
+
+def _speed_columns(world: World, quantity: Quantity, notes: list[str]) -> Row:
+    """Our speed with its interval, from the one setting of the table; the setting stands in columns of its own."""
+    row, context = None, world.context
+    if context is None:
+        notes.append(f"ours_speed: {world.why_no_context or 'speed.csv holds no rows'}")
+    else:
+        row = context.rows.get((quantity.subject, quantity.form))
+        if row is None:
+            notes.append(f"ours_speed: its {quantity.form} form was not measured in {context.label}")
+    return {
+        "ours_speed_examples_per_s": row["examples_per_s"] if row else None,
+        "ours_speed_low_examples_per_s": row["low_examples_per_s"] if row else None,
+        "ours_speed_high_examples_per_s": row["high_examples_per_s"] if row else None,
+        "ours_speed_n_samples": row["n_samples"] if row else None,
+        "ours_speed_setting": speed_setting(context, row) if row else None,
+    }
+
+
+def speed_setting(context: Context, row: Row) -> str:
+    """The setting of a speed in words, such as `cpu-…, fp32, eager, batch 1, 224 px`."""
+    return f"{context.label}, {row['input_px']} px"

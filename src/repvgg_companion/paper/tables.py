@@ -1,0 +1,186 @@
+"""The `tables` verb: facts and results in; table1 to table8 out, each as CSV, Markdown and LaTeX.
+
+The CSV holds every column; Markdown and LaTeX leave out empty columns, put intervals beside their value and the notes
+below the table.
+"""
+
+import argparse
+import csv
+import io
+import re
+from pathlib import Path
+from typing import Any
+
+from repvgg_companion.files import write_text
+from repvgg_companion.paper.checks import World
+from repvgg_companion.paper.contexts import widest
+from repvgg_companion.paper.facts import Facts
+from repvgg_companion.paper.measured import Results
+from repvgg_companion.paper.table_rows import TABLES
+
+TITLES = {
+    "table1": "Kernel size and computational density",
+    "table2": "Architecture: 3x3 layers per stage",
+    "table3": "Variants: layers and widths",
+    "table4": "Models trained with the 120-epoch recipe",
+    "table5": "Models trained with the 200-epoch recipe",
+    "table6": "Ablation of the branches of RepVGG-B0, speed before conversion",
+    "table7": "Variants of the block of RepVGG-B0",
+    "table8": "Semantic segmentation on Cityscapes with PSPNet",
+}
+_WORDS = {
+    "top1": "top-1",
+    "pct": "(%)",
+    "examples per s": "(examples/s)",
+    "params m": "params (M)",
+    "flops b": "FLOPs (B)",
+    "flops": "FLOPs",
+    "wino muls b": "Wino MULs (B)",
+    "wino muls": "Wino MULs",
+    "tflops": "(TFLOPS)",
+    "ms": "(ms)",
+    "px": "(px)",
+    "conv1x1": "1x1",
+    "n samples": "samples",
+    "mean iou": "mIoU",
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of the `tables` verb."""
+    parser.add_argument("--experiment", required=True)
+    parser.add_argument("--results", required=True, help="folder results/EXPERIMENT")
+    parser.add_argument("--paper", default="paper", help="folder of the paper's facts")
+    parser.add_argument("--output", required=True, help="folder for table1.csv to table8.tex")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Write all eight tables in three formats."""
+    results = Results(Path(arguments.results))
+    context = widest(results)
+    world = World(Facts(Path(arguments.paper)), results, context, "" if context else "speed.csv holds no usable rows")
+    for name, rows_of in TABLES.items():
+        rows = rows_of(world)
+        title = f"Table {name[5:]}. {TITLES[name]}. {provenance(results, arguments.experiment)}"
+        target = Path(arguments.output) / name
+        write_text(target.with_suffix(".csv"), as_csv(rows))
+        write_text(target.with_suffix(".md"), as_markdown(rows, title))
+        write_text(target.with_suffix(".tex"), as_latex(rows, title, name))
+
+
+def provenance(results: Results, experiment: str) -> str:
+    """One sentence for the title: whose numbers stand in which columns."""
+    words = f"paper: printed in arXiv 2101.03697v3; recount: by this companion; ours: experiment {experiment}."
+    for dataset in results.other_datasets:
+        kind = "demo" if dataset.startswith("demo") else "small"
+        words += f" {kind}: measured on {dataset}, which is not ImageNet; not a result of the paper."
+    return words
+
+
+def as_csv(rows: list[dict[str, Any]]) -> str:
+    """CSV with LF; an empty cell is a missing value."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(
+        [{key: "" if value is None else value for key, value in (row | {"note": "; ".join(row["note"])}).items()}
+         for row in rows]
+    )  # fmt: skip
+    return text.getvalue()
+
+
+def displayed(rows: list[dict[str, Any]]) -> tuple[list[str], list[list[str]], list[str]]:
+    """Headers, cells and numbered notes of a table as it is read: intervals joined to values, empty columns dropped."""
+    columns = [
+        column
+        for column in rows[0]
+        if column != "note" and "_low_" not in column and "_high_" not in column
+        and any(row[column] is not None for row in rows)
+    ]  # fmt: skip
+    notes = list(dict.fromkeys(note for row in rows for note in row["note"]))
+    cells = []
+    for row in rows:
+        line = [_cell(row, column) for column in columns]
+        if row["note"]:
+            line[0] += f" [{', '.join(str(n) for n in sorted(notes.index(note) + 1 for note in row['note']))}]"
+        cells.append(line)
+    return [header(column) for column in columns], cells, notes
+
+
+def header(column: str) -> str:
+    """`paper_top1_pct` as `paper top-1 (%)`."""
+    words = column.replace("_", " ")
+    for key, word in _WORDS.items():
+        words = re.sub(rf"\b{key}\b(?!\))", word, words)
+    return words
+
+
+def _cell(row: dict[str, Any], column: str) -> str:
+    value = row[column]
+    if value is None:
+        return "–"
+    text = _number(column, value)
+    stem = column.removesuffix("_pct").removesuffix("_examples_per_s")
+    low, high = (row.get(f"{stem}_{side}{column[len(stem) :]}") for side in ("low", "high"))
+    if low is not None and high is not None:
+        text += f" [{_number(column, low)}, {_number(column, high)}]"
+    return text
+
+
+def _number(column: str, value: Any) -> str:
+    if not isinstance(value, float):
+        return str(value)
+    if column.endswith("_examples_per_s"):
+        return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
+    if column.endswith(("_pct", "_m", "_points")):
+        return f"{value:.2f}"
+    if column.endswith("_tflops"):
+        return f"{value:.2f}" if value >= 1 else f"{value:.3g}"
+    if column.endswith(("flops_b", "muls_b")):
+        return f"{value:.1f}"
+    return f"{value:.4g}"
+
+
+def as_markdown(rows: list[dict[str, Any]], title: str) -> str:
+    """A pipe table under its title, the notes as a numbered list."""
+    headers, cells, notes = displayed(rows)
+    numeric = [all(line[i] == "–" or line[i][0].isdigit() for line in cells) for i in range(len(headers))]
+    lines = [
+        title,
+        "",
+        "| " + " | ".join(headers) + " |",
+        "| " + " | ".join("---:" if right else "---" for right in numeric) + " |",
+        *("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in cells),
+        "",
+        *(f"{number}. {note}" for number, note in enumerate(notes, start=1)),
+    ]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def as_latex(rows: list[dict[str, Any]], title: str, name: str) -> str:
+    """A booktabs table; it needs the packages booktabs and graphicx (the table is scaled to the text width)."""
+    import pandas
+
+    headers, cells, notes = displayed(rows)
+    frame = pandas.DataFrame(
+        [[_escaped(cell) for cell in line] for line in cells], columns=[_escaped(h) for h in headers]
+    )
+    tabular = frame.style.hide(axis="index").to_latex(hrules=True, column_format="l" + "r" * (len(headers) - 1))
+    lines = [
+        "% needs \\usepackage{booktabs,graphicx}",
+        "\\begin{table*}",
+        f"\\caption{{{_escaped(title)}}}",
+        f"\\label{{{name}}}",
+        "\\resizebox{\\textwidth}{!}{%",
+        tabular.rstrip().removesuffix("%") + "}",
+        *(f"\n\\par\\footnotesize [{number}] {_escaped(note)}" for number, note in enumerate(notes, start=1)),
+        "\\end{table*}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _escaped(text: str) -> str:
+    for plain, escape in (("\\", "\\textbackslash "), ("&", "\\&"), ("%", "\\%"), ("_", "\\_"), ("#", "\\#"),
+                          ("^", "\\^{}"), ("~", "\\~{}"), ("$", "\\$"), ("–", "--")):  # fmt: skip
+        text = text.replace(plain, escape)
+    return text
