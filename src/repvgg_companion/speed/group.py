@@ -147,7 +147,6 @@ def _prepared(
     try:
         set_precision(condition.precision, kind)
         call = _call(network, condition, member, settings, kind, threads)
-        call()
         return member, Subject(network.name, call)
     except (Unavailable, CompanionError) as error:
         member.reason = str(error)

@@ -107,7 +107,7 @@ def _stable(times: Sequence[float]) -> bool:
     latest, earlier = times[-1], times[-4:-1]
     if not earlier:
         return False
-    near = (float(np.median(earlier)), min(times))
+    near = (float(np.median(earlier)), min(times[:-1]))
     return any(abs(latest / value - 1) <= STABLE_PCT / 100 for value in near)
 
 

@@ -91,6 +91,9 @@ def fill(module: nn.Module, *, seed: int = 0) -> None:
                 # Batch norm: mean 0, variance 1, scale 1; a bias is 0.
                 tensor.fill_(1.0 if name.endswith(("weight", "running_var", "alpha")) else 0.0)
         for parent in module.modules():
+            if type(parent).__name__ == "SqueezeExcitation":
+                # A weight of sigmoid(0) = 0.5 in each of D2se's 48 layers would leave denormal numbers.
+                [conv for conv in parent.modules() if isinstance(conv, nn.Conv2d)][-1].bias.fill_(6.0)
             branches = [child for name, child in parent.named_children() if name.startswith("rbr_")]
             for branch in branches if len(branches) > 1 else ():
                 # The sum of n branches of equal variance would grow by the root of n in each layer.

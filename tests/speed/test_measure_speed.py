@@ -1,0 +1,235 @@
+"""The verb on small networks: rows derived again from the raw samples, groups, reasons, resuming."""
+
+import json
+
+import pytest
+import torch
+
+from repvgg_companion.__main__ import main
+from repvgg_companion.contract import read_rows
+from repvgg_companion.errors import CompanionError
+from repvgg_companion.models.build import build_model
+from repvgg_companion.speed import memory, plan
+from repvgg_companion.speed.networks import Network, fill
+from repvgg_companion.speed.samples import Samples, find_run
+from repvgg_companion.speed.settings import SpeedSettings
+from repvgg_companion.speed.statistics import median_interval
+
+SMALL = {
+    "models": ["RepVGG-A0", "RepVGG-B0_relu-in-branch"],
+    "baselines": ["ResNet-18"],
+    "input_px": 32,
+    "width": 0.125,
+    "num_classes": 10,
+    "threads": 1,
+}
+
+
+def measure(folder, *more, **changes):
+    places = {"--output": "speed.csv", "--samples": "speed", "--runs": "runs"}
+    options = [word for option, name in places.items() for word in (option, str(folder / name))]
+    return main(["measure-speed", "--experiment", "test", "--plan", json.dumps(SMALL | changes), *options, *more])
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("measured")
+    assert measure(folder) == 0
+    return folder
+
+
+def test_every_row_is_derived_again_from_the_raw_samples(measured):
+    rows = read_rows(measured / "speed.csv", "speed")
+    assert {(row["model"], row["form"]) for row in rows} == {
+        ("RepVGG-A0", "train"),
+        ("RepVGG-A0", "deploy"),
+        ("RepVGG-B0_relu-in-branch", "train"),
+        ("ResNet-18", "deploy"),
+    }
+    run = find_run(measured / "speed", rows[0]["run_id"])
+    for row in rows:
+        assert row["n_samples"] >= 20
+        assert row["weights_sha256"] == "random"
+        assert row["device"] == run.device
+        seconds = [sample.seconds for sample in run.of(row)]
+        # The arithmetic is done here again, from the times alone.
+        time = median_interval(seconds)
+        assert row["examples_per_s"] == pytest.approx(1 / time.value, rel=1e-9)
+        assert row["low_examples_per_s"] == pytest.approx(1 / time.high, rel=1e-9)
+        assert row["high_examples_per_s"] == pytest.approx(1 / time.low, rel=1e-9)
+        assert row["low_examples_per_s"] <= row["examples_per_s"] <= row["high_examples_per_s"]
+
+
+def test_the_deploy_form_of_a_row_has_no_branches(measured):
+    rows = {(row["model"], row["form"]): row for row in read_rows(measured / "speed.csv", "speed")}
+    assert rows["RepVGG-A0", "deploy"]["params"] < rows["RepVGG-A0", "train"]["params"]
+    for (model, form), row in rows.items():
+        module = build_model(model, num_classes=10, width=0.125, form=form)
+        assert row["params"] == sum(parameter.numel() for parameter in module.parameters())
+        if form == "deploy":
+            assert not any(isinstance(part, torch.nn.BatchNorm2d) for part in module.modules())
+
+
+def test_the_run_is_recorded(measured):
+    rows = read_rows(measured / "speed.csv", "speed")
+    facts = json.loads((measured / "runs" / f"{rows[0]['run_id']}.json").read_text())
+    assert facts["settings"]["rounds"] == 20
+    assert facts["torch_flags"]["threads"] == 1
+    group = facts["groups"][0]
+    assert group["readings"]["before"]["cpu"]["load_average"]
+    assert set(group["samples"]["ResNet-18 deploy"]) == {"median_s", "p10_s", "p90_s", "mean_s"}
+    assert facts["process_peak_mib"] > 0
+
+
+def test_ratio_of_the_two_forms_comes_from_paired_rounds(measured):
+    rows = {(row["model"], row["form"]): row for row in read_rows(measured / "speed.csv", "speed")}
+    run = find_run(measured / "speed", rows["RepVGG-A0", "train"]["run_id"])
+    ratio = run.ratio(rows["RepVGG-A0", "deploy"], rows["RepVGG-A0", "train"])
+    assert ratio.n == 20
+    assert ratio.low > 1, "the plain network must be faster than the branched one"
+
+
+def test_a_backend_that_is_missing_gives_empty_rows_with_the_reason(tmp_path):
+    assert measure(tmp_path, backends=["cuda-graph", "eager"], precisions=["fp16"]) == 0
+    rows = read_rows(tmp_path / "speed.csv", "speed")
+    assert {row["backend"] for row in rows} == {"cuda-graph", "eager"}
+    for row in rows:
+        assert row["examples_per_s"] is None
+        assert row["n_samples"] == 0
+        assert "not measured: fp16 is not measured on a CPU" in row["flags"]
+
+
+def test_a_stopped_programme_goes_on_with_the_next_group(tmp_path):
+    changes = {"models": ["RepVGG-A0", "RepVGG-B0"], "batch_sizes": [1, 2]}
+    state = ("--state", str(tmp_path / "state"))
+    assert measure(tmp_path, *state, "--minutes", "0", **changes) == 75
+    assert not (tmp_path / "speed.csv").exists()
+    assert measure(tmp_path, *state, **changes) == 0
+    kept = sorted((tmp_path / "state").iterdir())
+    assert len(kept) == 4
+    first = (tmp_path / "speed.csv").read_text()
+    kept[0].unlink()
+    assert measure(tmp_path, *state, **changes) == 0
+    again = read_rows(tmp_path / "speed.csv", "speed")
+    before = {line.split(",")[21] for line in first.splitlines()[1:]}
+    same = sum(str(row["examples_per_s"]) in before for row in again)
+    assert 0 < same < len(again), "three groups are kept, one is measured again"
+
+
+def test_several_process_starts_are_pooled(tmp_path):
+    assert measure(tmp_path, models=["RepVGG-A0"], process_starts=2) == 0
+    rows = read_rows(tmp_path / "speed.csv", "speed")
+    assert {row["n_samples"] for row in rows} == {40}
+    run = Samples.read(next((tmp_path / "speed").glob("*/*.parquet")))
+    assert {sample.start for sample in run.samples} == {0, 1}
+
+
+def test_the_memory_format_is_found_by_a_probe(tmp_path):
+    assert measure(tmp_path, models=["RepVGG-A0"], memory_formats=["probe"]) == 0
+    rows = read_rows(tmp_path / "speed.csv", "speed")
+    assert {row["memory_format"] for row in rows} <= {"nchw", "channels-last"}
+    facts = json.loads(next((tmp_path / "runs").iterdir()).read_text())
+    for member in facts["groups"][0]["members"]:
+        assert min(member["probe_s"], key=member["probe_s"].get) == member["memory_format"]
+
+
+DEMO = {
+    "models": [
+        "RepVGG-A0", "RepVGG-A1", "RepVGG-A2", "RepVGG-B0", "RepVGG-B1", "RepVGG-B1g2", "RepVGG-B1g4", "RepVGG-B2",
+        "RepVGG-B2g2", "RepVGG-B2g4", "RepVGG-B3", "RepVGG-B3g2", "RepVGG-B3g4", "RepVGG-D2se",
+    ],
+    "baselines": ["ResNet-18", "ResNet-50"],
+    "input_px": 224,
+}  # fmt: skip
+
+
+def test_groups_hold_the_anchor_and_both_forms_of_a_model():
+    settings = SpeedSettings.from_mapping(DEMO)
+    groups = plan.groups(settings)
+    entries = [network for group in groups for network in group]
+    assert all(len(group) <= 4 and group[0] == Network("ResNet-18", "deploy") for group in groups)
+    assert len(set(entries)) == 30
+    assert len(entries) == 29 + len(groups)
+    for model in DEMO["models"]:
+        homes = [{number for number, group in enumerate(groups) if Network(model, form) in group}
+                 for form in ("train", "deploy")]  # fmt: skip
+        assert homes[0] == homes[1]
+        assert len(homes[0]) == 1
+
+
+def test_groups_are_cut_by_the_memory_limit():
+    roomy = plan.groups(SpeedSettings.from_mapping(DEMO | {"device": "cpu"}))
+    tight = plan.groups(SpeedSettings.from_mapping(DEMO | {"device": "cpu", "memory_limit_mib": 1700}))
+    assert len(tight) > len(roomy)
+    with pytest.raises(CompanionError, match="memory_limit_mib"):
+        plan.groups(SpeedSettings.from_mapping(DEMO | {"device": "cpu", "memory_limit_mib": 1200}))
+
+
+def test_the_papers_protocol_has_its_own_conditions():
+    settings = SpeedSettings.from_mapping(DEMO | {"protocols": ["paper", "interleaved"], "precisions": ["bf16"]})
+    assert [condition.label for condition in plan.conditions(settings)] == [
+        "paper fp32 nchw eager batch 128",
+        "interleaved bf16 channels-last eager batch 1",
+    ]
+
+
+@pytest.mark.parametrize("form", ["train", "deploy"])
+@pytest.mark.parametrize("model", ["RepVGG-B0", "RepVGG-B1g4", "RepVGG-D2se", "ResNet-50"])
+def test_random_weights_keep_activations_alive(model, form):
+    # A network whose activations die, overflow or become denormal runs at another speed.
+    module = Network(model, form, 0.25).build()
+    sizes = []
+    for part in module.modules():
+        if isinstance(part, torch.nn.Conv2d) and part.kernel_size == (3, 3):
+            part.register_forward_hook(lambda _, __, output: sizes.append(output.std().item()))
+    with torch.inference_mode():
+        module(torch.randn(1, 3, 64, 64))
+    assert min(sizes) > 1e-4
+    assert max(sizes) < 1e4
+
+
+def test_filling_leaves_nothing_uninitialised():
+    module = build_model("RepVGG-A0", num_classes=10, width=0.25)
+    with torch.no_grad():
+        for tensor in [*module.parameters(), *module.buffers()]:
+            tensor.fill_(float("nan") if tensor.is_floating_point() else 7)
+    fill(module)
+    assert all(torch.isfinite(tensor).all() for tensor in [*module.parameters(), *module.buffers()])
+
+
+def test_peak_memory_of_a_plain_stack_is_that_of_its_feature_maps():
+    # In place ReLU: the highest moment of x -> conv -> conv holds one convolution's input and output.
+    layers = torch.nn.Sequential(torch.nn.Conv2d(8, 8, 1), torch.nn.ReLU(inplace=True), torch.nn.Conv2d(8, 8, 1))
+    images = torch.randn(1, 8, 256, 256)
+    with torch.inference_mode():
+        layers(images)
+        peak = memory.peak_call_mib(lambda: layers(images), "cpu")
+    one = images.numel() * 4 / 2**20
+    assert 2 * one <= peak <= 4.5 * one
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"roundss": 3}, "roundss is no known key"),
+        ({"rounds": 5}, "at least 20"),
+        ({"models": ["RepVGG-A0", "RepVGG-A0"]}, "twice"),
+        ({"anchor": "RepVGG-B3"}, "anchor RepVGG-B3"),
+        ({"precisions": ["fp8"]}, "fp8"),
+        ({"batch_sizes": [0]}, "batch_sizes"),
+        ({"rounds": True}, "rounds"),
+        ({"models": []}, "models is empty"),
+        ({"width": 0}, "width"),
+    ],
+)
+def test_wrong_settings_are_refused_with_the_key(change, words):
+    with pytest.raises(CompanionError, match=words):
+        SpeedSettings.from_mapping(SMALL | change)
+
+
+def test_a_broken_plan_is_one_sentence(tmp_path, capsys):
+    assert measure(tmp_path, models=["RepVGG-A9"]) == 2
+    assert "RepVGG-A9" in capsys.readouterr().err
+    assert main(["measure-speed", "--experiment", "t", "--plan", "{not json", "--output", "x", "--samples", "y",
+                 "--runs", "z"]) == 2  # fmt: skip
+    assert capsys.readouterr().err.count("\n") == 1
