@@ -33,15 +33,23 @@ def foldable_pairs(module: nn.Module) -> Iterator[tuple[str, nn.Conv2d, str, nn.
             previous = (path, child)
 
 
+def norm_scale_and_shift(norm: dict[str, Tensor], epsilon: float) -> tuple[Tensor, Tensor]:
+    """The factor and the summand, each [O], that a batch norm in eval mode applies to a channel (section 3.3).
+
+    `norm` holds weight, bias, running_mean and running_var; the epsilon is inside the root, as in PyTorch.
+    """
+    scale = norm["weight"] / torch.sqrt(norm["running_var"] + epsilon)
+    return scale, norm["bias"] - norm["running_mean"] * scale
+
+
 def fold_parameters(
     kernel: Tensor, bias: Tensor | None, norm: dict[str, Tensor], epsilon: float
 ) -> tuple[Tensor, Tensor]:
     """Kernel and bias of the convolution that equals convolution plus batch norm in eval mode (section 3.3).
 
-    `norm` holds weight, bias, running_mean and running_var, each [O]. The kernel is scaled by weight / sqrt(var + eps).
+    `norm` is as in `norm_scale_and_shift`; the kernel [O, ...] is scaled per output channel.
     """
-    scale = norm["weight"] / torch.sqrt(norm["running_var"] + epsilon)
-    shift = norm["bias"] - norm["running_mean"] * scale
+    scale, shift = norm_scale_and_shift(norm, epsilon)
     if bias is not None:
         shift = shift + bias * scale
     return kernel * scale.view(-1, *[1] * (kernel.dim() - 1)), shift

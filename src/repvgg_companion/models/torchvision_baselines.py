@@ -1,4 +1,4 @@
-"""In: the structure of VGG-16, RegNetX or EfficientNet. Out: torchvision's network, its channels times a width factor."""
+"""In: the structure of VGG-16, RegNetX or EfficientNet. Out: torchvision's network, its channels times a width."""
 
 import torch
 from torch import nn
