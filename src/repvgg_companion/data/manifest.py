@@ -48,7 +48,8 @@ class Manifest:
     `offsets` and `lengths` are int64 [n] in bytes, `labels` int64 [n]; `files`, `wnids`, `names` are n strings.
     `classes` are the WNIDs in label order (a class may have no image in this split), `class_names` their words.
     `stamps` holds size in bytes and modification time in ns of every archive; a single image file has no stamp.
-    `packed` is the label of a packed copy, empty for the images themselves.
+    `packed` is the label of a packed copy, empty for the images themselves; `source_sha256` is the digest of the
+    manifest that a packed copy was made of.
     """
 
     files: TextColumn
@@ -61,6 +62,7 @@ class Manifest:
     sha256: str
     stamps: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     packed: str = ""
+    source_sha256: str = ""
     path: str = ""
 
     def __len__(self) -> int:
@@ -112,6 +114,7 @@ class Manifest:
             sha256=facts["sha256"],
             stamps={name: tuple(stamp) for name, stamp in facts["stamps"].items()},
             packed=facts["packed"],
+            source_sha256=facts["source_sha256"],
             path=str(path),
         )
 
@@ -127,6 +130,7 @@ class Manifest:
             "class_names": self.class_names,
             "stamps": self.stamps,
             "packed": self.packed,
+            "source_sha256": self.source_sha256,
         }
         columns = {
             "file": self.files.arrow,
@@ -144,8 +148,12 @@ class Manifest:
 
 
 def dataset_sha256(*manifests: Manifest) -> str:
-    """The identity of a dataset: the digest over its splits' digests, in the order train, validation."""
-    return hashlib.sha256("\n".join(manifest.sha256 for manifest in manifests).encode()).hexdigest()
+    """The identity of a dataset: the digest over its splits' digests, in the order train, validation.
+
+    A packed copy counts as the images that it was made of: it is a recipe's way to read them, and the recipe says so.
+    """
+    digests = (manifest.source_sha256 or manifest.sha256 for manifest in manifests)
+    return hashlib.sha256("\n".join(digests).encode()).hexdigest()
 
 
 def _one_array(column: Any) -> Any:
@@ -208,6 +216,7 @@ class ManifestBuilder:
         *,
         stamps: Mapping[str, tuple[int, int]] | None = None,
         packed: str = "",
+        source_sha256: str = "",
     ) -> Manifest:
         """The manifest of all images added, with labels from the place of their WNID in `classes`."""
         import pyarrow
@@ -243,6 +252,7 @@ class ManifestBuilder:
             sha256=digest.hexdigest(),
             stamps=dict(stamps or {}),
             packed=packed,
+            source_sha256=source_sha256,
         )
 
 

@@ -72,12 +72,13 @@ class _Walk:
         offset = self.start
         read = self.source.read
         overrides: dict[str, str] = {}
+        is_extended = False
         while True:
             header = read(offset, min(BLOCK, self.end - offset))
             if len(header) < BLOCK:
                 self._fail_short(offset, header)
             if header[0] == 0 and not header.strip(b"\0"):
-                if overrides:
+                if is_extended:
                     self._fail(offset, "ends after an extended header that describes no member")
                 self._check_end(offset)
                 return
@@ -85,12 +86,14 @@ class _Walk:
             content = offset + BLOCK
             if kind in _EXTENDED:
                 self._extended(kind, content, size, overrides)
+                is_extended = True
                 offset = content + _padded(size)
                 continue
             if overrides:
                 name, link = overrides.get("path", name), overrides.get("linkpath", link)
                 size = int(overrides.get("size", size))
                 overrides = {}
+            is_extended = False
             # Links, folders and devices have no content, whatever their size says.
             length = size if kind in _REGULAR or kind not in _KNOWN else 0
             if content + length > self.end:
