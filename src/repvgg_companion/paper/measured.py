@@ -6,9 +6,9 @@ Only what was measured on the paper's images with the paper's network counts for
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -18,6 +18,9 @@ from repvgg_companion.identity import predictions_name
 from repvgg_companion.models.names import MODELS, ModelSpec, require_model
 from repvgg_companion.paper.facts import Facts
 from repvgg_companion.paper.grammar import NotAvailable, Quantity
+
+if TYPE_CHECKING:
+    from repvgg_companion.complexity.count import Complexity
 
 PAPER_DATASET = "imagenet"
 VALIDATION_IMAGES = 50_000
@@ -105,9 +108,7 @@ def count(results: Results, quantity: Quantity) -> Reading:
             value, evidence = row[column], f"complexity.csv {spec.name} {quantity.form}"
             break
     else:
-        from repvgg_companion.complexity.count import count_model
-
-        value = getattr(count_model(spec.name, form=quantity.form), column)
+        value = getattr(_counted(spec.name, quantity.form), column)
         evidence = f"count of {spec.name} {quantity.form}"
     if value is None:
         raise NotAvailable(f"{spec.name} has no convolution that counts as accelerated")
@@ -205,6 +206,13 @@ def correct_images(rows: Iterable[Row]) -> tuple[np.ndarray, np.ndarray]:
         shares.append(correct)
         labels = own
     return np.mean(shares, axis=0), labels
+
+
+@cache
+def _counted(name: str, form: str) -> "Complexity":
+    from repvgg_companion.complexity.count import count_model
+
+    return count_model(name, form=form)
 
 
 def _known(name: str) -> ModelSpec:

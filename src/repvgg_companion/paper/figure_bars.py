@@ -1,0 +1,237 @@
+"""In: facts and results. Out: Figure 3 (live feature maps), Table 1 as bars, and the ablations of Tables 6 and 7."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from repvgg_companion.paper.accuracies import Accuracy, other_accuracies, summarised
+from repvgg_companion.paper.checks import World
+from repvgg_companion.paper.contexts import PAPER_SHAPE
+from repvgg_companion.paper.figure_style import (
+    COLUMN_INCHES,
+    OURS_COLOUR,
+    PAPER_COLOUR,
+    PAPER_DEVICE,
+    empty_panel,
+)
+from repvgg_companion.paper.grammar import NotAvailable, Quantity
+from repvgg_companion.paper.measured import Row, accuracy_rows
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+DEMO_TINT = "#fff6e5"
+# Figure 3, in units of the block's input: before the block, on both sides of its inner ReLU, after the addition.
+FIGURE3_POINTS = ("input", "before\nReLU", "after\nReLU", "after the\naddition")
+FIGURE3_PAPER = {"residual": (1, 2, 2, 1), "plain": (1, 1, 1, 1)}
+BLUE = "#0072B2"
+
+
+def table1(world: World) -> "Figure":
+    """Computational density by kernel size: the printed bars, and ours on the device of the experiment."""
+    import matplotlib.pyplot as plt
+
+    facts = world.facts.table("table1")
+    ours = _kernel_rows(world)
+    figure, (left, right) = plt.subplots(1, 2, figsize=(COLUMN_INCHES, 1.9))
+    sizes = [f"{fact['kernel_size']}x{fact['kernel_size']}" for fact in facts]
+    left.bar(sizes, [fact["density_tflops"] for fact in facts], color=PAPER_COLOUR, width=0.62)
+    for place, fact in enumerate(facts):
+        left.annotate(f"{fact['density_tflops']:.2f}", (place, fact["density_tflops"]), ha="center", va="bottom",
+                      fontsize=6, xytext=(0, 1), textcoords="offset points")  # fmt: skip
+    left.set(title=f"(a) paper: {PAPER_DEVICE.split(',')[0]}, fp32", xlabel="kernel size", ylabel="density (TFLOPS)")
+    left.annotate("printed; its time\ngives 10.05", (2, 12.8), (2.45, 25), fontsize=5.5, ha="center", color="#555555",
+                  arrowprops={"arrowstyle": "-", "linewidth": 0.5, "color": "#8a8a8a"})  # fmt: skip
+    left.grid(axis="x", visible=False)
+    if not ours:
+        right.set_title("(b) measured here")
+        empty_panel(right, "no kernel sizes were\nmeasured")
+        return figure
+    places = range(len(ours))
+    values = [row["tflops"] for row in ours]
+    spread = [
+        [row["tflops"] * (1 - row["time_ms"] / row["high_ms"]) for row in ours],
+        [row["tflops"] * (row["time_ms"] / row["low_ms"] - 1) for row in ours],
+    ]
+    right.bar(places, values, color=OURS_COLOUR, width=0.62, yerr=spread, error_kw={"linewidth": 0.7})
+    for place, row in zip(places, ours, strict=True):
+        top = row["tflops"] * row["time_ms"] / row["low_ms"]
+        right.annotate(f"{row['tflops']:.3g}", (place, top), ha="center", va="bottom", fontsize=6, xytext=(0, 1),
+                       textcoords="offset points")  # fmt: skip
+    right.set_xticks(places, [f"{row['kernel_size']}x{row['kernel_size']}" for row in ours])
+    first = ours[0]
+    smaller = "" if all(first[key] == value for key, value in PAPER_SHAPE.items()) else "smaller shape: "
+    shape = f"{smaller}{first['channels']} channels,\nbatch {first['batch_size']}, {first['resolution_px']} px"
+    right.set(title=f"(b) here: {first['precision']}", xlabel=f"kernel size\n{first['device']}\n{shape}")
+    right.grid(axis="x", visible=False)
+    return figure
+
+
+def _kernel_rows(world: World) -> list[Row]:
+    """The rows of one run and setting, fp32 and the paper's shape first."""
+    groups: dict[tuple, list[Row]] = {}
+    for row in world.results.rows("kernel_size"):
+        full = all(row[key] == value for key, value in PAPER_SHAPE.items())
+        key = (not full, row["precision"] != "fp32", row["backend"] != "eager", row["run_id"], row["device"],
+               row["precision"], row["backend"], row["memory_format"], row["channels"])  # fmt: skip
+        groups.setdefault(key, []).append(row)
+    return sorted(groups[min(groups)], key=lambda row: row["kernel_size"]) if groups else []
+
+
+def figure3(world: World) -> "Figure":
+    """Live feature maps at the four points of the paper's Figure 3, printed and measured; peaks of whole networks."""
+    import matplotlib.pyplot as plt
+
+    layers = [row for row in world.results.rows("memory") if row["live_feature_map_mib"] is not None]
+    peaks = [row for row in world.results.rows("memory") if row["peak_mib"] is not None]
+    figure, (top, bottom) = plt.subplots(2, 1, figsize=(COLUMN_INCHES, 3.6))
+    top.set(title="(a) feature maps alive between operators", ylabel="in units of the input")
+    for kind, colour, marker in (("residual", BLUE, "s"), ("plain", OURS_COLOUR, "o")):
+        top.plot(range(4), FIGURE3_PAPER[kind], color=colour, marker=marker, label=f"{kind}, paper", markersize=6,
+                 markerfacecolor="white")  # fmt: skip
+        measured = block_maps(layers, kind)
+        if measured:
+            top.plot(range(len(measured)), measured, color=colour, marker=marker, ls="", label=f"{kind}, measured",
+                     markersize=3)  # fmt: skip
+    top.set_xticks(range(4), FIGURE3_POINTS)
+    top.set(ylim=(0, 2.6), yticks=(0, 1, 2))
+    top.legend(ncols=2, loc="lower center")
+    _peaks(bottom, peaks)
+    return figure
+
+
+def block_maps(layers: list[Row], kind: str) -> list[float]:
+    """The measured live feature maps of a block at the four points, in units of its input."""
+    own = [row for row in layers if row["layer"].startswith(f"{kind}:")]
+    own.sort(key=lambda row: row["layer"])
+    if not own or not own[0]["live_feature_map_mib"]:
+        return []
+    return [row["live_feature_map_mib"] / own[0]["live_feature_map_mib"] for row in own][:4]
+
+
+def _peaks(axes: "Axes", rows: list[Row]) -> None:
+    models = list(dict.fromkeys(row["model"] for row in rows))
+    if not models:
+        axes.set_title("(b) peak memory of whole networks")
+        empty_panel(axes, "the memory of whole networks was not measured")
+        return
+    for offset, form, colour in ((0.2, "train", BLUE), (-0.2, "deploy", OURS_COLOUR)):
+        values = {row["model"]: row["peak_mib"] for row in rows if row["form"] == form}
+        places = [place for place, model in enumerate(models) if model in values]
+        bars = axes.barh([place + offset for place in places], [values[models[place]] for place in places], height=0.36,
+                         color=colour, label=f"{form} form")  # fmt: skip
+        axes.bar_label(bars, fmt="%.0f", fontsize=6, padding=2)
+    axes.set_yticks(range(len(models)), models)
+    axes.invert_yaxis()
+    axes.margins(x=0.12)
+    axes.grid(axis="y", visible=False)
+    first = rows[0]
+    axes.set(title="(b) peak memory of one forward pass",
+             xlabel=f"MiB beyond what was held before; batch {first['batch_size']}\n{first['device']}")  # fmt: skip
+    axes.legend(loc="best")
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of panels of the ablation figure: whose accuracies, and how they are marked."""
+
+    title: str
+    label: str
+    accuracies: dict[str, Accuracy]
+    tint: str | None = None
+
+
+def branches(world: World) -> "Figure":
+    """Accuracies of Tables 6 and 7: printed, and ours with 95 % intervals and single seeds."""
+    import matplotlib.pyplot as plt
+
+    tables = {"Table 6": _table6_names(world), "Table 7": _table7_names(world)}
+    columns = [*_ablation_columns(world)]
+    height = sum(0.19 * len(names) + 0.45 for names in tables.values()) + 0.55
+    figure, grid = plt.subplots(
+        2, 1 + len(columns), figsize=(COLUMN_INCHES, height), sharey="row", squeeze=False,
+        height_ratios=[len(names) + 1 for names in tables.values()],
+    )  # fmt: skip
+    for (table, names), row in zip(tables.items(), grid, strict=True):
+        printed = {model: _printed_top1(world, model) for model in names}
+        _dots(row[0], names, {model: (value, None, ()) for model, value in printed.items()}, PAPER_COLOUR)
+        row[0].set_title(f"{table}, printed")
+        row[0].margins(x=0.22)
+        for axes, column in zip(row[1:], columns, strict=True):
+            ours = {
+                model: (part.top1, (part.low, part.high), part.seeds)
+                for model, part in column.accuracies.items()
+                if model in names
+            }
+            _dots(axes, names, ours, OURS_COLOUR)
+            axes.set_title(column.title)
+            axes.margins(x=0.22)
+            if column.tint:
+                axes.set_facecolor(column.tint)
+    grid[1][0].set_xlabel("top-1 (%)\nImageNet, 120 epochs")
+    for axes, column in zip(grid[1][1:], columns, strict=True):
+        axes.set_xlabel(column.label)
+    return figure
+
+
+def _printed_top1(world: World, model: str) -> float:
+    return world.facts.printed(Quantity("top1", model, ("120-epochs",)))
+
+
+def _table6_names(world: World) -> dict[str, str]:
+    words = {("no", "no"): "no branch", ("yes", "no"): "identity", ("no", "yes"): "1x1", ("yes", "yes"): "both"}
+    return {row["model"]: words[row["identity_branch"], row["conv1x1_branch"]] for row in world.facts.table("table6")}
+
+
+def _table7_names(world: World) -> dict[str, str]:
+    return {
+        row["model"]: row["variant"].removesuffix(" reparam") for row in world.facts.table("table7")
+        if row["printed_in"] == "table"
+    }  # fmt: skip
+
+
+def _ablation_columns(world: World) -> list[Column]:
+    names = {row["model"] for table in ("table6", "table7") for row in world.facts.table(table)}
+    ours = {}
+    for model in sorted(names):
+        try:
+            ours[model] = summarised(
+                accuracy_rows(world.results, world.facts, Quantity("top1", model, ("120-epochs",)))
+            )
+        except NotAvailable:
+            continue
+    columns = []
+    if ours:
+        columns.append(Column("measured here", "top-1 (%)\nImageNet, 120 epochs", ours))
+    for prefix, models in sorted(other_accuracies(world.results).items()):
+        own = {model: accuracy for model, accuracy in models.items() if model in names}
+        if own:
+            dataset, network = next(iter(own.values())).network.split(", ", 1)
+            word = "DEMO" if prefix == "demo" else "other images"
+            label = f"{prefix} top-1 (%), {dataset}\n{network.replace(' classes', ' cl.')}"
+            columns.append(Column(f"{word}: not ImageNet", label, own, DEMO_TINT))
+    return columns
+
+
+def _dots(
+    axes: "Axes", names: dict[str, str], values: dict[str, tuple[float, tuple[float, float] | None, tuple]], colour: str
+) -> None:
+    import seaborn
+
+    order = list(names.values())
+    rows = [(names[model], seed) for model, (_, _, seeds) in values.items() for seed in seeds if len(seeds) > 1]
+    if rows:
+        seaborn.stripplot(x=[seed for _, seed in rows], y=[name for name, _ in rows], order=order, ax=axes, size=2,
+                          color="#b0b0b0", jitter=False, zorder=2)  # fmt: skip
+    for model, (top1, interval, _) in values.items():
+        place = order.index(names[model])
+        if interval:
+            axes.hlines(place, *interval, color=colour, linewidth=0.9, zorder=3)
+        axes.plot(top1, place, color=colour, marker="o", markersize=3.5, zorder=4)
+        axes.annotate(f"{top1:.2f}" if interval is None else f"{top1:.1f}", (top1, place), (0, 2.5), ha="center",
+                      va="bottom", fontsize=5, textcoords="offset points")  # fmt: skip
+    axes.set_yticks(range(len(order)), order)
+    axes.set_ylim(len(order) - 0.5, -0.75)
+    axes.set(xlabel="", ylabel="")
+    axes.grid(axis="y", visible=False)
+    axes.tick_params(axis="y", length=0)

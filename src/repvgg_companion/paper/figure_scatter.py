@@ -1,0 +1,223 @@
+"""In: facts and results. Out: Figure 1 (accuracy against speed) and the proxies figure (speed against counts)."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from repvgg_companion.paper.accuracies import other_accuracies, summarised
+from repvgg_companion.paper.checks import World, proxies
+from repvgg_companion.paper.figure_style import (
+    COLUMN_INCHES,
+    PAPER_DEVICE,
+    SERIES,
+    empty_panel,
+    family,
+    family_legend,
+    separate_labels,
+    short,
+)
+from repvgg_companion.paper.grammar import NotAvailable, Quantity
+from repvgg_companion.paper.measured import accuracy_rows
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True)
+class Point:
+    """One network: speed with interval in examples/s, accuracy with interval in percent; no interval is None."""
+
+    model: str
+    speed: float
+    top1: float
+    speed_interval: tuple[float, float] | None = None
+    top1_interval: tuple[float, float] | None = None
+    label: str | None = None
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One panel of Figure 1; limits and ticks are the paper's where it is the paper's panel."""
+
+    title: str
+    points: list[Point]
+    x_label: str = "speed (examples/s)"
+    y_label: str = "top-1 accuracy (%)"
+    x_limits: tuple[float, float] | None = None
+    y_limits: tuple[float, float] | None = None
+    x_ticks: tuple[float, ...] = ()
+    y_ticks: tuple[float, ...] = ()
+    tint: str | None = None
+
+
+def figure1(world: World) -> "Figure":
+    """Accuracy against speed: the paper's two panels, and below them what was measured here."""
+    import matplotlib.pyplot as plt
+
+    panels = [*_paper_panels(world), *our_panels(world)]
+    heights = [2.2 if len(panel.points) > 9 else 1.8 for panel in panels]
+    figure, rows = plt.subplots(
+        len(panels), 1, figsize=(COLUMN_INCHES, sum(heights) + 0.35), height_ratios=heights, squeeze=False
+    )
+    for axes, panel in zip(rows[:, 0], panels, strict=True):
+        _draw(axes, panel)
+    family_legend(figure, [family(point.model) for panel in panels for point in panel.points])
+    return figure
+
+
+def _paper_panels(world: World) -> list[Panel]:
+    points: dict[str, list[Point]] = {"left": [], "right": []}
+    for fact in world.facts.table("figure1"):
+        inferred = fact["model_label_origin"].startswith("not labelled")
+        label = f"({short(fact['model'])}?)" if inferred else None
+        points[fact["panel"]].append(Point(fact["model"], fact["speed_examples_per_s"], fact["top1_pct"], label=label))
+    return [
+        Panel(
+            f"(a) paper, 120 epochs; {PAPER_DEVICE}",
+            points["left"],
+            x_limits=(250, 1600),
+            y_limits=(74, 79),
+            x_ticks=(300, 600, 900, 1200, 1500),
+            y_ticks=(74, 75, 76, 77, 78, 79),
+        ),
+        Panel(
+            f"(b) paper, 200 epochs; {PAPER_DEVICE}",
+            points["right"],
+            x_limits=(150, 650),
+            y_limits=(79.25, 80.61),
+            x_ticks=(200, 300, 400, 500, 600),
+            y_ticks=(79.4, 79.6, 79.8, 80.0, 80.2, 80.4, 80.6),
+        ),
+    ]
+
+
+def our_panels(world: World) -> list[Panel]:
+    """What was measured here: accuracies on ImageNet or else the printed ones, and accuracies on other images."""
+    context = world.context
+    if context is None:
+        return [Panel(f"(c) measured here: {world.why_no_context or 'no speed'}", [])]
+    speeds = {model: row for (model, form), row in context.rows.items() if form == "deploy"}
+    setting = f"{context.precision}, {context.backend}, batch {context.batch_size}"
+    x_label = f"speed of the full-width network (examples/s)\n{context.device}, {setting}"
+    measured, printed = [], []
+    for table, recipe in (("table4", "120-epochs"), ("table5", "200-epochs")):
+        for fact in world.facts.table(table):
+            row = speeds.get(fact["model"])
+            if row is None:
+                continue
+            interval = (row["low_examples_per_s"], row["high_examples_per_s"])
+            name = short(fact["model"]) + ("*" if table == "table5" else "")
+            try:
+                rows = accuracy_rows(world.results, world.facts, Quantity("top1", fact["model"], (recipe,)))
+            except NotAvailable:
+                top1 = fact["top1_pct"]
+                printed.append(Point(fact["model"], row["examples_per_s"], top1, interval, label=name))
+                continue
+            ours = summarised(rows)
+            measured.append(
+                Point(fact["model"], row["examples_per_s"], ours.top1, interval, (ours.low, ours.high), label=name)
+            )
+    panels = []
+    if measured:
+        panels.append(Panel("measured here: ImageNet accuracy and speed (* 200 epochs)", measured, x_label))
+    elif printed:
+        y_label = "top-1 (%), printed in the paper"
+        panels.append(Panel("speed measured here, accuracy printed (* 200 epochs)", printed, x_label, y_label))
+    for prefix, models in sorted(other_accuracies(world.results).items()):
+        panels.append(_other_panel(prefix, models, speeds, x_label))
+    return [
+        Panel(f"({'cdefg'[number]}) {panel.title}", panel.points, panel.x_label, panel.y_label, tint=panel.tint)
+        for number, panel in enumerate(panels)
+    ]
+
+
+def _other_panel(prefix: str, models: dict, speeds: dict, x_label: str) -> Panel:
+    points = []
+    for model, accuracy in models.items():
+        if model in speeds and "_" not in model:
+            row = speeds[model]
+            interval = (row["low_examples_per_s"], row["high_examples_per_s"])
+            points.append(Point(model, row["examples_per_s"], accuracy.top1, interval, (accuracy.low, accuracy.high)))
+    networks = sorted({accuracy.network for accuracy in models.values()})
+    word = "DEMO" if prefix == "demo" else "OTHER IMAGES"
+    y_label = f"{prefix} top-1 (%) of another network:\n{networks[0]}"
+    return Panel(f"{word}: not ImageNet, not a result of the paper", points, x_label, y_label, tint="#fff6e5")
+
+
+def _draw(axes: "Axes", panel: Panel) -> None:
+    axes.set_title(panel.title)
+    if not panel.points:
+        empty_panel(axes, "no network has both a speed and an accuracy")
+        return
+    for name, series in SERIES.items():
+        own = sorted((p for p in panel.points if family(p.model) == name), key=lambda p: p.speed)
+        if not own:
+            continue
+        axes.plot(
+            [p.speed for p in own], [p.top1 for p in own], color=series.colour, marker=series.marker,
+            linestyle="-" if series.line and panel.tint is None else "", zorder=3, clip_on=False,
+        )  # fmt: skip
+        for point in own:
+            _whiskers(axes, point, series.colour)
+    axes.set(xlabel=panel.x_label, ylabel=panel.y_label)
+    if panel.tint:
+        axes.set_facecolor(panel.tint)
+    if panel.x_limits:
+        axes.set(xlim=panel.x_limits, ylim=panel.y_limits, xticks=panel.x_ticks, yticks=panel.y_ticks)
+    else:
+        axes.margins(0.12, 0.14)
+    separate_labels(
+        axes, [(p.speed, p.top1, p.label or short(p.model), SERIES[family(p.model)].colour) for p in panel.points]
+    )
+
+
+def _whiskers(axes: "Axes", point: Point, colour: str) -> None:
+    if point.speed_interval:
+        axes.hlines(point.top1, *point.speed_interval, color=colour, linewidth=0.6, zorder=2)
+    if point.top1_interval:
+        axes.vlines(point.speed, *point.top1_interval, color=colour, linewidth=0.6, zorder=2)
+
+
+def proxies_figure(world: World) -> "Figure":
+    """Speed against FLOPs and Wino MULs, printed and measured, with Spearman's rank correlation (claim C32)."""
+    import matplotlib.pyplot as plt
+
+    paper = []
+    for fact in [*world.facts.table("table4"), *world.facts.table("table5")]:
+        if fact["wino_muls_b"] is not None and fact["model"] not in {point["model"] for point in paper}:
+            speed, flops, wino = fact["speed_examples_per_s"], fact["flops_b"] * 1e9, fact["wino_muls_b"] * 1e9
+            paper.append({"model": fact["model"], "speed": speed, "flops": flops, "wino": wino})
+    columns = [(f"paper: {PAPER_DEVICE}", paper)]
+    ours = proxies(world)
+    if ours:
+        context = world.context
+        title = f"measured here: {context.device}\n{context.precision}, {context.backend}, batch {context.batch_size}"
+        columns.append((title, ours))
+    figure, grid = plt.subplots(
+        len(columns), 2, figsize=(COLUMN_INCHES, 1.75 * len(columns) + 0.45), squeeze=False, sharey="row"
+    )
+    for row, (title, points) in zip(grid, columns, strict=True):
+        row[0].set_title(title)
+        row[0].set_ylabel("speed (examples/s)")
+        for axes, key, label in ((row[0], "flops", "FLOPs (B)"), (row[1], "wino", "Wino MULs (B)")):
+            _correlated(axes, points, key)
+            axes.set_xlabel(label)
+    family_legend(figure, [family(point["model"]) for _, points in columns for point in points])
+    return figure
+
+
+def _correlated(axes: "Axes", points: list[dict], key: str) -> None:
+    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+    from scipy.stats import spearmanr
+
+    axes.set(xscale="log", yscale="log")
+    for point in points:
+        series = SERIES[family(point["model"])]
+        axes.plot(point[key] / 1e9, point["speed"], color=series.colour, marker=series.marker, markersize=3.5)
+    if len(points) > 2:
+        rank = spearmanr([point[key] for point in points], [point["speed"] for point in points]).statistic
+        axes.text(0.04, 0.05, f"Spearman {rank:.2f}, n = {len(points)}", transform=axes.transAxes, fontsize=6)
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        axis.set_minor_formatter(NullFormatter())

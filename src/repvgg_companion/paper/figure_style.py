@@ -1,0 +1,128 @@
+"""In: names of series. Out: colours and markers, labels that do not overlap, and files with provenance inside.
+
+Colours are those of Okabe and Ito, which people with colour vision deficiencies tell apart; each series has a marker of
+its own as well, the paper's where it has one.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from repvgg_companion.files import atomic_path
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+COLUMN_INCHES = 3.3
+FORMATS = ("pdf", "svg", "png")
+PAPER_DEVICE = "GTX 1080 Ti, fp32, batch 128"
+GREY = "#8a8a8a"
+
+
+@dataclass(frozen=True)
+class Series:
+    """How one family of networks is drawn; `line` joins its points, as the paper does for four families."""
+
+    colour: str
+    marker: str
+    line: bool = False
+
+
+SERIES = {
+    "RepVGG": Series("#D55E00", "o", True),
+    "RegNetX": Series("#0072B2", "P"),
+    "ResNet": Series("#009E73", "<", True),
+    "ResNeXt": Series("#56B4E9", ">", True),
+    "EfficientNet": Series("#000000", "^"),
+    "VGG": Series("#CC79A7", "s"),
+}
+PAPER_COLOUR, OURS_COLOUR = "#6f6f6f", "#D55E00"
+"""Printed values are grey and ours are coloured, wherever both stand in one panel."""
+
+
+@contextmanager
+def style() -> Iterator[None]:
+    """matplotlib without a display and with the companion's style file."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    with plt.style.context(Path(__file__).with_name("companion.mplstyle")):
+        yield
+        plt.close("all")
+
+
+def family(model: str) -> str:
+    """`ResNet` for ResNet-50: the part of a name before its first hyphen."""
+    return model.split("-")[0]
+
+
+def short(model: str) -> str:
+    """`A2` for RepVGG-A2, `50` for ResNet-50: the colour already tells the family."""
+    return model.split("-", 1)[1].removesuffix("GF")
+
+
+def separate_labels(axes: "Axes", points: list[tuple[float, float, str, str]]) -> None:
+    """Write a label beside each point (x, y, text, colour) such that labels cover neither points nor each other."""
+    import numpy as np
+    from adjustText import adjust_text
+
+    if not points:
+        return
+    texts = [axes.text(x, y, text, color=colour, fontsize=6) for x, y, text, colour in points]
+    axes.figure.draw_without_rendering()
+    np.random.seed(0)  # adjustText draws from the global generator
+    adjust_text(
+        texts,
+        x=[point[0] for point in points],
+        y=[point[1] for point in points],
+        ax=axes,
+        expand=(1.15, 1.25),
+        force_text=(0.25, 0.35),
+        force_static=(0.15, 0.25),
+        arrowprops={"arrowstyle": "-", "color": "#b0b0b0", "linewidth": 0.4, "shrinkA": 0, "shrinkB": 2},
+        ensure_inside_axes=True,
+        iter_lim=400,
+        time_lim=float("inf"),
+    )
+
+
+def family_legend(figure: "Figure", families: list[str]) -> None:
+    """One legend for all panels, above them."""
+    from matplotlib.lines import Line2D
+
+    handles = [
+        Line2D([], [], color=SERIES[name].colour, marker=SERIES[name].marker,
+               linestyle="-" if SERIES[name].line else "", label=name)
+        for name in SERIES if name in families
+    ]  # fmt: skip
+    figure.legend(handles=handles, loc="outside upper center", ncols=min(3, len(handles)))
+
+
+def empty_panel(axes: "Axes", why: str) -> None:
+    """A panel without data says why."""
+    import textwrap
+
+    axes.set_axis_off()
+    axes.text(0.5, 0.5, textwrap.fill(why, 58), ha="center", va="center", transform=axes.transAxes, color=GREY)
+
+
+def save(figure: "Figure", stem: Path, title: str, commit: str, data_digest: str) -> None:
+    """Write `stem`.pdf, .svg and .png by rename, with title, commit and data digest inside and no dates.
+
+    The same data and commit give the same bytes.
+    """
+    words = f"commit {commit}; data {data_digest}"
+    metadata = {
+        "pdf": {"Title": title, "Subject": words, "Keywords": words, "Creator": "repvgg-companion",
+                "CreationDate": None, "ModDate": None},
+        "svg": {"Title": title, "Description": words, "Creator": "repvgg-companion", "Date": None},
+        "png": {"Title": title, "Description": words, "Software": "repvgg-companion"},
+    }  # fmt: skip
+    for kind in FORMATS:
+        with atomic_path(stem.with_suffix(f".{kind}")) as temporary:
+            figure.savefig(temporary, format=kind, metadata=metadata[kind])

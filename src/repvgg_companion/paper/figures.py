@@ -1,0 +1,80 @@
+"""The `figures` verb: facts and results in; six figures out, each as PDF, SVG and PNG.
+
+Commit and the digest of the data stand in the metadata of every file. What comes from other images than the paper's
+stands in a panel of its own that says so.
+"""
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from repvgg_companion.contract import TABLES
+from repvgg_companion.files import sha256_of_file, short_digest
+from repvgg_companion.paper.checks import World
+from repvgg_companion.paper.contexts import widest
+from repvgg_companion.paper.facts import FILES, Facts
+from repvgg_companion.paper.figure_bars import branches, figure3, table1
+from repvgg_companion.paper.figure_scatter import figure1, proxies_figure
+from repvgg_companion.paper.figure_style import save, style
+from repvgg_companion.paper.figure_training import training
+from repvgg_companion.paper.measured import Results
+from repvgg_companion.runs import commit
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+TITLES = {
+    "figure1": "Accuracy against speed (Figure 1)",
+    "figure3": "Live feature maps of a residual block and of plain layers (Figure 3)",
+    "table1": "Computational density by kernel size (Table 1)",
+    "branches": "Ablations of the block (Tables 6 and 7)",
+    "proxies": "Speed against FLOPs and Wino MULs",
+    "training": "Training curves",
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of the `figures` verb."""
+    parser.add_argument("--experiment", required=True)
+    parser.add_argument("--results", required=True, help="folder results/EXPERIMENT")
+    parser.add_argument("--paper", default="paper", help="folder of the paper's facts")
+    parser.add_argument("--histories", nargs="*", help="history CSVs (default: those of the rows of accuracy.csv)")
+    parser.add_argument("--output", required=True, help="folder paper_figures/EXPERIMENT")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Draw and write every figure."""
+    facts, results = Facts(Path(arguments.paper)), Results(Path(arguments.results))
+    context = widest(results)
+    world = World(facts, results, context, "" if context else "no speed was measured")
+    histories = None if arguments.histories is None else [Path(path) for path in arguments.histories]
+    drawings: dict[str, Callable[[World], Figure]] = {
+        "figure1": figure1,
+        "figure3": figure3,
+        "table1": table1,
+        "branches": branches,
+        "proxies": proxies_figure,
+        "training": lambda world: training(world, histories),
+    }
+    digest = data_digest(facts, results)
+    for name, draw in drawings.items():
+        with style():
+            title = f"{TITLES[name]}; experiment {arguments.experiment}{other_images(results)}"
+            save(draw(world), Path(arguments.output) / name, title, commit(), digest)
+
+
+def other_images(results: Results) -> str:
+    """What the title adds where accuracies of other images are drawn."""
+    if not results.other_datasets:
+        return ""
+    return f" ({', '.join(results.other_datasets)}: not ImageNet, no result of the paper)"
+
+
+def data_digest(facts: Facts, results: Results) -> str:
+    """8 digits over all tables that the figures are drawn from."""
+    paths = [Path(facts.folder) / name for name in sorted(FILES.values())]
+    paths += sorted(
+        path for table in TABLES if table != "claims" for path in Path(results.folder).glob(f"**/{table}.csv")
+    )
+    return short_digest({path.name: sha256_of_file(path) for path in paths if path.exists()})
