@@ -72,14 +72,20 @@ def trace_layers(module: nn.Module, input_px: int) -> list[Layer]:
         if isinstance(child, nn.Conv2d | nn.Linear)
     ]
     training = {child: child.training for child in module.modules()}
+    # A batch norm neither changes a shape nor counts here, but on the meta device it costs more than all the rest.
+    norms = [child for child in module.modules() if isinstance(child, nn.BatchNorm2d)]
     named = [*module.named_parameters(), *module.named_buffers()]
     meta = {name: torch.empty_like(tensor, device="meta") for name, tensor in named}
     dtype = next((tensor.dtype for _, tensor in named if tensor.is_floating_point()), torch.float32)
     try:
         module.eval()
+        for norm in norms:
+            norm.forward = lambda features: features
         with torch.no_grad(), torch.device("meta"):
             torch.func.functional_call(module, meta, (torch.empty(1, 3, input_px, input_px, dtype=dtype),))
     finally:
+        for norm in norms:
+            norm.__dict__.pop("forward", None)
         for handle in handles:
             handle.remove()
         for child, mode in training.items():
