@@ -40,6 +40,7 @@ rule index:
         dataset=DATASET,
         folder=DATA,
         classes=f"--num-classes {EXPERIMENT.data.num_classes}" if EXPERIMENT.data.num_classes else "",
+        verify="--verify" if EXPERIMENT.data.verify else "--no-verify",
     shell:
         "python -m repvgg_companion index --dataset {params.dataset} {params.source} {params.classes} {params.verify} "
         "--output {params.folder} --log {log}"

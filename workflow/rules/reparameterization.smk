@@ -25,5 +25,5 @@ for batch, members in BATCHES:
             images=EXPERIMENT.reparameterization_inputs,
         shell:
             "python -m repvgg_companion reparameterize --experiment {params.experiment} --weights {input.weights} "
-            "--val-manifest {input.manifest} --protocol {params.protocol} --n-inputs {params.images} "
+            "--val-manifest {input.manifest} --protocol {params.protocol} --images {params.images} "
             "--output {output.rows} --runs {params.runs} --log {log}"
