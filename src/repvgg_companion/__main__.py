@@ -25,6 +25,8 @@ VERBS: dict[str, tuple[str, str]] = {
     "evaluate": ("evaluation.evaluate", "top-1 and top-5 of both forms"),
     "count-complexity": ("complexity.count", "parameters, FLOPs and Wino MULs"),
     "measure-speed": ("speed.measure", "examples per second of both forms and the baselines"),
+    "measure-kernel-sizes": ("speed.kernel_size", "Table 1: the speed of convolutions of several kernel sizes"),
+    "measure-memory": ("speed.feature_maps", "Figure 3: memory of feature maps and of whole models"),
     "collect": ("results.collect", "join parts into the result tables and check them against the contract"),
     "tables": ("paper.tables", "the paper's tables beside ours"),
     "figures": ("paper.figures", "the paper's figures beside ours"),
