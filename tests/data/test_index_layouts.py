@@ -367,6 +367,9 @@ def test_indexing_imports_no_torch(archives, tmp_path):
 import sys
 from repvgg_companion.__main__ import main
 assert main({words!r}) == 0
+from repvgg_companion.data.reader import ImageReader
+from repvgg_companion.data.manifest import Manifest
+ImageReader(Manifest.read({str(tmp_path / "out" / "val.parquet")!r})).read(0)
 heavy = sorted(set(sys.modules) & {{"torch", "torchvision", "pandas", "pydantic", "matplotlib", "PIL", "cv2"}})
 assert not heavy, heavy
 """

@@ -44,5 +44,7 @@ class ImageTar:
             self._atomic.__exit__(type(failure), failure, failure.__traceback__)
             raise
         self._atomic.__exit__(kind, error, trace)
+        if kind is not None:
+            return
         status = Path(self.path).stat()
         self.stamp = (status.st_size, status.st_mtime_ns)

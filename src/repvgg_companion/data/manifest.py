@@ -76,9 +76,7 @@ class Manifest:
     @cached_property
     def wnids(self) -> TextColumn:
         """The WNID of each image."""
-        import pyarrow
-
-        return TextColumn(pyarrow.DictionaryArray.from_arrays(self.labels.astype(np.int32), list(self.classes)))
+        return TextColumn(_coded(self.labels, self.classes))
 
     def where(self, index: int) -> str:
         """Image `index` in words: file, name and byte offset; for messages."""
@@ -92,31 +90,31 @@ class Manifest:
         from pyarrow import parquet
 
         try:
-            table = parquet.read_table(path, memory_map=True)
+            with parquet.ParquetFile(path) as stream:  # read_table would import pyarrow.dataset and pandas
+                table = stream.read()
             facts = json.loads(table.schema.metadata[METADATA_KEY])
             if facts["version"] != VERSION:
                 raise KeyError("version")
-            column = {name: table.column(name) for name in ("file", "offset", "length", "label", "wnid", "name")}
+            return cls(
+                files=TextColumn(_one_array(table.column("file"))),
+                offsets=_int64(table.column("offset")),
+                lengths=_int64(table.column("length")),
+                labels=_int64(table.column("label")),
+                names=TextColumn(_one_array(table.column("name"))),
+                classes=tuple(facts["wnids"]),
+                class_names=tuple(facts["class_names"]),
+                sha256=facts["sha256"],
+                stamps={name: tuple(stamp) for name, stamp in facts["stamps"].items()},
+                packed=facts["packed"],
+                source_sha256=facts["source_sha256"],
+                path=str(path),
+            )
         except FileNotFoundError:
             raise CompanionError(f"manifest {path} does not exist; make it with the verb index") from None
         except (pyarrow.ArrowException, KeyError, TypeError, ValueError, OSError) as error:
             raise CompanionError(
                 f"{path} is not readable as a manifest ({type(error).__name__}); remove it and index the data again"
             ) from None
-        return cls(
-            files=TextColumn(_one_array(column["file"])),
-            offsets=column["offset"].to_numpy(),
-            lengths=column["length"].to_numpy(),
-            labels=column["label"].to_numpy(),
-            names=TextColumn(_one_array(column["name"])),
-            classes=tuple(facts["wnids"]),
-            class_names=tuple(facts["class_names"]),
-            sha256=facts["sha256"],
-            stamps={name: tuple(stamp) for name, stamp in facts["stamps"].items()},
-            packed=facts["packed"],
-            source_sha256=facts["source_sha256"],
-            path=str(path),
-        )
 
     def write(self, path: str | os.PathLike) -> None:
         """Write the manifest as Parquet by rename; the same images at the same places give the same bytes."""
@@ -134,13 +132,14 @@ class Manifest:
         }
         columns = {
             "file": self.files.arrow,
-            "offset": self.offsets,
-            "length": self.lengths,
-            "label": self.labels,
+            "offset": _numbers(self.offsets),
+            "length": _numbers(self.lengths),
+            "label": _numbers(self.labels),
             "wnid": self.wnids.arrow,
             "name": self.names.arrow,
         }
-        table = pyarrow.table(columns).replace_schema_metadata({METADATA_KEY: json.dumps(facts, sort_keys=True)})
+        table = pyarrow.Table.from_arrays(list(columns.values()), names=list(columns))
+        table = table.replace_schema_metadata({METADATA_KEY: json.dumps(facts, sort_keys=True)})
         with atomic_path(path) as temporary:
             parquet.write_table(
                 table, temporary, row_group_size=ROW_GROUP, compression="zstd", use_dictionary=["file", "wnid"]
@@ -154,6 +153,43 @@ def dataset_sha256(*manifests: Manifest) -> str:
     """
     digests = (manifest.source_sha256 or manifest.sha256 for manifest in manifests)
     return hashlib.sha256("\n".join(digests).encode()).hexdigest()
+
+
+# Arrow arrays are made from buffers here: `pyarrow.array` and `pyarrow.table` import pandas, which costs a second.
+def _numbers(values: np.ndarray) -> Any:
+    import pyarrow
+
+    values = np.ascontiguousarray(values)
+    return pyarrow.Array.from_buffers(pyarrow.from_numpy_dtype(values.dtype), len(values), [None, _buffer(values)])
+
+
+def _texts(utf8: bytes, ends: np.ndarray) -> Any:
+    import pyarrow
+
+    return pyarrow.LargeStringArray.from_buffers(len(ends) - 1, _buffer(ends.astype(np.int64)), _buffer(utf8))
+
+
+def _coded(codes: np.ndarray, words: Sequence[str]) -> Any:
+    import pyarrow
+
+    utf8 = [word.encode() for word in words]
+    ends = np.concatenate([[0], np.cumsum([len(word) for word in utf8], dtype=np.int64)])
+    values = pyarrow.StringArray.from_buffers(len(utf8), _buffer(ends.astype(np.int32)), _buffer(b"".join(utf8)))
+    return pyarrow.DictionaryArray.from_arrays(_numbers(codes.astype(np.int32)), values)
+
+
+def _buffer(values: Any) -> Any:
+    import pyarrow
+
+    return pyarrow.py_buffer(values)
+
+
+def _int64(column: Any) -> np.ndarray:
+    # `to_numpy` would import pandas as well.
+    values = _one_array(column)
+    if str(values.type) != "int64" or values.null_count:
+        raise ValueError("a number is missing")
+    return np.frombuffer(values.buffers()[1], np.int64, count=len(values), offset=8 * values.offset).copy()
 
 
 def _one_array(column: Any) -> Any:
@@ -219,8 +255,6 @@ class ManifestBuilder:
         source_sha256: str = "",
     ) -> Manifest:
         """The manifest of all images added, with labels from the place of their WNID in `classes`."""
-        import pyarrow
-
         label_of = {wnid: label for label, wnid in enumerate(classes)}
         names, name_ends, counts = bytearray(), [np.zeros(1, np.int64)], []
         files, offsets, lengths, labels = [], [], [], []
@@ -236,17 +270,12 @@ class ManifestBuilder:
             labels.append(label)
             counts.append(len(ends))
             digest.update("".join(columns.identity_lines(wnid, label)).encode())
-        n = sum(counts)
-        index = np.concatenate([*files, np.empty(0, np.int32)])
-        text = pyarrow.LargeStringArray.from_buffers(
-            n, pyarrow.py_buffer(np.concatenate(name_ends)), pyarrow.py_buffer(bytes(names))
-        )
         return Manifest(
-            files=TextColumn(pyarrow.DictionaryArray.from_arrays(index, pyarrow.array(self._files, pyarrow.string()))),
+            files=TextColumn(_coded(np.concatenate([*files, np.empty(0, np.int32)]), self._files)),
             offsets=np.concatenate([*offsets, np.empty(0, np.int64)]),
             lengths=np.concatenate([*lengths, np.empty(0, np.int64)]),
             labels=np.repeat(np.array(labels, np.int64), counts),
-            names=TextColumn(text),
+            names=TextColumn(_texts(bytes(names), np.concatenate(name_ends))),
             classes=tuple(classes),
             class_names=tuple(class_names),
             sha256=digest.hexdigest(),

@@ -31,17 +31,30 @@ def from_parquet(folder: str, devkit: Devkit | None, output: Path) -> tuple[Spli
     """
     wnids = dict(enumerate(devkit.wnids)) if devkit is not None else {}
     words: dict[int, str] = {}
-    splits = {name: _split(Path(folder), name, wnids, words, output) for name in SHARDS}
-    ordered = [wnids[label] for label in sorted(wnids)]
-    if ordered != sorted(ordered) or len(set(ordered)) != len(ordered):
-        raise CompanionError(
-            f"{folder}: the labels do not count the WNIDs in sorted order; these are not imagenet-1k's"
-        )
+    splits: dict[str, Split] = {}
+    imported: list[str] = []
+    try:
+        # Validation first, so that a fault in it shows before the large split is copied.
+        for name in ("val", "train"):
+            splits[name] = _split(Path(folder), name, wnids, words, output, imported)
+        ordered = [wnids[label] for label in sorted(wnids)]
+        if ordered != sorted(ordered) or len(set(ordered)) != len(ordered):
+            raise CompanionError(
+                f"{folder}: the labels do not count the WNIDs in sorted order; these are not imagenet-1k's"
+            )
+    except CompanionError:
+        # Copies of shards that turned out wrong serve nobody; the shards themselves stay.
+        for name in imported:
+            for path in (output / f"{name}.tar", output / f"{name}.import.json"):
+                path.unlink(missing_ok=True)
+        raise
     splits["train"].words = {wnid: words[label] for label, wnid in wnids.items() if label in words}
     return splits["train"], splits["val"]
 
 
-def _split(folder: Path, name: str, wnids: dict[int, str], words: dict[int, str], output: Path) -> Split:
+def _split(
+    folder: Path, name: str, wnids: dict[int, str], words: dict[int, str], output: Path, imported_now: list[str]
+) -> Split:
     shards = sorted(path for pattern in SHARDS[name] for path in folder.rglob(pattern))
     if not shards:
         raise CompanionError(f"{folder} holds no shard {SHARDS[name][0]}; name the folder that they were downloaded to")
@@ -51,6 +64,7 @@ def _split(folder: Path, name: str, wnids: dict[int, str], words: dict[int, str]
     imported = _imported_before(output, name, record_path, stamps, wnids)
     if imported is None:
         imported = _import(shards, name, wnids, words, output / f"{name}.tar")
+        imported_now.append(name)
         facts = {"shards": stamps, "labels": {wnid: label for label, wnid in wnids.items()}, "words": words}
         write_json(record_path, facts)
     else:
