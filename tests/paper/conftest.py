@@ -20,6 +20,7 @@ from repvgg_companion.paper.grammar import NotAvailable, Quantity
 PAPER = Path(__file__).parents[2] / "paper"
 IMAGES = 50_000
 PROTOCOL = "resize256-crop224-bilinear-pillow"
+CPU = "cpu-intel-family6-model143-avx512-2cores"
 RUN = "20260301T120000Z-measure-speed-aaaaaa"
 
 
@@ -207,7 +208,7 @@ def write_demo(folder: Path, facts: Facts) -> Path:
                 "passed": True,
             }
         )  # fmt: skip
-    on_cpu = {"device": "cpu-synthetic", "protocol": "interleaved", "batch_size": 1, "n_samples": 20,
+    on_cpu = {"device": CPU, "protocol": "interleaved", "batch_size": 1, "n_samples": 20,
               "memory_format": "channels-last"}  # fmt: skip
     for model, form, value in printed_speeds(facts):
         if form == "deploy" and (model.startswith("RepVGG") or model in ("ResNet-18", "ResNet-50")):
@@ -220,7 +221,7 @@ def write_demo(folder: Path, facts: Facts) -> Path:
     write_rows(folder / "reparameterization.csv", "reparameterization", certificates)
     kernels = [
         {
-            "experiment": "synthetic", "run_id": RUN, "device": "cpu-synthetic", "protocol": "interleaved",
+            "experiment": "synthetic", "run_id": RUN, "device": CPU, "protocol": "interleaved",
             "precision": "fp32", "memory_format": "channels-last", "backend": "eager", "kernel_size": size,
             "batch_size": 4, "channels": 256, "resolution_px": 56, "time_ms": time, "low_ms": time * 0.95,
             "high_ms": time * 1.06, "tflops": 2 * 4 * 256**2 * 56**2 * size**2 / time / 1e9, "n_samples": 20,
@@ -228,6 +229,7 @@ def write_demo(folder: Path, facts: Facts) -> Path:
         for size, time in ((1, 14), (3, 60), (5, 310), (7, 640))
     ]  # fmt: skip
     write_rows(folder / "kernel_size.csv", "kernel_size", kernels)
+    write_rows(folder / "memory.csv", "memory", memory_rows())
     return folder
 
 
@@ -252,3 +254,19 @@ def plant(folder: Path, table: str, change: dict[str, Any], **where: Any) -> Non
     for row in chosen:
         row |= change
     write_rows(folder / f"{table}.csv", table, rows)
+
+
+def memory_rows() -> list[dict[str, Any]]:
+    """memory.csv of Figure 3: a residual and a plain network, the four points and the whole."""
+    from repvgg_companion.speed.feature_maps import FIGURE_3, WHOLE
+
+    rows = []
+    for model, form, units, whole in (
+        ("ResNet-18", "train", (1, 2, 2, 1), 61.0), ("ResNet-18", "deploy", (1, 2, 2, 1), 58.0),
+        ("RepVGG-A0", "train", (), 52.0), ("RepVGG-A0", "deploy", (1, 1, 1, 1), 40.0),
+    ):  # fmt: skip
+        shared = {**network(model, dataset=None), "run_id": RUN, "form": form, "device": CPU,
+                  "batch_size": 1, "input_px": 224}  # fmt: skip
+        rows += [shared | {"layer": name, "live_feature_map_mib": 0.77 * unit} for name, unit in zip(FIGURE_3, units)]
+        rows.append(shared | {"layer": WHOLE, "live_feature_map_mib": 3.1, "peak_mib": whole})
+    return rows

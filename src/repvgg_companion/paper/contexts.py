@@ -36,6 +36,13 @@ class Context:
         """`cpu-…, fp32, eager, batch 1`: the setting in words."""
         return f"{self.device}, {self.precision}, {self.backend}, batch {self.batch_size}"
 
+    @property
+    def details(self) -> str:
+        """`fp32, eager, batch 1, 224 px, 20 samples`: the setting without the device, for a figure."""
+        sizes = "/".join(str(px) for px in sorted({row["input_px"] for row in self.rows.values()}))
+        samples = min(row["n_samples"] for row in self.rows.values())
+        return f"{self.precision}, {self.backend}, batch {self.batch_size}, {sizes} px, {samples} samples"
+
     def read(self, quantity: Quantity) -> Reading:
         """The speed in examples/s or the density in TFLOPS; raises NotAvailable where it was not measured here."""
         row = self.rows.get(_key(quantity))

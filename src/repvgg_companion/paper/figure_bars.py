@@ -12,9 +12,11 @@ from repvgg_companion.paper.figure_style import (
     PAPER_COLOUR,
     PAPER_DEVICE,
     empty_panel,
+    wrapped,
 )
 from repvgg_companion.paper.grammar import NotAvailable, Quantity
 from repvgg_companion.paper.measured import Row, accuracy_rows
+from repvgg_companion.speed.feature_maps import FIGURE_3, WHOLE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -40,6 +42,7 @@ def table1(world: World) -> "Figure":
         left.annotate(f"{fact['density_tflops']:.2f}", (place, fact["density_tflops"]), ha="center", va="bottom",
                       fontsize=6, xytext=(0, 1), textcoords="offset points")  # fmt: skip
     left.set(title=f"(a) paper: {PAPER_DEVICE.split(',')[0]}, fp32", xlabel="kernel size", ylabel="density (TFLOPS)")
+    left.margins(y=0.14)
     left.annotate("printed; its time\ngives 10.05", (2, 12.8), (2.45, 25), fontsize=5.5, ha="center", color="#555555",
                   arrowprops={"arrowstyle": "-", "linewidth": 0.5, "color": "#8a8a8a"})  # fmt: skip
     left.grid(axis="x", visible=False)
@@ -61,8 +64,11 @@ def table1(world: World) -> "Figure":
     right.set_xticks(places, [f"{row['kernel_size']}x{row['kernel_size']}" for row in ours])
     first = ours[0]
     smaller = "" if all(first[key] == value for key, value in PAPER_SHAPE.items()) else "smaller shape: "
-    shape = f"{smaller}{first['channels']} channels,\nbatch {first['batch_size']}, {first['resolution_px']} px"
-    right.set(title=f"(b) here: {first['precision']}", xlabel=f"kernel size\n{first['device']}\n{shape}")
+    shape = f"{smaller}{first['channels']} channels, batch {first['batch_size']}, {first['resolution_px']} px, "
+    shape += f"{first['n_samples']} samples"
+    right.set(title=f"(b) here: {first['precision']}", xlabel="kernel size")
+    right.margins(y=0.14)
+    figure.supxlabel(f"(b) {first['device']}\n{shape}\n(a) 2048 channels, batch 32, 56 px, 10 runs", fontsize=6)
     right.grid(axis="x", visible=False)
     return figure
 
@@ -82,14 +88,17 @@ def figure3(world: World) -> "Figure":
     """Live feature maps at the four points of the paper's Figure 3, printed and measured; peaks of whole networks."""
     import matplotlib.pyplot as plt
 
-    layers = [row for row in world.results.rows("memory") if row["live_feature_map_mib"] is not None]
-    peaks = [row for row in world.results.rows("memory") if row["peak_mib"] is not None]
-    figure, (top, bottom) = plt.subplots(2, 1, figsize=(COLUMN_INCHES, 3.6))
+    rows = world.results.rows("memory")
+    peaks = [row for row in rows if row["layer"] == WHOLE and row["peak_mib"] is not None]
+    count = len({row["model"] for row in peaks})
+    figure, (top, bottom) = plt.subplots(
+        2, 1, figsize=(COLUMN_INCHES, 2.5 + 0.33 * max(1, count)), height_ratios=(1.6, 0.5 + 0.33 * max(1, count))
+    )
     top.set(title="(a) feature maps alive between operators", ylabel="in units of the input")
     for kind, colour, marker in (("residual", BLUE, "s"), ("plain", OURS_COLOUR, "o")):
         top.plot(range(4), FIGURE3_PAPER[kind], color=colour, marker=marker, label=f"{kind}, paper", markersize=6,
                  markerfacecolor="white")  # fmt: skip
-        measured = block_maps(layers, kind)
+        measured = block_maps(rows, kind)
         if measured:
             top.plot(range(len(measured)), measured, color=colour, marker=marker, ls="", label=f"{kind}, measured",
                      markersize=3)  # fmt: skip
@@ -100,13 +109,18 @@ def figure3(world: World) -> "Figure":
     return figure
 
 
-def block_maps(layers: list[Row], kind: str) -> list[float]:
-    """The measured live feature maps of a block at the four points, in units of its input."""
-    own = [row for row in layers if row["layer"].startswith(f"{kind}:")]
-    own.sort(key=lambda row: row["layer"])
-    if not own or not own[0]["live_feature_map_mib"]:
-        return []
-    return [row["live_feature_map_mib"] / own[0]["live_feature_map_mib"] for row in own][:4]
+def block_maps(rows: list[Row], kind: str) -> list[float]:
+    """The measured live feature maps at the four points, in units of the block's input.
+
+    Of the first network of its kind: a ResNet for `residual`, the deploy form of a RepVGG for `plain`.
+    """
+    for row in rows:
+        is_residual = row["model"].startswith("ResNet")
+        if row["layer"] == FIGURE_3[0] and row["form"] == "deploy" and is_residual == (kind == "residual"):
+            same = {part["layer"]: part["live_feature_map_mib"] for part in rows
+                    if all(part[key] == row[key] for key in ("run_id", "model", "form"))}  # fmt: skip
+            return [same[point] / same[FIGURE_3[0]] for point in FIGURE_3]
+    return []
 
 
 def _peaks(axes: "Axes", rows: list[Row]) -> None:
@@ -126,9 +140,9 @@ def _peaks(axes: "Axes", rows: list[Row]) -> None:
     axes.margins(x=0.12)
     axes.grid(axis="y", visible=False)
     first = rows[0]
-    axes.set(title="(b) peak memory of one forward pass",
-             xlabel=f"MiB beyond what was held before; batch {first['batch_size']}\n{first['device']}")  # fmt: skip
-    axes.legend(loc="best")
+    axes.set(title="(b) peak memory",
+             xlabel=f"MiB with weights; batch {first['batch_size']}\n{first['device']}")  # fmt: skip
+    axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, borderaxespad=0)
 
 
 @dataclass(frozen=True)
@@ -149,7 +163,7 @@ def branches(world: World) -> "Figure":
     columns = [*_ablation_columns(world)]
     height = sum(0.19 * len(names) + 0.45 for names in tables.values()) + 0.55
     figure, grid = plt.subplots(
-        2, 1 + len(columns), figsize=(COLUMN_INCHES, height), sharey="row", squeeze=False,
+        2, 1 + len(columns), figsize=(COLUMN_INCHES, height), sharex="col", sharey="row", squeeze=False,
         height_ratios=[len(names) + 1 for names in tables.values()],
     )  # fmt: skip
     for (table, names), row in zip(tables.items(), grid, strict=True):
@@ -208,7 +222,7 @@ def _ablation_columns(world: World) -> list[Column]:
         if own:
             dataset, network = next(iter(own.values())).network.split(", ", 1)
             word = "DEMO" if prefix == "demo" else "other images"
-            label = f"{prefix} top-1 (%), {dataset}\n{network.replace(' classes', ' cl.')}"
+            label = f"{prefix} top-1 (%)\n" + wrapped(f"{dataset}, {network}", 26)
             columns.append(Column(f"{word}: not ImageNet", label, own, DEMO_TINT))
     return columns
 

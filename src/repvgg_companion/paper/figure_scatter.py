@@ -12,6 +12,7 @@ from repvgg_companion.paper.figure_style import (
     empty_panel,
     family,
     family_legend,
+    freeze_layout,
     separate_labels,
     short,
 )
@@ -33,6 +34,7 @@ class Point:
     speed_interval: tuple[float, float] | None = None
     top1_interval: tuple[float, float] | None = None
     label: str | None = None
+    epochs: int = 120
 
 
 @dataclass(frozen=True)
@@ -59,9 +61,14 @@ def figure1(world: World) -> "Figure":
     figure, rows = plt.subplots(
         len(panels), 1, figsize=(COLUMN_INCHES, sum(heights) + 0.35), height_ratios=heights, squeeze=False
     )
-    for axes, panel in zip(rows[:, 0], panels, strict=True):
-        _draw(axes, panel)
-    family_legend(figure, [family(point.model) for panel in panels for point in panel.points])
+    joined = [_draw(axes, panel) for axes, panel in zip(rows[:, 0], panels, strict=True)]
+    points = [point for panel in panels for point in panel.points]
+    mixed = any(len({point.epochs for point in panel.points}) > 1 for panel in panels)
+    family_legend(figure, [family(point.model) for point in points], "open: 200 epochs" if mixed else "")
+    freeze_layout(figure)
+    for axes, panel, lines in zip(rows[:, 0], panels, joined, strict=True):
+        labels = [(p.speed, p.top1, p.label or short(p.model), SERIES[family(p.model)].colour) for p in panel.points]
+        separate_labels(axes, labels, lines)
     return figure
 
 
@@ -75,6 +82,7 @@ def _paper_panels(world: World) -> list[Panel]:
         Panel(
             f"(a) paper, 120 epochs; {PAPER_DEVICE}",
             points["left"],
+            "speed (examples/s; 224 px, 50 timed batches)",
             x_limits=(250, 1600),
             y_limits=(74, 79),
             x_ticks=(300, 600, 900, 1200, 1500),
@@ -83,6 +91,7 @@ def _paper_panels(world: World) -> list[Panel]:
         Panel(
             f"(b) paper, 200 epochs; {PAPER_DEVICE}",
             points["right"],
+            "speed (examples/s; 224 px, EfficientNet-B3 300 px)",
             x_limits=(150, 650),
             y_limits=(79.25, 80.61),
             x_ticks=(200, 300, 400, 500, 600),
@@ -97,8 +106,7 @@ def our_panels(world: World) -> list[Panel]:
     if context is None:
         return [Panel(f"(c) measured here: {world.why_no_context or 'no speed'}", [])]
     speeds = {model: row for (model, form), row in context.rows.items() if form == "deploy"}
-    setting = f"{context.precision}, {context.backend}, batch {context.batch_size}"
-    x_label = f"speed of the full-width network (examples/s)\n{context.device}, {setting}"
+    x_label = f"speed of the full-width network (examples/s)\n{context.device}\n{context.details}"
     measured, printed = [], []
     for table, recipe in (("table4", "120-epochs"), ("table5", "200-epochs")):
         for fact in world.facts.table(table):
@@ -106,23 +114,30 @@ def our_panels(world: World) -> list[Panel]:
             if row is None:
                 continue
             interval = (row["low_examples_per_s"], row["high_examples_per_s"])
-            name = short(fact["model"]) + ("*" if table == "table5" else "")
             try:
                 rows = accuracy_rows(world.results, world.facts, Quantity("top1", fact["model"], (recipe,)))
             except NotAvailable:
-                top1 = fact["top1_pct"]
-                printed.append(Point(fact["model"], row["examples_per_s"], top1, interval, label=name))
+                printed.append(
+                    Point(fact["model"], row["examples_per_s"], fact["top1_pct"], interval, epochs=fact["epochs"])
+                )
                 continue
             ours = summarised(rows)
             measured.append(
-                Point(fact["model"], row["examples_per_s"], ours.top1, interval, (ours.low, ours.high), label=name)
+                Point(
+                    fact["model"],
+                    row["examples_per_s"],
+                    ours.top1,
+                    interval,
+                    (ours.low, ours.high),
+                    epochs=fact["epochs"],
+                )
             )
     panels = []
     if measured:
-        panels.append(Panel("measured here: ImageNet accuracy and speed (* 200 epochs)", measured, x_label))
+        panels.append(Panel("speed and ImageNet accuracy measured here", measured, x_label))
     elif printed:
         y_label = "top-1 (%), printed in the paper"
-        panels.append(Panel("speed measured here, accuracy printed (* 200 epochs)", printed, x_label, y_label))
+        panels.append(Panel("speed measured here, accuracy printed", printed, x_label, y_label))
     for prefix, models in sorted(other_accuracies(world.results).items()):
         panels.append(_other_panel(prefix, models, speeds, x_label))
     return [
@@ -138,44 +153,57 @@ def _other_panel(prefix: str, models: dict, speeds: dict, x_label: str) -> Panel
             row = speeds[model]
             interval = (row["low_examples_per_s"], row["high_examples_per_s"])
             points.append(Point(model, row["examples_per_s"], accuracy.top1, interval, (accuracy.low, accuracy.high)))
-    networks = sorted({accuracy.network for accuracy in models.values()})
+    dataset, width, _, px = next(iter(models.values())).network.split(", ")
     word = "DEMO" if prefix == "demo" else "OTHER IMAGES"
-    y_label = f"{prefix} top-1 (%) of another network:\n{networks[0]}"
+    y_label = f"{prefix} top-1 (%), other network:\n{dataset}, {width}, {px}"
     return Panel(f"{word}: not ImageNet, not a result of the paper", points, x_label, y_label, tint="#fff6e5")
 
 
-def _draw(axes: "Axes", panel: Panel) -> None:
+def _draw(axes: "Axes", panel: Panel) -> list[list[tuple[float, float]]]:
+    """Draw a panel without labels; returns the points of each line in it."""
     axes.set_title(panel.title)
     if not panel.points:
         empty_panel(axes, "no network has both a speed and an accuracy")
-        return
+        return []
+    joined = []
+    mixed = len({point.epochs for point in panel.points}) > 1
     for name, series in SERIES.items():
-        own = sorted((p for p in panel.points if family(p.model) == name), key=lambda p: p.speed)
-        if not own:
-            continue
-        axes.plot(
-            [p.speed for p in own], [p.top1 for p in own], color=series.colour, marker=series.marker,
-            linestyle="-" if series.line and panel.tint is None else "", zorder=3, clip_on=False,
-        )  # fmt: skip
-        for point in own:
-            _whiskers(axes, point, series.colour)
+        for epochs in sorted({point.epochs for point in panel.points}):
+            own = sorted(
+                (p for p in panel.points if (family(p.model), p.epochs) == (name, epochs)), key=lambda p: p.speed
+            )
+            if not own:
+                continue
+            line = [(point.speed, point.top1) for point in own]
+            is_line = series.line and panel.tint is None
+            joined += [line] if is_line else []
+            axes.plot(
+                *zip(*line, strict=True),
+                color=series.colour,
+                marker=series.marker,
+                markerfacecolor="white" if mixed and epochs == 200 else series.colour,
+                linestyle="-" if is_line else "",
+                zorder=3,
+                clip_on=False,
+            )
+            for point in own:
+                _whiskers(axes, point, series.colour)
     axes.set(xlabel=panel.x_label, ylabel=panel.y_label)
     if panel.tint:
         axes.set_facecolor(panel.tint)
     if panel.x_limits:
         axes.set(xlim=panel.x_limits, ylim=panel.y_limits, xticks=panel.x_ticks, yticks=panel.y_ticks)
     else:
-        axes.margins(0.12, 0.14)
-    separate_labels(
-        axes, [(p.speed, p.top1, p.label or short(p.model), SERIES[family(p.model)].colour) for p in panel.points]
-    )
+        axes.margins(0.1, 0.14)
+        axes.set_xlim(left=0)
+    return joined
 
 
 def _whiskers(axes: "Axes", point: Point, colour: str) -> None:
     if point.speed_interval:
-        axes.hlines(point.top1, *point.speed_interval, color=colour, linewidth=0.6, zorder=2)
+        axes.hlines(point.top1, *point.speed_interval, color=colour, linewidth=0.7, alpha=0.45, zorder=2)
     if point.top1_interval:
-        axes.vlines(point.speed, *point.top1_interval, color=colour, linewidth=0.6, zorder=2)
+        axes.vlines(point.speed, *point.top1_interval, color=colour, linewidth=0.7, alpha=0.45, zorder=2)
 
 
 def proxies_figure(world: World) -> "Figure":
@@ -187,11 +215,11 @@ def proxies_figure(world: World) -> "Figure":
         if fact["wino_muls_b"] is not None and fact["model"] not in {point["model"] for point in paper}:
             speed, flops, wino = fact["speed_examples_per_s"], fact["flops_b"] * 1e9, fact["wino_muls_b"] * 1e9
             paper.append({"model": fact["model"], "speed": speed, "flops": flops, "wino": wino})
-    columns = [(f"paper: {PAPER_DEVICE}", paper)]
+    columns = [(f"paper: {PAPER_DEVICE}, 224 px", paper)]
     ours = proxies(world)
     if ours:
         context = world.context
-        title = f"measured here: {context.device}\n{context.precision}, {context.backend}, batch {context.batch_size}"
+        title = f"here: {context.device}\n{context.details}"
         columns.append((title, ours))
     figure, grid = plt.subplots(
         len(columns), 2, figsize=(COLUMN_INCHES, 1.75 * len(columns) + 0.45), squeeze=False, sharey="row"
@@ -216,7 +244,8 @@ def _correlated(axes: "Axes", points: list[dict], key: str) -> None:
         axes.plot(point[key] / 1e9, point["speed"], color=series.colour, marker=series.marker, markersize=3.5)
     if len(points) > 2:
         rank = spearmanr([point[key] for point in points], [point["speed"] for point in points]).statistic
-        axes.text(0.04, 0.05, f"Spearman {rank:.2f}, n = {len(points)}", transform=axes.transAxes, fontsize=6)
+        words = f"Spearman {rank:.2f}\n{len(points)} networks"
+        axes.text(0.97, 0.97, words, transform=axes.transAxes, fontsize=6, ha="right", va="top")
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axis.set_major_formatter(StrMethodFormatter("{x:g}"))

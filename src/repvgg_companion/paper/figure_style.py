@@ -66,33 +66,62 @@ def short(model: str) -> str:
     return model.split("-", 1)[1].removesuffix("GF")
 
 
-def separate_labels(axes: "Axes", points: list[tuple[float, float, str, str]]) -> None:
-    """Write a label beside each point (x, y, text, colour) such that labels cover neither points nor each other."""
+def freeze_layout(figure: "Figure") -> None:
+    """Place the panels once and for all, so that labels can be placed in pixels."""
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+
+
+def separate_labels(axes: "Axes", points: list[tuple[float, float, str, str]], lines: list[list]) -> None:
+    """Write a label beside each point (x, y, text, colour) that covers no marker, no line and no other label.
+
+    `lines` are the [(x, y), ...] that join points. The figure's layout must be frozen.
+    """
+    import itertools
+
     import numpy as np
     from adjustText import adjust_text
+    from matplotlib.transforms import Bbox
 
     if not points:
         return
-    texts = [axes.text(x, y, text, color=colour, fontsize=6) for x, y, text, colour in points]
-    axes.figure.draw_without_rendering()
+    texts = [axes.text(x, y, text, color=colour, fontsize=6, ha="center", va="center") for x, y, text, colour in points]
+    half = 2.8 * axes.figure.dpi / 72  # half a marker and a little air, in pixels
+    centres = axes.transData.transform([point[:2] for point in points])
+    # adjustText wants the boxes in data coordinates.
+    markers = [
+        Bbox(axes.transData.inverted().transform([(x - half, y - half), (x + half, y + half)])) for x, y in centres
+    ]
+    along = [np.linspace(start, end, 12)[1:-1] for line in lines for start, end in itertools.pairwise(line)]
+    obstacles = np.concatenate(along) if along else np.empty((0, 2))
     np.random.seed(0)  # adjustText draws from the global generator
     adjust_text(
         texts,
-        x=[point[0] for point in points],
-        y=[point[1] for point in points],
+        x=obstacles[:, 0],
+        y=obstacles[:, 1],
+        target_x=[point[0] for point in points],
+        target_y=[point[1] for point in points],
+        objects=markers,
         ax=axes,
-        expand=(1.15, 1.25),
-        force_text=(0.25, 0.35),
-        force_static=(0.15, 0.25),
-        arrowprops={"arrowstyle": "-", "color": "#b0b0b0", "linewidth": 0.4, "shrinkA": 0, "shrinkB": 2},
-        ensure_inside_axes=True,
-        iter_lim=400,
-        time_lim=float("inf"),
+        expand=(1.08, 1.15),
+        force_text=(0.3, 0.4),
+        force_static=(0.2, 0.3),
+        force_explode=(0.3, 0.6),
+        arrowprops={"arrowstyle": "-", "color": "#9a9a9a", "linewidth": 0.4, "shrinkA": 0, "shrinkB": 2},
+        min_arrow_len=6,
+        iter_lim=600,
     )
 
 
-def family_legend(figure: "Figure", families: list[str]) -> None:
-    """One legend for all panels, above them."""
+def wrapped(label: str, width: int = 30) -> str:
+    """A long label on several lines, broken at spaces and hyphens."""
+    import textwrap
+
+    return "\n".join(textwrap.wrap(label, width, break_on_hyphens=True, break_long_words=False))
+
+
+def family_legend(figure: "Figure", families: list[str], open_markers: str = "") -> None:
+    """One legend for all panels, above them; `open_markers` says what an open marker means."""
     from matplotlib.lines import Line2D
 
     handles = [
@@ -100,6 +129,10 @@ def family_legend(figure: "Figure", families: list[str]) -> None:
                linestyle="-" if SERIES[name].line else "", label=name)
         for name in SERIES if name in families
     ]  # fmt: skip
+    if open_markers:
+        handles.append(
+            Line2D([], [], color=GREY, marker="o", markerfacecolor="white", linestyle="", label=open_markers)
+        )
     figure.legend(handles=handles, loc="outside upper center", ncols=min(3, len(handles)))
 
 

@@ -49,7 +49,7 @@ def training(world: World, histories: list[Path] | None) -> "Figure":
     """Curves of all trainings, one pair of panels for each dataset."""
     import matplotlib.pyplot as plt
     from matplotlib.lines import Line2D
-    from matplotlib.ticker import MaxNLocator
+    from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 
     runs = trainings(world, histories)
     datasets = list(dict.fromkeys(run.dataset for run in runs))
@@ -74,6 +74,9 @@ def training(world: World, histories: list[Path] | None) -> "Figure":
         top.set(title=f"{word}; {len(own)} trainings", ylabel=f"{'' if prefix == 'ours' else prefix + ' '}top-1 (%)")
         bottom.set(ylabel="training loss", xlabel="epoch")
         bottom.set_yscale("log")
+        bottom.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        bottom.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        bottom.yaxis.set_minor_formatter(NullFormatter())
         bottom.xaxis.set_major_locator(MaxNLocator(integer=True))
         if prefix != "ours":
             top.set_facecolor("#fff6e5")
