@@ -1,6 +1,26 @@
-"""How many processes a training has on this machine: what torchrun says, and starting them. Needs no torch."""
+"""The GPUs and processes of a training on this machine: how many were asked for in, free GPUs and torchrun out.
 
+On a machine without a scheduler several jobs share the GPUs: each job locks the ones it takes, and the operating system
+frees the locks when a process dies. Under Slurm the scheduler grants them. Needs no torch.
+"""
+
+import contextlib
 import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import FrameType
+
+from repvgg_companion.errors import CompanionError, Interrupted
+from repvgg_companion.training.state import StateFolder
+
+LOCKS = "repvgg-companion-gpus"
+POLL_SECONDS = 1.0
+STOP_REASONS = ("SIGTERM", "SIGINT", "SIGUSR1", "deadline", "signal to another process")
 
 
 def under_torchrun() -> bool:
@@ -11,3 +31,128 @@ def under_torchrun() -> bool:
 def rank() -> int:
     """The rank that torchrun gave this process, 0 without torchrun."""
     return int(os.environ.get("RANK", "0"))
+
+
+def visible_gpus() -> list[str]:
+    """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES takes them; UUIDs where the driver tells them."""
+    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
+    names = None if chosen is None else [name.strip() for name in chosen.split(",") if name.strip()]
+    try:
+        import pynvml
+
+        pynvml.nvmlInit()
+        try:
+            handles = [pynvml.nvmlDeviceGetHandleByIndex(index) for index in range(pynvml.nvmlDeviceGetCount())]
+            uuids = [pynvml.nvmlDeviceGetUUID(handle) for handle in handles]
+        finally:
+            pynvml.nvmlShutdown()
+    except (ImportError, pynvml.NVMLError):
+        return names or []
+    if names is None:
+        return uuids
+    return [uuids[int(name)] if name.isdigit() and int(name) < len(uuids) else name for name in names]
+
+
+@contextlib.contextmanager
+def held_gpus(count: int, gpus: Sequence[str], folder: Path | None = None) -> Iterator[list[str]]:
+    """Hold `count` of `gpus` that no other training of this machine holds; waits until so many are free.
+
+    Raises CompanionError where there are not so many at all. `folder` holds one lock file per GPU; the operating system
+    frees a lock when its process dies.
+    """
+    from filelock import FileLock, Timeout
+
+    if count > len(gpus):
+        raise CompanionError(
+            f"{count} GPUs were asked for, but this machine shows {len(gpus)}; lower gpu in the experiment file, or "
+            "check nvidia-smi and CUDA_VISIBLE_DEVICES"
+        )
+    folder = folder or Path(tempfile.gettempdir()) / LOCKS
+    if not folder.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(PermissionError):
+            folder.chmod(0o1777)
+    told = False
+    while True:
+        with contextlib.ExitStack() as stack:
+            taken = []
+            for gpu in gpus:
+                lock = FileLock(folder / f"{gpu.replace('/', '-')}.lock", mode=0o666)
+                with contextlib.suppress(Timeout):
+                    stack.enter_context(lock.acquire(timeout=0))
+                    taken.append(gpu)
+                if len(taken) == count:
+                    yield taken
+                    return
+        if not told:
+            print(f"train: waiting for {count} free GPUs of {len(gpus)}", file=sys.stderr)
+            told = True
+        time.sleep(POLL_SECONDS)
+
+
+@contextlib.contextmanager
+def granted_gpus(count: int) -> Iterator[None]:
+    """Make exactly `count` GPUs visible to torch, which must not have been imported for CUDA work before.
+
+    What a scheduler granted is taken as it is; without one, free GPUs are locked for as long as the context lasts.
+    """
+    if "SLURM_JOB_ID" in os.environ:
+        granted = visible_gpus()
+        if len(granted) < count:
+            raise CompanionError(f"Slurm granted {len(granted)} GPUs, not {count}; ask for gpu={count} in the rule")
+        yield
+        return
+    with held_gpus(count, visible_gpus()) as gpus:
+        before = os.environ.get("CUDA_VISIBLE_DEVICES")
+        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(gpus)
+        try:
+            yield
+        finally:
+            if before is None:
+                del os.environ["CUDA_VISIBLE_DEVICES"]
+            else:
+                os.environ["CUDA_VISIBLE_DEVICES"] = before
+
+
+def run_processes(count: int, arguments: Sequence[str], state: StateFolder) -> None:
+    """Run the verb with `arguments` in `count` processes of this machine under torchrun, and wait for them.
+
+    Raises Interrupted where they were stopped with their state saved, CompanionError where one failed.
+    """
+    command = [
+        *(sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"),
+        *("-m", "repvgg_companion", *_without_log(arguments)),
+    ]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, errors="replace")
+
+    def forward(number: int, frame: FrameType | None) -> None:
+        # torchrun knows SIGTERM and SIGINT, and passes SIGTERM on to its processes.
+        process.send_signal(signal.SIGTERM)
+
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
+        signal.signal(number, forward)
+    for line in process.stderr:
+        sys.stderr.write(line)
+    if process.wait() == 0:
+        return
+    last = (state.attempts() or [{}])[-1]
+    reason = last.get("reason", "")
+    if reason in STOP_REASONS:
+        raise Interrupted(f"stopped by {reason} after step {last['to_step']}; start the same command again to continue")
+    raise CompanionError(
+        last.get("message")
+        or f"one of the {count} processes died; read what it said above, then start the same command again to continue"
+    )
+
+
+def _without_log(arguments: Sequence[str]) -> list[str]:
+    """The arguments without `--log FILE`: what the processes say comes through this one's standard error."""
+    kept, skip = [], False
+    for argument in arguments:
+        if skip or argument.startswith("--log="):
+            skip = False
+        elif argument == "--log":
+            skip = True
+        else:
+            kept.append(argument)
+    return kept

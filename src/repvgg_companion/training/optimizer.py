@@ -75,8 +75,6 @@ class Sgd:
     """
 
     _step_supports_amp_scaling = True
-    grad_scale: torch.Tensor | None = None
-    found_inf: torch.Tensor | None = None
 
     def __init__(self, groups: list[Group], recipe: Recipe) -> None:
         self.groups, self.recipe = groups, recipe
@@ -91,8 +89,8 @@ class Sgd:
                     [parameter.grad for parameter in group.parameters],
                     group.momenta,
                     fused=True,
-                    grad_scale=self.grad_scale,
-                    found_inf=self.found_inf,
+                    grad_scale=getattr(self, "grad_scale", None),
+                    found_inf=getattr(self, "found_inf", None),
                     weight_decay=group.weight_decay,
                     momentum=self.recipe.momentum,
                     lr=rate * group.rate_factor,

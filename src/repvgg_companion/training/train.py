@@ -5,6 +5,8 @@ finished is published again in about a second, without importing torch.
 """
 
 import argparse
+import contextlib
+import os
 import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -13,7 +15,7 @@ from repvgg_companion.data.manifest import Manifest, dataset_sha256
 from repvgg_companion.errors import CompanionError, Interrupted
 from repvgg_companion.identity import WeightsIdentity, training_digest
 from repvgg_companion.models.names import require_model
-from repvgg_companion.training.launch import rank, under_torchrun
+from repvgg_companion.training.launch import granted_gpus, rank, run_processes, under_torchrun
 from repvgg_companion.training.publish import is_final, publish
 from repvgg_companion.training.recipe import PAPER_BATCH_NORM_BATCH_SIZE, Recipe
 from repvgg_companion.training.state import StateFolder
@@ -39,10 +41,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--state", required=True, help="folder of the training state; keep it until the end")
     parser.add_argument("--output", required=True, help="train.safetensors, published last")
     parser.add_argument("--history", required=True, help="history.csv, one row per epoch")
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     parser.add_argument(
-        "--gpus", type=int, help="GPUs to take on this machine, one process each; more than 0 needs them"
+        "--device",
+        choices=("auto", "cpu", "cuda"),
+        default=os.environ.get("REPVGG_COMPANION_DEVICE", "auto"),
+        help="auto follows --gpus; the variable REPVGG_COMPANION_DEVICE sets another default",
     )
+    parser.add_argument("--gpus", type=int, help="GPUs to take on this machine, one process each; 0 for none")
     parser.add_argument("--processes", type=int, default=1, help="processes to start on a CPU (gloo)")
     parser.add_argument("--workers", type=int, help="loader processes; decides no bits")
     parser.add_argument(
@@ -134,16 +139,28 @@ def run(arguments: argparse.Namespace) -> None:
         return
     with state.locked():
         started = state.check(order.training, order.recipe)
-        if not (started and is_final(state)):
-            _train(arguments, order, state, stop)
-        publish(state, order.identity, arguments.output, arguments.history)
+        if started and is_final(state):
+            publish(state, order.identity, arguments.output, arguments.history)
+            return
+        on_gpus = arguments.device != "cpu" and (arguments.gpus or 0) > 0
+        processes = 1 if under_torchrun() else arguments.gpus if on_gpus else arguments.processes
+        if processes == 1:
+            with granted_gpus(1) if on_gpus and not under_torchrun() else contextlib.nullcontext():
+                _train(arguments, order, state, stop)
+            publish(state, order.identity, arguments.output, arguments.history)
+            return
+    with granted_gpus(processes) if on_gpus else contextlib.nullcontext():
+        run_processes(processes, sys.argv[1:], state)
 
 
 def _train(arguments: argparse.Namespace, order: Order, state: StateFolder, stop: StopWatch) -> None:
     stop.listen()
     from repvgg_companion.training.processes import join, leave
 
-    world = join(arguments.device, order.recipe.micro_batches)
+    device = arguments.device
+    if device == "auto" and arguments.gpus is not None:
+        device = "cuda" if arguments.gpus else "cpu"
+    world = join(device, order.recipe.micro_batches)
     try:
         _attempt(arguments, order, state, stop, world)
     finally:
@@ -219,8 +236,6 @@ def _attempt(arguments: argparse.Namespace, order: Order, state: StateFolder, st
 
 
 def _be_deterministic() -> None:
-    import os
-
     import torch
 
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
@@ -230,8 +245,6 @@ def _be_deterministic() -> None:
 
 def _default_workers(world: "World", images: int) -> int:
     """Loader processes per training process: none for a set that fits in memory, else the cores that are free."""
-    import os
-
     if images <= SMALL_SET:
         return 0
     local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))

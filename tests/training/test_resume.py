@@ -1,0 +1,254 @@
+"""A training that is stopped anywhere and continued gives the bits of one that was never stopped."""
+
+import csv
+import json
+import os
+import random
+import signal
+import time
+
+import pytest
+from safetensors import safe_open
+
+from repvgg_companion.files import sha256_of_file
+from repvgg_companion.training.checkpoint import checkpoint_files
+
+STEPS = 20  # 320 images, batches of 32, two epochs
+
+
+def history_without_times(path):
+    with path.open(newline="") as stream:
+        return [
+            {name: value for name, value in row.items() if name not in ("images_per_s", "elapsed_s")}
+            for row in csv.DictReader(stream)
+        ]
+
+
+def wait_for_step(trainings, name, process, step):
+    """Wait until the heartbeat of a running training shows `step`; False where it ended before."""
+    path = trainings.state(name) / "heartbeat"
+    while process.poll() is None:
+        if path.exists() and len(words := path.read_text().split()) == 4 and int(words[1]) >= step:
+            return True
+        time.sleep(0.002)
+    return False
+
+
+def executed(attempts):
+    """Optimizer steps executed, over all attempts."""
+    return sum(line["to_step"] - line["from_step"] for line in attempts if line["event"] == "end")
+
+
+def test_two_runs_give_the_same_file_and_another_seed_another(trainings):
+    assert trainings.train_here("one") == trainings.train_here("two") == trainings.train_here("other", seed=1) == 0
+    one, two, other = (sha256_of_file(trainings.weights(name)) for name in ("one", "two", "other"))
+    assert one == two
+    assert one != other
+    rows = history_without_times(trainings.history("one"))
+    assert [row["epoch"] for row in rows] == ["1", "2"]
+    assert rows == history_without_times(trainings.history("two"))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGKILL])
+def test_a_kill_in_the_middle_changes_nothing(trainings, number):
+    """Slowed down by checkpoints at every step, killed in the first epoch and again in the second."""
+    assert trainings.train_here("whole") == 0
+    for step in (4, 14):
+        process = trainings.start("killed", "--checkpoint-steps", 1)
+        assert wait_for_step(trainings, "killed", process, step)
+        process.send_signal(number)
+        said = "".join(process.communicate(timeout=60))
+        assert process.returncode == (-9 if number == signal.SIGKILL else 75), said
+        assert not trainings.weights("killed").exists() and not trainings.history("killed").exists()
+    trainings.train("killed")
+    assert sha256_of_file(trainings.weights("killed")) == sha256_of_file(trainings.weights("whole"))
+    assert history_without_times(trainings.history("killed")) == history_without_times(trainings.history("whole"))
+
+    attempts = trainings.attempts("killed")
+    ends = [line for line in attempts if line["event"] == "end"]
+    assert [line["reason"] for line in ends] == [
+        *(2 * ["killed" if number == signal.SIGKILL else signal.Signals(number).name]),
+        "finished",
+    ]
+    assert [line["attempt"] for line in ends] == [1, 2, 3]
+    assert 0 < ends[0]["to_step"] <= ends[1]["to_step"] < ends[2]["to_step"] == STEPS
+    assert ends[1]["from_step"] > 0 and ends[2]["from_step"] > ends[1]["from_step"], "it started from nothing"
+    # A kill costs at most one checkpoint interval (here one step, and one more that the heartbeat had already seen).
+    assert executed(attempts) <= STEPS + 2 * 2
+
+
+def test_restarting_from_nothing_would_be_seen(trainings):
+    """The attempt log tells a continued run from one that started again."""
+    process = trainings.start("killed", "--checkpoint-steps", 1)
+    assert wait_for_step(trainings, "killed", process, 10)
+    process.kill()
+    process.communicate()
+    for file in checkpoint_files(trainings.state("killed")):
+        file.path.unlink()
+    trainings.train("killed")
+    assert executed(trainings.attempts("killed")) >= STEPS + 9
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"ema_decay": 0.9, "nesterov": True, "label_smoothing": 0.1},
+        {"mixup_alpha": 0.2, "batch_norm_batch_size": 8},
+        # 32 px: at 16 px some CPUs' bf16 kernels return garbage for the 1x1 image before the last stride (torch 2.13).
+        {"precision": "bf16", "memory_format": "contiguous", "input_px": 32},
+        {"precision": "fp16", "input_px": 32},
+    ],
+    ids=["average", "mixup", "bf16", "fp16-scaler"],
+)
+def test_whatever_the_recipe_uses_is_in_the_checkpoint(trainings, settings):
+    """Stopped by a deadline that passes at once, in the middle of an epoch, and continued in another process."""
+    recipe = {"epochs": 1, "warmup_epochs": 0.0} | settings
+    assert trainings.train_here("whole", recipe=recipe) == 0
+    process = trainings.start("stopped", "--checkpoint-steps", 1, recipe=recipe)
+    assert wait_for_step(trainings, "stopped", process, 3)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(60) == 75, process.stderr.read()
+    trainings.train("stopped", recipe=recipe)
+    assert trainings.attempts("stopped")[-1]["from_step"] >= 3
+    assert sha256_of_file(trainings.weights("stopped")) == sha256_of_file(trainings.weights("whole"))
+
+
+def test_what_decides_bits_is_decided_once(trainings):
+    """`auto` and 0 threads are resolved at the first start and stored; another machine's choice does not matter."""
+    recipe = {"memory_format": "auto", "precision": "auto", "threads": 0}
+    process = trainings.start("run", "--checkpoint-steps", 1, recipe=recipe)
+    assert wait_for_step(trainings, "run", process, 3)
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=60)
+    path = trainings.state("run") / "state.json"
+    decided = json.loads(path.read_text())["decided"]
+    assert decided["precision"] in ("fp32", "bf16") and decided["memory_format"] in ("contiguous", "channels_last")
+    assert decided["threads"] >= 1 and set(decided["memory_format_step_s"]) == {"contiguous", "channels_last"}
+    before = path.read_bytes()
+    os.environ["OMP_NUM_THREADS"], old = "3", os.environ.get("OMP_NUM_THREADS")
+    try:
+        trainings.train("run", recipe=recipe)
+    finally:
+        os.environ.pop("OMP_NUM_THREADS") if old is None else os.environ.update(OMP_NUM_THREADS=old)
+    assert path.read_bytes() == before
+    assert trainings.attempts("run")[-2]["threads"] == decided["threads"]
+
+
+def test_a_damaged_checkpoint_falls_back_to_the_one_before(trainings):
+    assert trainings.train_here("whole") == 0
+    process = trainings.start("run", "--checkpoint-steps", 1, "--keep-checkpoints", 3)
+    assert wait_for_step(trainings, "run", process, 6)
+    process.kill()
+    process.communicate()
+    files = checkpoint_files(trainings.state("run"))
+    assert len(files) == 3
+    data = bytearray(files[0].path.read_bytes())
+    data[len(data) // 2] ^= 1  # one flipped bit
+    files[0].path.write_bytes(data)
+    files[1].path.write_bytes(files[1].path.read_bytes()[:-7])  # cut off
+    said = trainings.train("run")
+    assert f"checkpoint {files[0].path} is damaged" in said and f"checkpoint {files[1].path} is damaged" in said
+    assert trainings.attempts("run")[-2]["from_step"] == files[2].step
+    assert sha256_of_file(trainings.weights("run")) == sha256_of_file(trainings.weights("whole"))
+
+
+def test_all_checkpoints_damaged_is_an_error_and_nothing_is_lost(trainings):
+    process = trainings.start("run", "--checkpoint-steps", 1)
+    assert wait_for_step(trainings, "run", process, 5)
+    process.kill()
+    process.communicate()
+    files = checkpoint_files(trainings.state("run"))
+    for file in files:
+        file.path.write_bytes(b"nothing")
+    said = trainings.train("run", status=2)
+    assert "every checkpoint" in said and "Traceback" not in said
+    assert [file.path for file in checkpoint_files(trainings.state("run"))] == [file.path for file in files]
+
+
+def test_a_finished_training_is_published_again_in_a_second_without_torch(trainings):
+    assert trainings.train_here("run") == 0
+    digest = sha256_of_file(trainings.weights("run"))
+    trainings.weights("run").unlink()
+    trainings.history("run").unlink()
+    trainings.weights("run").parent.rmdir()  # Snakemake prunes empty result folders
+    import subprocess
+    import sys
+
+    from conftest import clean_environment
+
+    script = "import sys; from repvgg_companion.__main__ import main; status = main(sys.argv[1:]); "
+    script += "sys.exit(status or 99 * ('torch' in sys.modules))"
+    start = time.monotonic()
+    subprocess.run([sys.executable, "-c", script, *trainings.arguments("run")], env=clean_environment(), check=True)
+    seconds = time.monotonic() - start
+    assert sha256_of_file(trainings.weights("run")) == digest
+    assert seconds < 5, "about a second on an idle machine"
+    assert len(trainings.attempts("run")) == 2, "publishing is no attempt"
+
+
+def test_no_temporary_files_and_no_checkpoints_are_left(trainings):
+    assert trainings.train_here("run", "--checkpoint-steps", 3) == 0
+    left = sorted(path.name for path in trainings.state("run").iterdir())
+    assert left == [
+        "attempts.jsonl",
+        "final-history.csv",
+        "final.json",
+        "final.safetensors",
+        "heartbeat",
+        "lock",
+        "state.json",
+    ]
+    assert sorted(path.name for path in trainings.weights("run").parent.iterdir()) == [
+        "history.csv",
+        "train.safetensors",
+    ]
+    with safe_open(trainings.weights("run"), "pt") as stream:
+        assert json.loads(stream.metadata()["repvgg_companion"])["model"] == "RepVGG-A0"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1500)
+def test_fifty_random_kills_in_trainings_of_three_models(trainings):
+    """50 kills by four signals at random moments, from start-up to publishing; all three give the undisturbed bits.
+
+    Trainings are long enough that most kills fall between the first and the last step, and each attempt gets on.
+    """
+    seed = random.SystemRandom().randrange(1 << 32)
+    print(f"random seed of the kills: {seed}")
+    draw = random.Random(seed)
+    models = {"RepVGG-A0": 17, "RepVGG-B1g4": 17, "RepVGG-D2se": 16}
+    recipe = {"epochs": 24}
+    needed = 240
+    for model, kills in models.items():
+        assert trainings.train_here(f"whole-{model}", model=model, recipe=recipe) == 0
+        seconds = float(list(csv.DictReader(trainings.history(f"whole-{model}").open()))[-1]["elapsed_s"])
+        name, inside = f"killed-{model}", 0
+        for _ in range(kills):
+            process = trainings.start(name, "--checkpoint-steps", 5, model=model, recipe=recipe)
+            # Most of the kills come while steps are taken, some during start-up.
+            if draw.random() < 0.85:
+                step = trainings.state(name) / "heartbeat"
+                before = step.stat().st_mtime_ns if step.exists() else 0
+                while process.poll() is None and not (step.exists() and step.stat().st_mtime_ns > before):
+                    time.sleep(0.005)
+                time.sleep(draw.random() * seconds / kills)
+            else:
+                time.sleep(draw.random() * 3)
+            number = draw.choice([signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+            process.send_signal(number)
+            said = "".join(process.communicate(timeout=120))
+            assert process.returncode in (0, 75, -9, -15, -2, 130), said
+            assert (process.returncode == 0) == trainings.weights(name).exists()
+            if process.returncode == 0:
+                break
+        trainings.train(name, model=model, recipe=recipe)
+        whole, killed = trainings.weights(f"whole-{model}"), trainings.weights(name)
+        assert sha256_of_file(whole) == sha256_of_file(killed), model
+        rows = history_without_times(trainings.history(name))
+        assert rows == history_without_times(trainings.history(f"whole-{model}"))
+        attempts = [line for line in trainings.attempts(name) if line["event"] == "end"]
+        inside = sum(0 < line["to_step"] < needed for line in attempts)
+        # A kill repeats at most what lies since the last checkpoint, and a damaged moment none.
+        assert executed(trainings.attempts(name)) <= needed + 5 * len(attempts), attempts
+        assert inside >= kills / 2, f"{model}: only {inside} of {kills} kills fell inside the training"
+        print(f"{model}: {kills} kills, {inside} inside, {executed(trainings.attempts(name))} steps for {needed}")
