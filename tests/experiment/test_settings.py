@@ -50,12 +50,12 @@ def test_every_experiment_file_is_valid_and_named_after_itself(path):
     [
         ("data.zipp", "x.zip", r"f\.yaml: data\.zipp is no known key; did you mean zip\?"),
         ("extra", 1, r"f\.yaml: extra is no known key"),
-        ("recipes.demo-5-epochs.learning_rat", 1, r"f\.yaml: recipes\.demo-5-epochs\.learning_rat is no known key"),
-        ("recipes.demo-5-epochs.epochs", 0, r"f\.yaml: recipes\.demo-5-epochs .*epochs"),
+        ("recipes.demo-2-epochs.learning_rat", 1, r"f\.yaml: recipes\.demo-2-epochs\.learning_rat is no known key"),
+        ("recipes.demo-2-epochs.epochs", 0, r"f\.yaml: recipes\.demo-2-epochs .*epochs"),
         ("speed.round", 1, r"f\.yaml: speed\.round is no known key; did you mean rounds"),
         ("training.0.models.0", "RepVGG-A9", r"f\.yaml: training\[0\]\.models .*RepVGG-A9.*RepVGG-A0"),
-        ("training.0.models.1", "RepVGG-A0", r"f\.yaml: training\[0\]\.models .*RepVGG-A0 is named twice"),
-        ("training.0.recipe", "missing", r"f\.yaml: training names the recipe missing.* demo-5-epochs"),
+        ("training.1.models.1", "RepVGG-B3", r"f\.yaml: training\[1\]\.models .*RepVGG-B3 is named twice"),
+        ("training.0.recipe", "missing", r"f\.yaml: training names the recipe missing.*demo-2-epochs"),
         ("training.0.seeds", [1, 1], r"seed 1 is named twice"),
         ("data.dataset", "Demo/x", r"f\.yaml: data\.dataset"),
         ("data.zip", "x.zip", r"f\.yaml: data names its images twice, by generate and by zip"),
@@ -101,10 +101,10 @@ def test_only_the_changed_recipe_gets_another_digest():
     before = {weights.model: weights for weights in weights_of(load_experiment(demo(), "f"))}
     after = {
         weights.model: weights
-        for weights in weights_of(load_experiment(changed("recipes.demo-8-epochs.epochs", 9), "f"))
+        for weights in weights_of(load_experiment(changed("recipes.demo-6-epochs.epochs", 9), "f"))
     }
     moved = {model for model in before if before[model].digest != after[model].digest}
-    users = {weights.model for weights in before.values() if weights.recipe == "demo-8-epochs"}
+    users = {weights.model for weights in before.values() if weights.recipe == "demo-6-epochs"}
     assert moved == users and users and users != set(before)
     for weights in before.values():
         assert weights.folder == f"results/weights/demo-digits/{weights.model}/{weights.digest}/seed0"
@@ -113,9 +113,9 @@ def test_only_the_changed_recipe_gets_another_digest():
 
 def test_another_name_for_the_same_recipe_keeps_the_weights():
     config = demo()
-    config["recipes"]["renamed"] = config["recipes"]["demo-5-epochs"]
+    config["recipes"]["renamed"] = config["recipes"]["demo-2-epochs"]
     experiment = load_experiment(config, "f")
-    first = [digest_of(experiment, "RepVGG-A0", name, 0.25) for name in ("demo-5-epochs", "renamed")]
+    first = [digest_of(experiment, "RepVGG-A0", name, 0.25) for name in ("demo-2-epochs", "renamed")]
     assert first[0] == first[1]
 
 

@@ -100,7 +100,7 @@ def test_arithmetic_and_structural_claims_are_decided_and_demo_accuracy_decides_
     for row in sure:
         assert row["verdict_number"] in ("reproduced", "contradicted"), row["id"]
     for row in claims:
-        if "top1(" in row["condition"]:
+        if "top1(" in row["condition"] and "speed(" not in row["condition"]:
             assert row["verdict_number"] == "not tested", row["id"]
 
 

@@ -1,6 +1,7 @@
 # One job for each model, recipe and seed. The training state lies outside the declared outputs, because Snakemake
 # removes the outputs of a failed job; what is declared here is published last, by rename.
 TRAINED = {(weights.model, weights.digest, weights.seed): weights for weights in WEIGHTS}
+ORDER = {key: len(TRAINED) - number for number, key in enumerate(TRAINED)}
 
 
 def trained(wildcards):
@@ -27,6 +28,8 @@ if WEIGHTS:
             f"logs/{NAME}/train-{{model}}-{{digest}}-seed{{seed}}.log",
         conda:
             ENVIRONMENT
+        # In the order of the experiment file, so that the longest can stand first.
+        priority: lambda wildcards: ORDER[(wildcards.model, wildcards.digest, wildcards.seed)]
         threads: lambda wildcards: train_resources(EXPERIMENT, wildcards.model).threads
         resources:
             gpu=lambda wildcards: train_resources(EXPERIMENT, wildcards.model).gpu,
