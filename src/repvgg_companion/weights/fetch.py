@@ -1,0 +1,59 @@
+"""In: names of models. Out: the weights that timm publishes for them, with digests recorded at first use."""
+
+from pathlib import Path
+
+from filelock import FileLock
+
+from repvgg_companion.errors import CompanionError
+from repvgg_companion.files import sha256_of_file, write_text
+from repvgg_companion.weights.released import SUMS_FILE, TIMM_FILE, TIMM_NAMES, recorded_digests, timm_repository
+
+
+def fetch(model: str, folder: str | Path, *, endpoint: str | None = None) -> Path:
+    """Download timm's weights of `model` to FOLDER/repvgg_x.rvgg_in1k.safetensors and return that path.
+
+    A file that is there already is not loaded again. At first use its SHA-256 is recorded in FOLDER/SHA256SUMS; later
+    the file must have it. `endpoint` is the address of another server of the same kind. Raises CompanionError where
+    nothing is published, nothing can be reached, or the digest differs.
+    """
+    repository, folder = timm_repository(model), Path(folder)
+    final = folder / f"{TIMM_NAMES[model]}.rvgg_in1k.safetensors"
+    if not final.exists():
+        _download(repository, final, endpoint)
+    sha256 = sha256_of_file(final)
+    with FileLock(folder / f".{SUMS_FILE}.lock"):
+        digests = recorded_digests(folder)
+        recorded = digests.setdefault(final.name, sha256)
+        if recorded != sha256:
+            raise CompanionError(
+                f"{final} has SHA-256 {sha256[:16]}... instead of {recorded[:16]}..., which was recorded in "
+                f"{folder / SUMS_FILE} when it was first fetched; remove the file and fetch it again"
+            )
+        lines = [f"{digest}  {name}\n" for name, digest in sorted(digests.items())]
+        if not (folder / SUMS_FILE).exists() or recorded_digests(folder) != digests:
+            write_text(folder / SUMS_FILE, "".join(lines))
+    return final
+
+
+def _download(repository: str, final: Path, endpoint: str | None) -> None:
+    import shutil
+    import tempfile
+
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    from repvgg_companion.files import atomic_path
+
+    final.parent.mkdir(parents=True, exist_ok=True)
+    # In a folder of its own beside the target: the library writes bookkeeping files next to what it loads.
+    with tempfile.TemporaryDirectory(prefix=".fetch-", dir=final.parent) as scratch:
+        try:
+            loaded = hf_hub_download(repository, TIMM_FILE, local_dir=scratch, endpoint=endpoint, token=False)
+        except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise CompanionError(
+                f"{repository} could not be fetched ({reason}); check the network, or copy {TIMM_FILE} of that "
+                f"repository to {final} by hand"
+            ) from None
+        with atomic_path(final) as temporary:
+            shutil.copyfile(loaded, temporary)

@@ -1,0 +1,69 @@
+"""In: recognized weights. Out: a file in any layout, by rename, bit for bit the same tensors."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from repvgg_companion.errors import CompanionError
+from repvgg_companion.files import atomic_path
+from repvgg_companion.identity import WeightsIdentity
+from repvgg_companion.models.names import require_model
+from repvgg_companion.weights.layouts import LAYOUTS, from_official
+from repvgg_companion.weights.recognize import RecognizedWeights
+from repvgg_companion.weights.released import released_digest
+from repvgg_companion.weights_file import save_weights
+
+TARGETS = ("companion", *LAYOUTS)
+_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
+
+
+def identity_of(weights: RecognizedWeights, dataset: str) -> WeightsIdentity:
+    """The identity of imported weights: recipe `released`, training digest `released_<8 digits>`, seed `none`."""
+    return WeightsIdentity(
+        dataset=dataset,
+        dataset_sha256="",
+        model=weights.model,
+        width=weights.width,
+        num_classes=weights.num_classes,
+        recipe="released",
+        training_digest=released_digest(weights.sha256),
+        seed="none",
+        input_px=require_model(weights.model).test_px,
+        form=weights.form,
+        note=f"imported from {Path(weights.path).name} ({weights.layout} layout), SHA-256 {weights.sha256}",
+    )
+
+
+def companion_path(weights_folder: str | Path, identity: WeightsIdentity) -> Path:
+    """Where imported weights live: DATASET/MODEL/released_<8 digits>/seednone/FORM.safetensors."""
+    folder = Path(weights_folder) / identity.dataset / identity.model / identity.training_digest / "seednone"
+    return folder / f"{identity.form}.safetensors"
+
+
+def write_companion(weights: RecognizedWeights, path: str | Path, dataset: str) -> None:
+    """Write our own file: official keys, all in float32 (exact for half precision too), the identity inside."""
+    state = {key: tensor.float() if tensor.is_floating_point() else tensor for key, tensor in weights.state.items()}
+    save_weights(path, state, identity_of(weights, dataset))
+
+
+def write_layout(state: Mapping[str, Tensor], layout: str, path: str | Path) -> None:
+    """Write official-key tensors in `layout`: a `.safetensors` or a PyTorch file by the suffix of `path`.
+
+    mmpretrain's PyTorch files wrap the tensors as it does, `{'meta': {}, 'state_dict': ...}`. Raises CompanionError for
+    another suffix, and where `path` exists.
+    """
+    path = Path(path)
+    if path.suffix not in _SUFFIXES:
+        raise CompanionError(f"{path}: the suffix decides the format and must be one of {', '.join(_SUFFIXES)}")
+    if path.exists():
+        raise CompanionError(f"{path} exists already and is not overwritten; give another --output")
+    renamed = {key: tensor.contiguous() for key, tensor in from_official(state, layout).items()}
+    with atomic_path(path) as temporary:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import save_file
+
+            save_file(renamed, str(temporary), metadata={"format": "pt"})
+        else:
+            torch.save({"meta": {}, "state_dict": renamed} if layout == "mmpretrain" else renamed, temporary)
