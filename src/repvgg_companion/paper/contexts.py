@@ -122,7 +122,8 @@ def contexts(results: Results, quantities: Iterable[Quantity]) -> tuple[list[Con
     needed = {_key(quantity) for quantity in quantities}
     density = any(quantity.name == "density" for quantity in quantities)
     table = "kernel_size" if density else "speed"
-    rows = results.rows(table)
+    measured = "tflops" if density else "examples_per_s"
+    rows = [row for row in results.rows(table) if row[measured] is not None]
     if not rows:
         return [], f"{table}.csv holds no rows"
     usable = [row for row in rows if (_is_paper_shape(row) if density else is_paper_speed(row))]

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from repvgg_companion.paper.accuracies import Accuracy, other_accuracies, summarised
-from repvgg_companion.paper.checks import World
+from repvgg_companion.paper.checks import World, block_maps
 from repvgg_companion.paper.contexts import PAPER_SHAPE
 from repvgg_companion.paper.figure_style import (
     COLUMN_INCHES,
@@ -16,7 +16,7 @@ from repvgg_companion.paper.figure_style import (
 )
 from repvgg_companion.paper.grammar import NotAvailable, Quantity
 from repvgg_companion.paper.measured import Row, accuracy_rows
-from repvgg_companion.speed.feature_maps import FIGURE_3, WHOLE
+from repvgg_companion.speed.feature_maps import WHOLE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -107,20 +107,6 @@ def figure3(world: World) -> "Figure":
     top.legend(ncols=2, loc="lower center")
     _peaks(bottom, peaks)
     return figure
-
-
-def block_maps(rows: list[Row], kind: str) -> list[float]:
-    """The measured live feature maps at the four points, in units of the block's input.
-
-    Of the first network of its kind: a ResNet for `residual`, the deploy form of a RepVGG for `plain`.
-    """
-    for row in rows:
-        is_residual = row["model"].startswith("ResNet")
-        if row["layer"] == FIGURE_3[0] and row["form"] == "deploy" and is_residual == (kind == "residual"):
-            same = {part["layer"]: part["live_feature_map_mib"] for part in rows
-                    if all(part[key] == row[key] for key in ("run_id", "model", "form"))}  # fmt: skip
-            return [same[point] / same[FIGURE_3[0]] for point in FIGURE_3]
-    return []
 
 
 def _peaks(axes: "Axes", rows: list[Row]) -> None:

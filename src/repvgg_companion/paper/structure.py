@@ -50,6 +50,7 @@ def main_path_layers(name: str, output_px: int) -> int:
     return sum("downsample" not in layer.name for layer in found)
 
 
+@cache
 def body_faults(name: str) -> list[str]:
     """Operators of the deploy form's body that are neither a 3x3 convolution nor a ReLU, or that branch (section 1).
 
@@ -74,6 +75,7 @@ def body_faults(name: str) -> list[str]:
     return faults
 
 
+@cache
 def operators_per_block(name: str) -> set[int]:
     """Numbers of convolutions on the main path of the blocks of a deploy form (section 3.1)."""
     module = _built(name, "deploy")
@@ -87,6 +89,7 @@ def operators_per_block(name: str) -> set[int]:
     }
 
 
+@cache
 def live_feature_maps(kind: str) -> list[int]:
     """Feature maps alive after each operator of a size-keeping piece of network, in units of its input (Figure 3).
 
@@ -162,6 +165,7 @@ class ConversionErrors:
     same_top1: bool
 
 
+@cache
 def conversion_errors(name: str = "RepVGG-A0") -> ConversionErrors:
     """Compare both forms of a network with random weights and batch-norm statistics on one random image (section 3.3).
 

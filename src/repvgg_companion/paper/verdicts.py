@@ -78,7 +78,10 @@ def value_text(term: Comparison, values: dict[Quantity, float]) -> str:
     """Our value of the measured side; for an order of two quantities both of them."""
     value = term.value(values)
     if not (term.is_ratio or term.is_difference) and len(term.quantities) == 2:
-        return f"{value:.6g} vs {term.bound(values):.6g}"
+        bound = term.bound(values)
+        if all(quantity.name in EXACT for quantity in term.quantities):
+            return f"{value:,.0f} vs {bound:,.0f}"
+        return f"{value:.6g} vs {bound:.6g}"
     return f"{value:+.4g}" if term.is_difference else f"{value:.6g}"
 
 
