@@ -1,0 +1,177 @@
+"""The six figures: three formats, the same bytes each time, provenance inside, demo data marked, the paper's axes."""
+
+import re
+
+import pytest
+from paper_synthetic import CPU, PAPER
+
+from repvgg_companion.__main__ import main
+from repvgg_companion.paper.accuracies import other_accuracies
+from repvgg_companion.paper.checks import World, block_maps, proxies
+from repvgg_companion.paper.contexts import widest
+from repvgg_companion.paper.figure_scatter import figure1
+from repvgg_companion.paper.figure_style import SERIES, style
+from repvgg_companion.paper.figure_training import trainings
+from repvgg_companion.paper.measured import Results
+from repvgg_companion.runs import commit
+
+NAMES = ("figure1", "figure3", "table1", "branches", "proxies", "training")
+
+
+def drawn(folder, output):
+    arguments = ["--experiment", "demo", "--results", str(folder), "--paper", str(PAPER), "--output", str(output)]
+    assert main(["figures", *arguments]) == 0
+    return {(name, kind): (output / f"{name}.{kind}").read_bytes() for name in NAMES for kind in ("pdf", "svg", "png")}
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory, facts):
+    from paper_synthetic import write_demo
+
+    folder = tmp_path_factory.mktemp("results")
+    demo = write_demo(folder / "demo", facts)
+    return drawn(demo, folder / "first"), drawn(demo, folder / "second"), demo
+
+
+def test_the_same_data_gives_the_same_bytes(files):
+    first, second, _ = files
+    assert [key for key in first if first[key] != second[key]] == []
+
+
+def test_formats_and_width(files):
+    from io import BytesIO
+
+    from PIL import Image
+
+    first, _, _ = files
+    for name in NAMES:
+        assert first[name, "pdf"].startswith(b"%PDF")
+        assert b"/Type3" not in first[name, "pdf"]
+        width = re.search(rb'<svg[^>]* width="([0-9.]+)pt"', first[name, "svg"])
+        assert float(width.group(1)) == pytest.approx(3.3 * 72, abs=0.5)  # one column
+        assert Image.open(BytesIO(first[name, "png"])).width == 990
+
+
+def test_commit_and_data_digest_are_inside(files):
+    from io import BytesIO
+
+    from PIL import Image
+
+    first, _, _ = files
+    for name in NAMES:
+        described = Image.open(BytesIO(first[name, "png"])).text["Description"]
+        assert re.fullmatch(rf"commit {re.escape(commit())}; data [0-9a-f]{{8}}", described)
+        assert described.encode() in first[name, "svg"]
+        assert described.encode() in first[name, "pdf"]
+        assert b"CreationDate" not in first[name, "pdf"] and b"<dc:date>" not in first[name, "svg"]
+
+
+def test_other_data_gives_another_digest(files, tmp_path):
+    import shutil
+
+    from paper_synthetic import plant
+
+    first, _, demo = files
+    shutil.copytree(demo.parent, tmp_path / "copy")
+    plant(tmp_path / "copy" / "demo", "speed", {"examples_per_s": 108.0}, model="RepVGG-A0", form="deploy")
+    other = drawn(tmp_path / "copy" / "demo", tmp_path / "figures")
+    digest = [re.search(rb"data ([0-9a-f]{8})", part["figure1", "svg"]).group(1) for part in (first, other)]
+    assert digest[0] != digest[1]
+    assert first["figure1", "svg"] != other["figure1", "svg"]
+    assert first["training", "png"] != other["training", "png"]  # its metadata alone
+
+
+def test_demo_data_says_so_on_the_face_and_in_the_file(files):
+    first, _, _ = files
+    for name in ("figure1", "branches", "training"):
+        text = first[name, "svg"].decode()
+        assert "DEMO" in text and "not ImageNet" in text
+    for name in NAMES:
+        assert b"demo-digits: not ImageNet, no result of the paper" in first[name, "svg"]
+    figure = first["figure1", "svg"].decode()
+    assert "other network" in figure and "demo-digits, width 0.25, 32 px" in figure
+    assert "speed of the full-width network" in figure
+    assert CPU in figure and "fp32, eager, batch 1, 224 px, 20 samples" in figure
+
+
+def panels(folder, facts):
+    results = Results(folder)
+    world = World(facts, results, widest(results))
+    with style():
+        figure = figure1(world)
+        return [(axes.get_title(loc="left"), axes) for axes in figure.axes]
+
+
+def test_figure_1_has_the_papers_axes_and_points(demo, facts):
+    (title_a, a), (title_b, b), (title_c, c), (title_d, d) = panels(demo, facts)
+    assert title_a.startswith("(a) paper, 120 epochs") and title_b.startswith("(b) paper, 200 epochs")
+    assert a.get_xlim() == (250, 1600) and a.get_ylim() == (74, 79)
+    assert list(a.get_xticks()) == [300, 600, 900, 1200, 1500]
+    assert b.get_xlim() == (150, 650) and list(b.get_yticks()) == [79.4, 79.6, 79.8, 80.0, 80.2, 80.4, 80.6]
+    for axes, side in ((a, "left"), (b, "right")):
+        points = {tuple(point) for line in axes.lines for point in zip(*line.get_data(), strict=True)}
+        assert points == {
+            (row["speed_examples_per_s"], row["top1_pct"]) for row in facts.table("figure1") if row["panel"] == side
+        }
+    assert "(B2g2?)" in {text.get_text() for text in a.texts}
+    assert "accuracy printed" in title_c and "printed in the paper" in c.get_ylabel()
+    assert "DEMO" in title_d and "demo top-1" in d.get_ylabel()
+    assert a.get_facecolor() != d.get_facecolor()
+
+
+def test_labels_lie_apart(demo, facts):
+    for _, axes in panels(demo, facts)[:3]:
+        boxes = [text.get_window_extent() for text in axes.texts if text.get_text()]
+        overlaps = [
+            (one, other) for number, one in enumerate(boxes) for other in boxes[number + 1 :] if one.overlaps(other)
+        ]
+        assert len(overlaps) <= 1, f"{len(overlaps)} labels overlap in {axes.get_title(loc='left')}"
+
+
+def test_measured_accuracies_replace_the_printed_ones(imagenet, facts):
+    titles = [title for title, _ in panels(imagenet, facts)]
+    assert titles[2] == "(c) speed and ImageNet accuracy measured here" and len(titles) == 3
+
+
+def test_without_results_the_figures_say_what_is_missing(tmp_path):
+    (tmp_path / "empty").mkdir()
+    texts = drawn(tmp_path / "empty", tmp_path / "figures")
+    assert b"no speed was measured" in texts["figure1", "svg"]
+    assert b"nothing was trained" in texts["training", "svg"]
+    assert b"no kernel sizes were" in texts["table1", "svg"]
+    assert b"was not measured" in texts["figure3", "svg"]
+    assert b"DEMO" not in texts["figure1", "svg"]
+
+
+def test_the_proxies_figure_draws_what_claim_c32_correlates(demo, facts):
+    results = Results(demo)
+    points = proxies(World(facts, results, widest(results)))
+    assert {point["model"] for point in points} >= {"RepVGG-A0", "ResNet-18", "ResNet-50"}
+    assert all(point["wino"] < point["flops"] for point in points)
+
+
+def test_histories_are_found_by_the_rows_or_taken_as_given(demo, facts):
+    world = World(facts, Results(demo))
+    found = trainings(world, None)
+    assert len(found) == len([row for row in world.results.rows("accuracy")])
+    assert {run.group for run in found} == {"A0–A2", "B0–B3", "g2", "g4", "D2se", "ablations"}
+    one = sorted((demo.parent / "weights").rglob("history.csv"))[0]
+    assert [(run.dataset, run.model) for run in trainings(world, [one])] == [("demo-digits", "RepVGG-A0")]
+
+
+def test_block_maps_are_in_units_of_the_input(demo):
+    rows = Results(demo).rows("memory")
+    assert block_maps(rows, "residual") == pytest.approx([1, 2, 2, 1])
+    assert block_maps(rows, "plain") == pytest.approx([1, 1, 1, 1])
+    assert block_maps([], "plain") == []
+
+
+def test_colours_of_the_series_can_be_told_apart_without_hue():
+    """Neighbouring series differ in marker, so no series rests on its colour alone."""
+    assert len({series.marker for series in SERIES.values()}) == len(SERIES)
+    assert len({series.colour for series in SERIES.values()}) == len(SERIES)
+
+
+def test_of_several_trainings_the_deploy_form_with_most_seeds_is_shown(demo):
+    found = other_accuracies(Results(demo))["demo"]["RepVGG-B0_plain"]
+    assert len(found.seeds) == 3 and found.network == "demo-digits, width 0.25, 10 classes, 32 px"

@@ -1,0 +1,167 @@
+"""The eight tables: recounted cells, whose numbers stand where, and that what is empty says why."""
+
+import csv
+import re
+
+import pytest
+from paper_synthetic import PAPER, accuracy_row, speed_row, write_imagenet
+
+from repvgg_companion.__main__ import main
+from repvgg_companion.contract import read_rows, write_rows
+from repvgg_companion.paper import table_rows
+from repvgg_companion.paper.checks import World
+from repvgg_companion.paper.contexts import widest
+from repvgg_companion.paper.measured import Results
+from repvgg_companion.paper.tables import as_latex, as_markdown, header
+
+
+def world(folder, facts):
+    results = Results(folder)
+    return World(facts, results, widest(results), "speed.csv holds no usable rows")
+
+
+def written(folder, output):
+    arguments = ["--experiment", "x", "--results", str(folder), "--paper", str(PAPER), "--output", str(output)]
+    assert main(["tables", *arguments]) == 0
+    return {
+        f"table{number}": list(csv.DictReader((output / f"table{number}.csv").open(encoding="utf-8")))
+        for number in range(1, 9)
+    }
+
+
+def test_every_printed_count_is_recounted_but_for_the_known_exceptions(tmp_path, facts):
+    odd, cells = [], 0
+    for table in ("table4", "table5"):
+        for row in table_rows.performance(world(tmp_path, facts), table):
+            for column in ("params_m", "flops_b", "wino_muls_b"):
+                match = row[f"{column.rsplit('_', 1)[0]}_match"]
+                cells += row[f"paper_{column}"] is not None
+                if match not in ("yes", "not printed"):
+                    odd.append((table, row["model"], column, row[f"paper_{column}"], row[f"recount_{column}"], match))
+    assert cells == 24 + 24 + 22
+    assert odd == [
+        ("table4", "ResNeXt-50", "wino_muls_b", 4.1, 4.2, "no, known exception"),
+        ("table5", "EfficientNet-B3", "params_m", 12.19, 12.18, "no, known exception"),
+    ]
+
+
+def test_table_1_has_one_misprint(tmp_path, facts):
+    rows = table_rows.table1(world(tmp_path, facts))
+    assert [row["flops_match"] for row in rows] == ["yes"] * 4
+    assert [row["density_match"] for row in rows] == ["yes", "yes", "no, known exception", "yes"]
+    assert rows[2]["recount_density_tflops"] == 10.05 and "misprint" in rows[2]["note"][0]
+
+
+def test_tables_2_and_3_are_the_built_networks(tmp_path, facts):
+    assert {row["match"] for row in table_rows.table2(world(tmp_path, facts))} == {"yes"}
+    rows = table_rows.table3(world(tmp_path, facts))
+    assert {(row["layers_match"], row["width_match"]) for row in rows} == {("yes", "yes")}
+    grouped = {row["model"]: row["recount_groupwise_layers"] for row in rows}
+    assert grouped["RepVGG-B1"] is None
+    assert grouped["RepVGG-B1g4"] == "3 5 7 9 11 13 15 17 19 21 23 25 27"
+
+
+def test_a_wrong_count_is_shown_as_no_match(tmp_path, facts, monkeypatch):
+    row = {"experiment": "x", "model": "RepVGG-A0", "base_model": "RepVGG-A0", "width": 1.0, "num_classes": 1000,
+           "run_id": "r", "form": "deploy", "params": 8_399_999, "flops": 1_361_451_008, "wino_muls": 747_300_000.0,
+           "input_px": 224}  # fmt: skip
+    write_rows(tmp_path / "complexity.csv", "complexity", [row])
+    rows = {row["model"]: row for row in table_rows.performance(world(tmp_path, facts), "table4")}
+    assert rows["RepVGG-A0"]["params_match"] == "no" and rows["RepVGG-A0"]["recount_params_m"] == 8.39
+    assert rows["RepVGG-A0"]["flops_match"] == "yes" and rows["RepVGG-A1"]["params_match"] == "yes"
+
+
+def test_ours_holds_only_imagenet_and_demo_stands_apart(demo, tmp_path, facts):
+    tables = written(demo, tmp_path / "tables")
+    rows = {row["model"]: row for row in tables["table4"]}
+    a0 = rows["RepVGG-A0"]
+    assert a0["ours_top1_pct"] == ""
+    assert float(a0["demo_top1_pct"]) > 80
+    assert a0["demo_network"] == "demo-digits, width 0.25, 10 classes, 32 px"
+    assert "demo-digits" in a0["note"] and "nothing about ImageNet" in a0["note"]
+    assert float(a0["ours_speed_examples_per_s"]) == pytest.approx(3256 / 30)
+    assert "batch 1, 224 px" in a0["ours_speed_setting"]
+    assert rows["VGG-16"]["ours_speed_examples_per_s"] == "" and "ours_speed" in rows["VGG-16"]["note"]
+    assert rows["VGG-16"]["demo_top1_pct"] == "" and "demo_top1: it was not trained" in rows["VGG-16"]["note"]
+    for name in ("table4", "table5", "table6", "table7"):
+        assert not any("ours_top1" in column and row[column] for row in tables[name] for column in row)
+        for kind in ("md", "tex"):
+            text = (tmp_path / "tables" / f"{name}.{kind}").read_text(encoding="utf-8")
+            assert "demo: measured on demo-digits, which is not ImageNet" in text
+
+
+def test_seeds_give_a_t_interval_and_the_best_epoch_stands_beside_the_last(demo, tmp_path, facts):
+    from scipy import stats
+
+    tables = written(demo, tmp_path / "tables")
+    row = next(row for row in tables["table6"] if row["model"] == "RepVGG-B0_plain")
+    values = [part["top1_pct"] for part in read_rows(demo / "accuracy.csv", "accuracy")
+              if part["model"] == "RepVGG-B0_plain"]  # fmt: skip
+    low, high = stats.t.interval(0.95, 2, sum(values) / 3, stats.sem(values))
+    assert int(row["demo_seeds"]) == 3
+    assert float(row["demo_top1_low_pct"]) == pytest.approx(low)
+    assert float(row["demo_top1_high_pct"]) == pytest.approx(high)
+    assert float(row["demo_best_epoch_top1_pct"]) == pytest.approx(sum(values) / 3)
+
+
+def test_imagenet_results_stand_beside_the_print(tmp_path, facts):
+    folder = write_imagenet(tmp_path / "imagenet", facts)
+    for name in ("table4", "table5"):
+        for row in table_rows.performance(world(folder, facts), name):
+            assert row["ours_top1_pct"] == pytest.approx(row["paper_top1_pct"], abs=0.01)
+            assert row["ours_speed_examples_per_s"] == row["paper_speed_examples_per_s"]
+            assert "demo_top1_pct" not in row
+    speeds = {row["model"]: row["ours_speed_examples_per_s"] for row in table_rows.table6(world(folder, facts))}
+    assert speeds["RepVGG-B0"] == 1061  # the train form, not the 1817 of the converted network
+    full = table_rows.table1(world(folder, facts))
+    assert full[1]["ours_density_tflops"] == pytest.approx(38.11, abs=0.01) and full[1]["small_time_ms"] is None
+
+
+def test_released_b2g4_stays_empty_in_table_4_and_fills_table_5(tmp_path, facts):
+    row = accuracy_row("RepVGG-B2g4", 79.38, recipe="released", digest="released_0123abcd", seed="none")
+    write_rows(tmp_path / "accuracy.csv", "accuracy", [row])
+    found = {
+        name: next(row for row in table_rows.performance(world(tmp_path, facts), name) if row["model"] == "RepVGG-B2g4")
+        for name in ("table4", "table5")
+    }
+    assert found["table4"]["ours_top1_pct"] is None
+    assert "those of another recipe" in " ".join(found["table4"]["note"])
+    assert found["table5"]["ours_top1_pct"] == 79.38
+
+
+def test_a_smaller_pspnet_is_labelled(tmp_path, facts):
+    row = speed_row("PSPNet-ResNet-50", "deploy", 0.4, input_px=241, batch_size=1)
+    write_rows(tmp_path / "speed.csv", "speed", [row])
+    rows = {row["model"]: row for row in table_rows.table8(world(tmp_path, facts))}
+    assert rows["PSPNet-ResNet-50"]["ours_speed_examples_per_s"] is None
+    assert rows["PSPNet-ResNet-50"]["small_speed_examples_per_s"] == 0.4
+    assert any("241 px, batch 1" in note for note in rows["PSPNet-ResNet-50"]["note"])
+
+
+def test_table_7_tells_what_was_decided_here(tmp_path, facts):
+    rows = {row["model"]: row for row in table_rows.table7(world(tmp_path, facts))}
+    assert rows["RepVGG-B0_relu-in-branch"]["convertible"] == "no"
+    assert any("outer ReLU" in note for note in rows["RepVGG-B0_relu-in-branch"]["note"])
+    assert any("stride 2" in note for note in rows["RepVGG-B0_diracnet"]["note"])
+    assert rows["RepVGG-B0_acb"]["paper_delta_points"] == -1.56
+    assert rows["ResNet-50_repvgg-blocks"]["paper_delta_points"] == 0.03
+
+
+def test_headers_are_words():
+    assert header("paper_top1_pct") == "paper top-1 (%)"
+    assert header("ours_speed_examples_per_s") == "ours speed (examples/s)"
+    assert header("recount_wino_muls_b") == "recount Wino MULs (B)"
+
+
+def test_markdown_and_latex_hold_every_row_and_escape(tmp_path):
+    rows = [
+        {"model": "A_b", "paper_top1_pct": 50.0, "empty_pct": None, "note": ["100 % & more"]},
+        {"model": "C|d", "paper_top1_pct": None, "empty_pct": None, "note": []},
+    ]
+    text = as_markdown(rows, "Title.")
+    assert "| A_b [1] | 50.00 |" in text and "| C\\|d | – |" in text and "empty" not in text
+    assert "1. 100 % & more" in text
+    latex = as_latex(rows, "Title_1", "table9")
+    assert "A\\_b [1] & 50.00 \\\\" in latex and "100 \\% \\& more" in latex and "Title\\_1" in latex
+    assert len(re.findall(r"(?<!\\)&", latex)) == 3  # one between two columns in the header and in each row
+    assert latex.count("{") == latex.count("}")
