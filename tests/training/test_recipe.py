@@ -1,6 +1,7 @@
 """The recipe: strict, stable under JSON, and the published ones as printed."""
 
 import dataclasses
+import itertools
 import json
 import math
 
@@ -62,19 +63,36 @@ def test_every_single_setting_changes_the_digest():
         )
 
     other = {
-        "epochs": 121, "global_batch_size": 512, "batch_norm_batch_size": 64, "learning_rate": 0.2, "warmup_epochs": 1.0,
-        "bias_learning_rate_factor": 1.0, "momentum": 0.8, "nesterov": True, "weight_decay": 2e-4, "label_smoothing": 0.2,
-        "mixup_alpha": 0.3, "ema_decay": 0.9, "augmentation": "none", "input_px": 192, "decoder": "pillow", "packed": True,
-        "validation": "resize256-crop224-bilinear-pillow", "precision": "fp32", "memory_format": "contiguous", "threads": 2,
-        "compile": True, "deterministic": True,
-    }  # fmt: skip
+        "epochs": 121,
+        "global_batch_size": 512,
+        "batch_norm_batch_size": 64,
+        "learning_rate": 0.2,
+        "warmup_epochs": 1.0,
+        "bias_learning_rate_factor": 1.0,
+        "momentum": 0.8,
+        "nesterov": True,
+        "weight_decay": 2e-4,
+        "label_smoothing": 0.2,
+        "mixup_alpha": 0.3,
+        "ema_decay": 0.9,
+        "augmentation": "none",
+        "input_px": 192,
+        "decoder": "pillow",
+        "packed": True,
+        "validation": "resize256-crop224-bilinear-pillow",
+        "precision": "fp32",
+        "memory_format": "contiguous",
+        "threads": 2,
+        "compile": True,
+        "deterministic": True,
+    }
     assert set(other) == {field.name for field in dataclasses.fields(Recipe)}
     digests = {digest(dataclasses.replace(RECIPE_120_EPOCHS, **{name: value})) for name, value in other.items()}
     assert len(digests | {digest(RECIPE_120_EPOCHS)}) == len(other) + 1
 
 
 def test_the_digests_of_the_published_recipes_never_change():
-    """If this fails, trained weights of all users lose their place: give a new field a default in _DEFAULTS_ADDED_LATER."""
+    """If this fails, all users' trained weights lose their place: see _DEFAULTS_ADDED_LATER."""
     found = {
         name: training_digest(
             model="RepVGG-A0", width=1.0, num_classes=1000, dataset="imagenet", recipe=recipe.settings()
@@ -122,5 +140,5 @@ def test_warm_up_rises_linearly_inside_the_epochs():
     recipe = Recipe(epochs=10, warmup_epochs=2, learning_rate=0.4)
     rates = [learning_rate(recipe, step, 5) for step in range(50)]
     assert rates[:10] == pytest.approx([0.04 * (step + 1) for step in range(10)])
-    assert rates[10] == 0.4 and all(a > b for a, b in zip(rates[10:], rates[11:]))
+    assert rates[10] == 0.4 and all(a > b for a, b in itertools.pairwise(rates[10:]))
     assert rates[30] == pytest.approx(0.4 * 0.5 * (1 + math.cos(math.pi * 20 / 40)))

@@ -15,7 +15,7 @@ from torch import nn
 from repvgg_companion.data.normalize import normalize
 from repvgg_companion.errors import CompanionError
 from repvgg_companion.training.decide import autocast
-from repvgg_companion.training.gradients import GradientBuckets
+from repvgg_companion.training.gradients import GradientBuckets, GradientTree
 from repvgg_companion.training.optimizer import Sgd, parameter_groups
 from repvgg_companion.training.processes import World
 from repvgg_companion.training.recipe import Recipe
@@ -43,7 +43,7 @@ class Learner:
         self.network = network.to(world.device, memory_format=layout).train()
         self.optimizer = Sgd(parameter_groups(self.network, recipe), recipe)
         parameters = [parameter for parameter in self.network.parameters() if parameter.requires_grad]
-        self.buckets = GradientBuckets(parameters) if world.size > 1 else None
+        self.buckets = GradientBuckets(parameters, world.size) if world.size > 1 else None
         self.average = copy.deepcopy(self.network).requires_grad_(False).eval() if recipe.ema_decay else None
         self.scaler = torch.amp.GradScaler(world.device.type) if self.precision == "fp16" else None
         self._mixup = None
@@ -54,6 +54,7 @@ class Learner:
         self._forward = torch.compile(self.network) if recipe.compile else self.network
         self._norms = [module for module in network.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
         own = recipe.micro_batches // world.size
+        self.tree = GradientTree(parameters) if own > 1 else None
         self.own_micro_batches = range(world.rank * own, (world.rank + 1) * own)
 
     def step(
@@ -72,10 +73,7 @@ class Learner:
         process's part of the mean loss to the scalar `loss`, and its number of right answers to the scalar `hits`.
         """
         size, device = self.recipe.batch_norm_batch_size, self.world.device
-        if self.buckets is None:
-            self.optimizer.forget_gradients()
-        else:
-            self.buckets.begin()
+        self.optimizer.forget_gradients()
         labels = labels.to(device, non_blocking=True)
         for place, micro_batch in enumerate(self.own_micro_batches):
             part = slice(place * size, (place + 1) * size)
@@ -91,13 +89,17 @@ class Learner:
                 nn.functional.cross_entropy(logits.float(), targets, label_smoothing=self.recipe.label_smoothing)
                 / self.recipe.micro_batches
             )
-            if self.buckets is not None and place == len(self.own_micro_batches) - 1:
-                self.buckets.exchange_next()
+            if self.buckets is not None and self.tree is None:
+                self.buckets.exchange_during_backward()
             (part_loss if self.scaler is None else self.scaler.scale(part_loss)).backward()
+            if self.tree is not None:
+                self.tree.take()
             with torch.no_grad():
                 loss += part_loss.detach()
                 answers = targets if targets.ndim == 1 else targets.argmax(1)
                 hits += (logits.argmax(1) == answers).sum()
+        if self.tree is not None:
+            self.tree.finish()
         if self.buckets is not None:
             self.buckets.finish()
         if self.scaler is None:
