@@ -6,7 +6,7 @@ FIGURES = [f"{FIGURE_FOLDER}/{name}.{kind}" for name in FIGURE_NAMES for kind in
 rule figures:
     input:
         results=list(COLLECTED.values()),
-        histories=[weights.history for weights in WEIGHTS],
+        histories=[weights.history for weights in TRAINED.values()],
         facts=FACTS,
         modules=modules("paper"),
     output:
@@ -33,7 +33,7 @@ rule figures:
         results=RESULTS,
         paper=PAPER,
         folder=FIGURE_FOLDER,
-        histories=" ".join(weights.history for weights in WEIGHTS),
+        histories=" ".join(weights.history for weights in TRAINED.values()),
     shell:
         "python -m repvgg_companion figures --experiment {params.experiment} --results {params.results} "
         "--paper {params.paper} --histories {params.histories} --output {params.folder} --log {log}"

@@ -1,6 +1,9 @@
 # Train files to deploy files, each with its certificate. A process handles several weights, since importing torch costs
 # more than converting a small network.
-for batch, members in BATCHES:
+CONVERTED = [(batch, [one for one in members if one.forms == ("train", "deploy")]) for batch, members in BATCHES]
+CONVERTED = [(batch, members) for batch, members in CONVERTED if members]
+
+for batch, members in CONVERTED:
 
     rule:
         name:
@@ -9,7 +12,7 @@ for batch, members in BATCHES:
             weights=[weights.file("train") for weights in members],
             manifest=f"{DATA}/val.parquet",
         output:
-            deploy=[weights.file("deploy") for weights in members if weights.convertible],
+            deploy=[weights.file("deploy") for weights in members],
             rows=f"{PARTS}/reparameterization-{batch}.csv",
         log:
             f"logs/{NAME}/reparameterize-{batch}.log",

@@ -1,6 +1,7 @@
 # One job for each model, recipe and seed. The training state lies outside the declared outputs, because Snakemake
 # removes the outputs of a failed job; what is declared here is published last, by rename.
-TRAINED = {(weights.model, weights.digest, weights.seed): weights for weights in WEIGHTS}
+TRAINED = {(weights.model, weights.digest, weights.seed): weights for weights in WEIGHTS if not weights.source}
+IMPORTED = [weights for weights in WEIGHTS if weights.source]
 ORDER = {key: len(TRAINED) - number for number, key in enumerate(TRAINED)}
 
 
@@ -15,7 +16,7 @@ def trained(wildcards):
     return TRAINED[key]
 
 
-if WEIGHTS:
+if TRAINED:
 
     rule train:
         input:
@@ -50,3 +51,25 @@ if WEIGHTS:
             "--seed {wildcards.seed} --train-manifest {input.train_manifest} --val-manifest {input.val_manifest} "
             "--state {params.state} --gpus {resources.gpu} --output {output.weights} --history {output.history} "
             "--log {log}"
+
+
+# With released weights there is no rule that trains, so a missing file is an error and never a surprise training.
+for number, weights in enumerate(IMPORTED):
+
+    rule:
+        name:
+            rule_name("import_weights", f"{weights.model}_{number}")
+        input:
+            weights.source,
+        output:
+            weights.file(weights.source_form),
+        log:
+            f"logs/{NAME}/import_weights-{weights.model}-{weights.digest}.log",
+        conda:
+            ENVIRONMENT
+        params:
+            dataset=DATASET,
+            model=weights.model,
+        shell:
+            "python -m repvgg_companion weights convert {input:q} --to companion --model {params.model} "
+            "--dataset {params.dataset} --output {output} --log {log}"

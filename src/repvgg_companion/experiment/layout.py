@@ -26,6 +26,9 @@ class Weights:
     digest: str
     seed: str
     protocol: str
+    source: str = ""
+    """The released file that these weights are imported from; empty for weights that are trained."""
+    source_form: str = "train"
 
     @property
     def key(self) -> str:
@@ -54,6 +57,8 @@ class Weights:
     @property
     def forms(self) -> tuple[str, ...]:
         """The forms that exist as files; a model that cannot be converted has its train form only."""
+        if self.source_form == "deploy":
+            return ("deploy",)
         return ("train", "deploy") if self.convertible else ("train",)
 
     def predictions(self, protocols: list[str]) -> list[str]:
@@ -78,7 +83,12 @@ class Weights:
 
 
 def weights_of(experiment: Experiment) -> list[Weights]:
-    """Every set of weights that the experiment trains, in the order of its file."""
+    """Every set of weights of the experiment, in the order of its file: trained ones, or the released ones.
+
+    Raises CompanionError where a released file cannot be used.
+    """
+    if experiment.released:
+        return _released_weights(experiment)
     return [
         Weights(
             dataset=experiment.data.dataset,
@@ -92,6 +102,32 @@ def weights_of(experiment: Experiment) -> list[Weights]:
         for group in experiment.training
         for model in group.models
         for seed in group.seeds
+    ]
+
+
+def _released_weights(experiment: Experiment) -> list[Weights]:
+    from repvgg_companion.experiment.released import released_files
+
+    dataset = experiment.data.dataset
+    files = released_files(
+        experiment.released.folder,
+        tuple(experiment.released.models),
+        dataset,
+        f"results/state/{dataset}/released-files.json",
+    )
+    return [
+        Weights(
+            dataset=dataset,
+            model=file.model,
+            width=file.width,
+            recipe=file.recipe,
+            digest=file.digest,
+            seed="none",
+            protocol=experiment.evaluation.protocols_of(file.model)[0],
+            source=file.path,
+            source_form=file.form,
+        )
+        for file in files
     ]
 
 
