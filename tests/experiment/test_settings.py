@@ -101,10 +101,10 @@ def test_only_the_changed_recipe_gets_another_digest():
     before = {weights.model: weights for weights in weights_of(load_experiment(demo(), "f"))}
     after = {
         weights.model: weights
-        for weights in weights_of(load_experiment(changed("recipes.demo-6-epochs.epochs", 9), "f"))
+        for weights in weights_of(load_experiment(changed("recipes.demo-5-epochs.epochs", 9), "f"))
     }
     moved = {model for model in before if before[model].digest != after[model].digest}
-    users = {weights.model for weights in before.values() if weights.recipe == "demo-6-epochs"}
+    users = {weights.model for weights in before.values() if weights.recipe == "demo-5-epochs"}
     assert moved == users and users and users != set(before)
     for weights in before.values():
         assert weights.folder == f"results/weights/demo-digits/{weights.model}/{weights.digest}/seed0"
