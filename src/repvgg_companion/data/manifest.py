@@ -10,6 +10,7 @@ from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -228,14 +229,15 @@ class ManifestBuilder:
             if name in last:
                 self.duplicates.append(f"{wnid}/{name}")
             last[name] = (file, offset, length)
+        ordered = sorted(last, key=_folder_then_name if any("/" in name for name in last) else None)
+        encoded = [name.encode() for name in ordered]
+        rows = [last[name] for name in ordered]
         columns = _ClassColumns()
-        for name in sorted(last, key=_folder_then_name):
-            file, offset, length = last[name]
-            columns.names += name.encode()
-            columns.name_ends.append(len(columns.names))
-            columns.files.append(self._file_number(file))
-            columns.offsets.append(offset)
-            columns.lengths.append(length)
+        columns.names += b"".join(encoded)
+        columns.name_ends.extend(accumulate(map(len, encoded)))
+        columns.files.extend([self._file_number(file) for file, _, _ in rows])
+        columns.offsets.extend([offset for _, offset, _ in rows])
+        columns.lengths.extend([length for _, _, length in rows])
         self._classes[wnid] = columns
 
     def _file_number(self, file: str) -> int:

@@ -9,6 +9,7 @@ import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from tarfile import REGTYPE
 from typing import NamedTuple
 
 from repvgg_companion.data.source import SeekSource
@@ -66,7 +67,7 @@ def images_of_tar(source: SeekSource, findings: Findings) -> Iterator[tuple[str,
         elif member.is_link:
             links.append(member)
         elif member.is_file and is_image(member.name, findings):
-            _add(outer, Image(_text(source, member.name), source.path, member.offset, member.size), findings)
+            _add(outer, Image(member.name, source.path, member.offset, member.size), findings)
     _resolve_links(source, links, outer, findings)
     if outer:
         yield "", list(outer.values())
@@ -75,18 +76,22 @@ def images_of_tar(source: SeekSource, findings: Findings) -> Iterator[tuple[str,
 def _images_of_inner_tar(source: SeekSource, inner: Member, findings: Findings) -> list[Image]:
     images: dict[str, Image] = {}
     links: list[Member] = []
+    path = source.path
     for member in tar_members(source, inner.offset, inner.offset + inner.size, inside=inner.name):
-        if member.is_link:
+        name, kind, size, offset, _ = member
+        if kind == REGTYPE or member.is_file:
+            if is_image(name, findings):
+                _add(images, Image(name, path, offset, size), findings)
+        elif member.is_link:
             links.append(member)
-        elif member.is_file and is_image(member.name, findings):
-            _add(images, Image(_text(source, member.name), source.path, member.offset, member.size), findings)
     _resolve_links(source, links, images, findings)
     return list(images.values())
 
 
 def _add(images: dict[str, Image], image: Image, findings: Findings) -> None:
-    if images.pop(image.path, None) is not None:
+    if image.path in images:
         findings.duplicates.append(image.path)
+        del images[image.path]
     images[image.path] = image
 
 
@@ -104,19 +109,11 @@ def _resolve_links(source: SeekSource, links: list[Member], images: dict[str, Im
                 "pack the archive again with --dereference"
             )
         findings.links.append(link.name)
-        _add(images, found._replace(path=_text(source, link.name)), findings)
+        _add(images, found._replace(path=link.name), findings)
 
 
 def _hidden(path: str) -> bool:
     return path.rpartition("/")[2].startswith(".") or path.startswith("__MACOSX/")
-
-
-def _text(source: SeekSource, name: str) -> str:
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        raise CompanionError(f"{source.path} holds a name that is no UTF-8, {name!r}; pack it again") from None
-    return name
 
 
 @dataclass(frozen=True)

@@ -63,7 +63,7 @@ def train_from_archive(path: str, open_source: Opener) -> Split:
                 others = images
                 continue
             wnid = PurePosixPath(inner).stem
-            named = [image._replace(path=layouts.image_name(image.path.removeprefix(f"{wnid}/"))) for image in images]
+            named = [image if "/" not in image.path else _below_class(image, wnid) for image in images]
             if not named:
                 raise CompanionError(f"{path} holds no image in {inner}; remove that class tar or complete it")
             if wnid in split.builder:
@@ -81,6 +81,10 @@ def train_from_archive(path: str, open_source: Opener) -> Split:
         source.close()
     split.stamps[source.path] = source.stamp
     return _not_empty(split, path)
+
+
+def _below_class(image: Image, wnid: str) -> Image:
+    return image._replace(path=layouts.image_name(image.path.removeprefix(f"{wnid}/")))
 
 
 def val_from_archive(path: str, devkit: Devkit | None, open_source: Opener) -> Split:
