@@ -27,6 +27,8 @@ VERBS: dict[str, tuple[str, str]] = {
     "measure-speed": ("speed.measure", "examples per second of both forms and the baselines"),
     "measure-kernel-sizes": ("speed.kernel_size", "Table 1: the speed of convolutions of several kernel sizes"),
     "measure-memory": ("speed.feature_maps", "Figure 3: memory of feature maps and of whole models"),
+    "check-devices": ("speed.reference", "check contributed measurements of other machines"),
+    "export": ("speed.exports", "export a deploy file as ONNX or torch.export, and check the exported graph"),
     "collect": ("results.collect", "join parts into the result tables and check them against the contract"),
     "tables": ("paper.tables", "the paper's tables beside ours"),
     "figures": ("paper.figures", "the paper's figures beside ours"),

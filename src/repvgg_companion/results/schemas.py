@@ -72,7 +72,9 @@ def _ordered(names: tuple[str, ...]):
     def check(frame: pd.DataFrame) -> pd.Series:
         holds = pd.Series(True, index=frame.index)
         for low, high in pairwise(names):
-            holds &= frame[low].astype(float) <= frame[high].astype(float) + _ROUNDING
+            ordered = frame[low].astype(float) <= frame[high].astype(float) + _ROUNDING
+            # A row that was not measured is empty and says why in its flags.
+            holds &= ordered | frame[low].isna()
         return holds
 
     return check

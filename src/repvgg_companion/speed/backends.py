@@ -10,81 +10,100 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
+from repvgg_companion.speed.engines import Unavailable, onnxruntime_call, openvino_call
+from repvgg_companion.speed.fused import NotFusable, fuse
+
 Call = Callable[[], object]
 
 
-class Unavailable(Exception):
-    """Why a condition cannot be measured on this machine, in one short phrase."""
+def make_call(
+    backend: str, module: nn.Module, inputs: list[torch.Tensor], *, threads: int, precision: str = "fp32"
+) -> Call:
+    """A call that runs the next of `inputs` through `module` by `backend`; it returns the logits.
 
-
-def make_call(backend: str, module: nn.Module, inputs: list[torch.Tensor], *, threads: int) -> Call:
-    """A call that runs the next of `inputs` through `module` by `backend`; raises Unavailable with the reason."""
+    Raises Unavailable with the reason where the machine lacks the backend.
+    """
+    if backend == "onnxruntime":
+        return onnxruntime_call(module, inputs, threads)
+    if backend == "openvino":
+        return openvino_call(module, inputs, threads, precision)
     makers = {
         "eager": _eager,
         "fused": _fused,
         "cuda-graph": _cuda_graph,
+        "fused-cuda-graph": lambda module, inputs: _cuda_graph(_fused_module(module, inputs), inputs),
         "compile": _compiled,
-        "onnxruntime": _onnxruntime,
-        "openvino": _openvino,
     }
-    return makers[backend](module, inputs, threads)
+    return makers[backend](module, inputs)
 
 
-def _eager(module: nn.Module, inputs: list[torch.Tensor], threads: int) -> Call:
+def _eager(module: nn.Module, inputs: list[torch.Tensor]) -> Call:
     upcoming = itertools.cycle(inputs)
     return lambda: module(next(upcoming))
 
 
-def _cuda_graph(module: nn.Module, inputs: list[torch.Tensor], threads: int) -> Call:
+def _fused_module(module: nn.Module, inputs: list[torch.Tensor]) -> nn.Module:
+    try:
+        return fuse(module, inputs[0])
+    except NotFusable as error:
+        raise Unavailable(f"the network has no fused form: {error}") from None
+
+
+def _fused(module: nn.Module, inputs: list[torch.Tensor]) -> Call:
+    return _eager(_fused_module(module, inputs), inputs)
+
+
+def _cuda_graph(module: nn.Module, inputs: list[torch.Tensor]) -> Call:
     if inputs[0].device.type != "cuda":
         raise Unavailable("a CUDA graph needs a GPU")
     # Three runs on a side stream first: cuDNN chooses its algorithms there, which a capture must not do.
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
-        for images in [*inputs, *inputs, *inputs][: max(3, len(inputs))]:
-            module(images)
+        for _ in range(3):
+            module(inputs[0])
     torch.cuda.current_stream().wait_stream(stream)
-    graphs, pool = [], None
+    graphs, outputs, pool = [], [], None
     for images in inputs:
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph, pool=pool):
-            # The output must stay alive: its memory belongs to the graph.
-            graph.kept_output = module(images)
+            outputs.append(module(images))
         pool = graph.pool()
         graphs.append(graph)
-    upcoming = itertools.cycle(graphs)
-    return lambda: next(upcoming).replay()
+    upcoming = itertools.cycle(zip(graphs, outputs, strict=True))
+
+    def call() -> torch.Tensor:
+        graph, output = next(upcoming)
+        graph.replay()
+        return output
+
+    # The graph holds the addresses of the weights only; the network must live as long as the call.
+    call.network = module
+    return call
 
 
-def _compiled(module: nn.Module, inputs: list[torch.Tensor], threads: int) -> Call:
+def _compiled(module: nn.Module, inputs: list[torch.Tensor]) -> Call:
     try:
         from torch._inductor import config
     except ImportError:
         raise Unavailable("torch.compile needs torch._inductor, which this torch lacks") from None
-    # Constants are folded and weights laid out once; "max-autotune" would search for hours on a CPU.
+    on_gpu = inputs[0].device.type == "cuda"
+    # Weights become constants and are laid out once. "max-autotune" searches kernels and uses CUDA graphs on a GPU; on
+    # a CPU it would search for hours and gain nothing over oneDNN.
     with config.patch(freezing=True):
-        mode = "max-autotune" if inputs[0].device.type == "cuda" else None
-        compiled = torch.compile(module, mode=mode, dynamic=False)
+        compiled = torch.compile(module, mode="max-autotune" if on_gpu else None, dynamic=False)
         try:
             with torch.no_grad():
                 compiled(inputs[0])
         except Exception as error:
             raise Unavailable(f"torch.compile failed: {_first_line(error)}") from None
     upcoming = itertools.cycle(inputs)
-    return lambda: compiled(next(upcoming))
 
+    def call() -> torch.Tensor:
+        with torch.no_grad():
+            return compiled(next(upcoming))
 
-def _fused(module: nn.Module, inputs: list[torch.Tensor], threads: int) -> Call:
-    raise Unavailable("not yet")
-
-
-def _onnxruntime(module: nn.Module, inputs: list[torch.Tensor], threads: int) -> Call:
-    raise Unavailable("not yet")
-
-
-def _openvino(module: nn.Module, inputs: list[torch.Tensor], threads: int) -> Call:
-    raise Unavailable("not yet")
+    return call
 
 
 def _first_line(error: Exception) -> str:

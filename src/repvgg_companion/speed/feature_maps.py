@@ -232,7 +232,8 @@ def figure_3_points(points: list[Point]) -> dict[str, float]:
     steps = [point for point in points if point.operator != "Identity"]
     kinds = ["conv" if p.operator == "Conv2d" else "relu" if "relu" in p.operator.lower() else
              "add" if "add" in p.operator.lower() else p.operator for p in steps]  # fmt: skip
-    for pattern in (["conv", "relu", "conv", "add", "relu"], ["conv", "relu", "conv", "relu"]):
+    residual, plain = ["conv", "relu", "conv", "add", "relu"], ["conv", "relu", "conv", "relu"]
+    for pattern in [residual] if "add" in kinds else [plain]:
         for start in range(len(steps) - len(pattern)):
             found = steps[start : start + len(pattern)]
             if kinds[start : start + len(pattern)] == pattern and found[0].keeps_size and found[2].keeps_size:

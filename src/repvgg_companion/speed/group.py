@@ -13,14 +13,15 @@ import torch
 
 from repvgg_companion.errors import CompanionError
 from repvgg_companion.speed import memory
-from repvgg_companion.speed.backends import Unavailable, make_call
+from repvgg_companion.speed.backends import make_call
 from repvgg_companion.speed.clocks import clock_for, require_synchronised
+from repvgg_companion.speed.engines import Unavailable
 from repvgg_companion.speed.harness import LIMITS, GroupResult, Limits, Subject, measure_group, measure_in_sequence
 from repvgg_companion.speed.networks import Network, buffers_for, prepare, random_inputs, set_precision
 from repvgg_companion.speed.plan import Condition, Group
 from repvgg_companion.speed.readings import BUSY_SHARE, CpuMoment, foreign_share, gpu_flags, reading
 from repvgg_companion.speed.samples import DRIFT_CHECK, TIMED, Sample
-from repvgg_companion.speed.settings import PAPER_BATCHES, SpeedSettings
+from repvgg_companion.speed.settings import ENGINES, PAPER_BATCHES, SpeedSettings
 
 
 @dataclass
@@ -169,10 +170,10 @@ def _call(
         member.memory_format, member.probe_s = _probe(module, condition, member.input_px, kind, threads)
     prepare(module, precision=condition.precision, memory_format=member.memory_format)
     inputs = _inputs(condition, member.memory_format, member.input_px, kind)
-    call = make_call(condition.backend, module, inputs, threads=threads)
+    call = make_call(condition.backend, module, inputs, threads=threads, precision=condition.precision)
     call()
     # Engines with an allocator of their own show only what passes through torch's; the row then stays empty.
-    if condition.backend not in ("onnxruntime", "openvino"):
+    if condition.backend not in ENGINES:
         member.peak_memory_mib = memory.held_mib(module, inputs) + memory.peak_call_mib(call, kind)
     return call
 

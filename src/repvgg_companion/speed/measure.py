@@ -144,6 +144,11 @@ def _write(settings: SpeedSettings, arguments: argparse.Namespace, records: list
     def network(model: str, form: str = "train") -> Network:
         return Network(model, form, settings.width, settings.num_classes)
 
+    ceilings = _ceilings(settings, records, kind)
+
+    def roofline(row: dict[str, Any]) -> tuple[float | None, str]:
+        return _share(row, ceilings.get(row["precision"]))
+
     rows = speed_rows(
         records,
         samples,
@@ -153,6 +158,7 @@ def _write(settings: SpeedSettings, arguments: argparse.Namespace, records: list
         params=lambda model, form: network(model, form).params(),
         drift_limit_pct=limits.drift_pct,
         spread_limit_pct=limits.spread_pct,
+        roofline=roofline,
     )
     peak_mib = peak_rss_mib()
     if kind == "cpu" and peak_mib > settings.memory_limit_mib:
@@ -168,12 +174,36 @@ def _write(settings: SpeedSettings, arguments: argparse.Namespace, records: list
         device=device,
         settings=settings.as_dict(),
         torch_flags=_torch_flags(kind),
+        ceilings=[dataclasses.asdict(found) for found in ceilings.values()],
         process_peak_mib=peak_mib,
         groups=list(_facts(records)),
     )
     write_rows(arguments.output, "speed", rows)
     flagged = sum(bool(row["flags"]) for row in rows)
     print(f"{len(rows)} speed rows on {device}, {flagged} with flags, peak memory of the process {peak_mib:.0f} MiB")
+
+
+def _ceilings(settings: SpeedSettings, records: list[Any], kind: str) -> dict[str, Any]:
+    """The device's ceilings in every precision that was measured, by precision."""
+    if not settings.roofline:
+        return {}
+    from repvgg_companion.speed.roofline import measure_ceilings
+
+    measured = {sample.precision for record in records for sample in record.samples}
+    return {precision: measure_ceilings(precision, kind) for precision in sorted(measured)}
+
+
+def _share(row: dict[str, Any], ceilings: Any) -> tuple[float | None, str]:
+    """Share of the roofline and a flag; an impossible row is flagged here, and refused among committed ones."""
+    if ceilings is None:
+        return None, ""
+    from repvgg_companion.speed.roofline import judge, share
+
+    try:
+        flag = judge(row, ceilings)
+    except CompanionError:
+        flag = "implausible: above the Winograd ceiling"
+    return share(row, ceilings), flag
 
 
 def _facts(records: list[Any]) -> Iterator[dict[str, Any]]:

@@ -87,8 +87,11 @@ def fill(module: nn.Module, *, seed: int = 0) -> None:
                 tensor.zero_()
             elif tensor.dim() >= 2:
                 _tile(tensor, block, (2 / tensor[0].numel()) ** 0.5)
+            elif name.endswith("bias"):
+                # Not zero: an engine would leave the addition out.
+                _tile(tensor, block, 0.1)
             else:
-                # Batch norm: mean 0, variance 1, scale 1; a bias is 0.
+                # Batch norm: scale 1, mean 0, variance 1.
                 tensor.fill_(1.0 if name.endswith(("weight", "running_var", "alpha")) else 0.0)
         for parent in module.modules():
             if type(parent).__name__ == "SqueezeExcitation":

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from repvgg_companion.errors import CompanionError
 from repvgg_companion.speed.networks import Network, forms_of, has_deploy
-from repvgg_companion.speed.settings import PAPER_BATCH_SIZE, SpeedSettings
+from repvgg_companion.speed.settings import ENGINES, PAPER_BATCH_SIZE, SpeedSettings
 
 _PROCESS_MIB = 900
 """Torch itself, its thread pools and the scratch space of the largest convolutions."""
@@ -54,7 +54,7 @@ def conditions(settings: SpeedSettings) -> list[Condition]:
             Condition(protocol, precision, memory_format, backend, batch_size)
             for precision in settings.precisions
             for backend in settings.backends
-            for memory_format in settings.memory_formats
+            for memory_format in (("nchw",) if backend in ENGINES else settings.memory_formats)
             for batch_size in settings.batch_sizes
         ]
     return found

@@ -14,7 +14,7 @@ from repvgg_companion.speed.statistics import median_interval, spread_pct
 START_LIMIT_PCT = 5.0
 """Medians of process starts may differ by so much before the row is flagged: each start chooses its own algorithms."""
 
-Share = Callable[[dict[str, Any]], float | None]
+Rate = Callable[[dict[str, Any]], tuple[float | None, str]]
 
 
 def speed_rows(
@@ -27,12 +27,12 @@ def speed_rows(
     params: Callable[[str, str], int],
     drift_limit_pct: float,
     spread_limit_pct: float,
-    roofline_share: Share = lambda row: None,
+    roofline: Rate = lambda row: (None, ""),
 ) -> list[dict[str, Any]]:
     """One row per network and condition, in the order of measuring.
 
     `records` are the run's `GroupRecord`s. A network that was in several groups (the anchor) has one row from all its
-    samples.
+    samples. `roofline` gives a row's share of the roofline and a flag.
     """
     rows: dict[tuple, dict[str, Any]] = {}
     found: dict[tuple, list[tuple[Any, Any]]] = {}
@@ -71,8 +71,9 @@ def speed_rows(
             "n_samples": rate.n,
             "peak_memory_mib": max((member.peak_memory_mib or 0.0 for _, member in measured)) or None,
         }
-        row["roofline_share"] = roofline_share(row)
-        row["flags"] = "; ".join(_flags(key, measured, len(found[key]), samples, drift_limit_pct, spread_limit_pct))
+        row["roofline_share"], above = roofline(row)
+        flags = _flags(key, measured, len(found[key]), samples, drift_limit_pct, spread_limit_pct)
+        row["flags"] = "; ".join([*flags, above] if above else flags)
     return list(rows.values())
 
 

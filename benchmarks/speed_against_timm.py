@@ -1,0 +1,103 @@
+"""Our fused deploy networks against timm's way of measuring the same fused network, and against the machine's ceiling.
+
+In: names of networks. Out: CSV on standard output, one row per network and peer, from one process in which ours and
+timm's run in turn, round by round. timm's way is that of its `benchmark.py`: `create_model`, `reparameterize_model`,
+eval mode, `torch.no_grad`, random input, with and without `channels_last`.
+
+    python benchmarks/speed_against_timm.py --models RepVGG-A0 RepVGG-B1 --batch-size 1 --rounds 20
+"""
+
+import argparse
+import csv
+import sys
+from collections.abc import Callable
+
+import timm
+import torch
+from timm.utils.model import reparameterize_model
+
+from repvgg_companion.speed.backends import make_call
+from repvgg_companion.speed.clocks import clock_for
+from repvgg_companion.speed.device import choose_device, device_label, usable_cores
+from repvgg_companion.speed.harness import LIMITS, Subject, measure_group
+from repvgg_companion.speed.networks import Network, buffers_for, prepare, random_inputs, set_precision
+from repvgg_companion.speed.roofline import fastest_examples_per_s, layers_of, measure_ceilings
+from repvgg_companion.speed.statistics import rate_interval, speed_ratio
+
+OURS = "ours"
+
+
+def timm_name(model: str) -> str:
+    """`RepVGG-B1g4` as timm calls it."""
+    return model.lower().replace("-", "_")
+
+
+def timm_call(model: str, batch_size: int, *, precision: str, channels_last: bool, device: str) -> Callable:
+    """One batch in the way of timm's benchmark with its switch for re-parameterization."""
+    network = reparameterize_model(timm.create_model(timm_name(model), pretrained=False).eval())
+    memory_format = "channels-last" if channels_last else "nchw"
+    network = prepare(network.to(device), precision=precision, memory_format=memory_format)
+    (images,) = random_inputs(1, batch_size, 224, precision=precision, memory_format=memory_format, device=device)
+
+    def call() -> torch.Tensor:
+        with torch.no_grad():
+            return network(images)
+
+    return call
+
+
+def our_call(model: str, batch_size: int, *, backend: str, precision: str, device: str) -> Callable:
+    """One batch of our deploy network by a backend."""
+    network = prepare(Network(model, "deploy").build(device=device), precision=precision, memory_format="channels-last")
+    inputs = random_inputs(buffers_for(batch_size), batch_size, 224, precision=precision,
+                           memory_format="channels-last", device=device)  # fmt: skip
+    return make_call(backend, network, inputs, threads=torch.get_num_threads(), precision=precision)
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--models", nargs="+", default=["RepVGG-A0", "RepVGG-B1"])
+    parser.add_argument("--batch-size", type=int, default=1)
+    parser.add_argument("--backends", nargs="+", default=["fused"])
+    parser.add_argument("--precision", default="fp32")
+    parser.add_argument("--rounds", type=int, default=20)
+    arguments = parser.parse_args()
+    kind = choose_device("auto")
+    torch.set_num_threads(usable_cores())
+    set_precision(arguments.precision, kind)
+    settings = {"precision": arguments.precision, "device": kind}
+    columns = ["device", "model", "batch_size", "what", "examples_per_s", "low", "high", "share_of_ceiling",
+               "ours_over_it", "ratio_low", "ratio_high"]  # fmt: skip
+    writer = csv.DictWriter(sys.stdout, columns, lineterminator="\n")
+    writer.writeheader()
+    for model in arguments.models:
+        ceilings = measure_ceilings(arguments.precision, kind)
+        limit = fastest_examples_per_s(layers_of(Network(model, "deploy"), 224), ceilings, winograd=False)
+        with torch.inference_mode():
+            subjects = [
+                Subject(f"{OURS} {backend}", our_call(model, arguments.batch_size, backend=backend, **settings))
+                for backend in arguments.backends
+            ]
+            subjects += [
+                Subject(f"timm {'channels_last' if last else 'nchw'}",
+                        timm_call(model, arguments.batch_size, channels_last=last, **settings))
+                for last in (False, True)
+            ]  # fmt: skip
+            result = measure_group(subjects, clock_for(kind), rounds=arguments.rounds, limits=LIMITS[kind])
+        best = max(
+            (subject.name for subject in subjects if subject.name.startswith(OURS)),
+            key=lambda name: rate_interval(result.seconds(name), 1).value,
+        )
+        for subject in subjects:
+            rate = rate_interval(result.seconds(subject.name), arguments.batch_size)
+            ratio = speed_ratio(result.seconds(best), result.seconds(subject.name))
+            values = (device_label(kind), model, arguments.batch_size, subject.name,
+                      *(f"{value:.2f}" for value in (rate.value, rate.low, rate.high)), f"{rate.value / limit:.3f}",
+                      *(f"{value:.3f}" for value in (ratio.value, ratio.low, ratio.high)))  # fmt: skip
+            writer.writerow(dict(zip(columns, values, strict=True)))
+        sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,86 @@
+"""Inference engines beside torch: a module and an example go in, a call of ONNX Runtime or OpenVINO comes out.
+
+Both are optional; a missing package is a reason, not an error. They run on the CPU.
+"""
+
+import io
+import itertools
+import warnings
+from collections.abc import Callable
+
+import torch
+from torch import nn
+
+Call = Callable[[], object]
+
+
+class Unavailable(Exception):
+    """Why a condition cannot be measured on this machine, in one short phrase."""
+
+
+def onnx_bytes(module: nn.Module, images: torch.Tensor) -> bytes:
+    """The network as an ONNX model for inputs of the shape of `images`; raises Unavailable without the exporter."""
+    try:
+        import onnx  # noqa: F401
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise Unavailable(f"{error.name} is not installed; install the extra 'backends'") from None
+    import logging
+
+    buffer = io.BytesIO()
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        program = torch.onnx.export(module, (images,), dynamo=True, verbose=False, optimize=True)
+        program.save(buffer)
+    return buffer.getvalue()
+
+
+def onnxruntime_call(module: nn.Module, inputs: list[torch.Tensor], threads: int) -> Call:
+    """A call of ONNX Runtime on the CPU; raises Unavailable where it is not installed or lacks the precision."""
+    try:
+        import onnxruntime
+    except ImportError:
+        raise Unavailable("onnxruntime is not installed; install the extra 'backends'") from None
+    _require_cpu(inputs, "ONNX Runtime")
+    if inputs[0].dtype != torch.float32:
+        raise Unavailable("ONNX Runtime on a CPU is measured in fp32 only")
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    options.log_severity_level = 3
+    # Idle threads would spin beside the network that is measured next.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    session = onnxruntime.InferenceSession(onnx_bytes(module, inputs[0]), options, providers=["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name
+    upcoming = itertools.cycle([{name: images.contiguous().numpy()} for images in inputs])
+    return lambda: session.run(None, next(upcoming))[0]
+
+
+def openvino_call(module: nn.Module, inputs: list[torch.Tensor], threads: int, precision: str) -> Call:
+    """A call of OpenVINO on the CPU in fp32 or bf16; raises Unavailable where it is not installed."""
+    try:
+        import openvino
+    except ImportError:
+        raise Unavailable("openvino is not installed; install the extra 'backends'") from None
+    _require_cpu(inputs, "OpenVINO")
+    hints = {"fp32": "f32", "bf16": "bf16"}
+    if precision not in hints:
+        raise Unavailable(f"OpenVINO on a CPU is measured in fp32 and bf16, not in {precision}")
+    if precision == "bf16" and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        raise Unavailable("this CPU has no bf16 instructions")
+    core = openvino.Core()
+    model = core.read_model(io.BytesIO(onnx_bytes(module.float(), inputs[0].float())))
+    settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": threads,
+                "INFERENCE_PRECISION_HINT": hints[precision]}  # fmt: skip
+    request = core.compile_model(model, "CPU", settings).create_infer_request()
+    upcoming = itertools.cycle([images.float().contiguous().numpy() for images in inputs])
+
+    def call() -> object:
+        return request.infer([next(upcoming)], share_inputs=True, share_outputs=True)[0]
+
+    return call
+
+
+def _require_cpu(inputs: list[torch.Tensor], engine: str) -> None:
+    if inputs[0].device.type != "cpu":
+        raise Unavailable(f"{engine} is measured on CPUs only")

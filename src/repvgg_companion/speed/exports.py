@@ -1,0 +1,165 @@
+"""The `export` verb: a deploy file goes in, an ONNX model or a torch.export program comes out, checked.
+
+The certificate's three checks on the exported graph: (a) the exported program in float64 gives the network's logits to
+1e-10, (b) every weight in the exported file equals the deploy file's bit for bit, (c) the float32 error and changed
+predictions, reported. A file that fails (a) or (b) is not kept.
+"""
+
+import argparse
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from repvgg_companion.errors import CompanionError
+from repvgg_companion.files import atomic_path
+
+FLOAT64_LIMIT = 1e-10
+FLOAT32_LIMIT = 1e-4
+
+
+@dataclass(frozen=True)
+class ExportCheck:
+    """What the check of an exported graph found."""
+
+    format: str
+    float64_max_relative_error: float
+    weights_match: bool
+    float32_max_relative_error: float
+    prediction_flips: int
+    n_inputs: int
+
+    @property
+    def passed(self) -> bool:
+        """Whether the exported graph computes the network's function."""
+        return (
+            self.weights_match
+            and self.float64_max_relative_error <= FLOAT64_LIMIT
+            and self.float32_max_relative_error <= FLOAT32_LIMIT
+        )
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of the `export` verb."""
+    parser.add_argument("--weights", required=True, help="deploy.safetensors of this companion")
+    parser.add_argument("--output", required=True, help="NAME.onnx, or NAME.pt2 for torch.export")
+    parser.add_argument("--input-px", type=int, help="side of the input; without it that of the training")
+    parser.add_argument("--inputs", type=int, default=8, help="random images for the check")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Export, check and report."""
+    check = export(arguments.weights, arguments.output, input_px=arguments.input_px, n_inputs=arguments.inputs)
+    print(", ".join(f"{name} {value}" for name, value in asdict(check).items()) + f", passed {check.passed}")
+
+
+def export(weights: str | Path, output: str | Path, *, input_px: int | None = None, n_inputs: int = 8) -> ExportCheck:
+    """Export `weights` for batches of one to `output`; returns the check.
+
+    Raises CompanionError where the file is no deploy file, the format is unknown, a package is missing, or the check
+    fails; nothing is left under the final name then.
+    """
+    import torch
+
+    from repvgg_companion.models.build import build_model
+    from repvgg_companion.weights_file import load_weights
+
+    suffix = Path(output).suffix
+    if suffix not in (".onnx", ".pt2"):
+        raise CompanionError(f"{output}: the format is told by the suffix, .onnx or .pt2; name the output so")
+    state, identity = load_weights(weights)
+    if identity.form != "deploy":
+        raise CompanionError(f"{weights} is in {identity.form} form; export the deploy file beside it")
+    with torch.device("meta"):
+        module = build_model(identity.model, num_classes=identity.num_classes, width=identity.width, form="deploy")
+    module.load_state_dict(state, strict=True, assign=True)
+    module.eval().requires_grad_(False)
+    px = input_px or identity.input_px
+    images = torch.randn(n_inputs, 3, px, px, generator=torch.Generator().manual_seed(0))
+    with atomic_path(output) as temporary, torch.no_grad():
+        graph = torch.export.export(module, (images[:1],))
+        if suffix == ".pt2":
+            torch.export.save(graph, temporary)
+            check = check_program(module, torch.export.load(temporary), images)
+        else:
+            _write_onnx(module, images[:1], temporary)
+            check = check_onnx(module, graph, temporary, images)
+        if not check.passed:
+            raise CompanionError(f"{output}: the exported graph is not the network of {weights} ({check}); it was "
+                                 "removed, report this with the versions of torch and onnx")  # fmt: skip
+    return check
+
+
+def check_program(module: Any, program: Any, images: Any) -> ExportCheck:
+    """The three checks of a torch.export program, read back from its file."""
+    import torch
+
+    state = module.state_dict()
+    stored = program.state_dict
+    match = set(stored) == set(state) and all(torch.equal(stored[name], state[name]) for name in state)
+    outputs = torch.cat([program.module()(image[None]) for image in images])
+    return _check("torch.export", module, program, images, match, outputs)
+
+
+def check_onnx(module: Any, program: Any, path: str | Path, images: Any) -> ExportCheck:
+    """The three checks of an ONNX file: its graph is that of `program`, its weights are compared, its logits are those
+    of ONNX Runtime (in float32: its CPU convolutions have no float64)."""
+    import numpy as np
+    import onnx
+    import torch
+    from onnx import numpy_helper
+
+    try:
+        import onnxruntime
+    except ImportError:
+        raise CompanionError("onnxruntime is not installed, so the ONNX file cannot be checked; install the extra "
+                             "'backends'") from None  # fmt: skip
+    model = onnx.load(str(path))
+    onnx.checker.check_model(model)
+    stored = [numpy_helper.to_array(tensor) for tensor in model.graph.initializer]
+    digests = {(array.shape, array.tobytes()) for array in stored}
+
+    def found(tensor: Any) -> bool:
+        array = np.ascontiguousarray(tensor.numpy())
+        # A linear layer may be written with its matrix turned around, and a bias of zeros may be left out.
+        turned = np.ascontiguousarray(array.T) if array.ndim == 2 else array
+        zeros = array.ndim == 1 and not array.any()
+        return (array.shape, array.tobytes()) in digests or (turned.shape, turned.tobytes()) in digests or zeros
+
+    match = all(found(tensor) for tensor in module.state_dict().values())
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name
+    outputs = torch.cat([torch.from_numpy(session.run(None, {name: image[None].numpy()})[0]) for image in images])
+    return _check("onnx", module, program, images, match, outputs)
+
+
+def _write_onnx(module: Any, images: Any, path: Path) -> None:
+    from repvgg_companion.speed.engines import Unavailable, onnx_bytes
+
+    try:
+        path.write_bytes(onnx_bytes(module, images))
+    except Unavailable as error:
+        raise CompanionError(str(error)) from None
+
+
+def _check(name: str, module: Any, program: Any, images: Any, match: bool, outputs: Any) -> ExportCheck:
+    import copy
+
+    import torch
+
+    expected = module(images)
+    exact = copy.deepcopy(module).double()
+    exported = copy.deepcopy(program.module()).double()
+    reference = exact(images.double())
+    double = torch.cat([exported(image[None].double()) for image in images])
+    return ExportCheck(
+        format=name,
+        float64_max_relative_error=_relative(double, reference),
+        weights_match=match,
+        float32_max_relative_error=_relative(outputs, expected),
+        prediction_flips=int((outputs.argmax(1) != expected.argmax(1)).sum()),
+        n_inputs=len(images),
+    )
+
+
+def _relative(ours: Any, reference: Any) -> float:
+    return float((ours - reference).abs().max() / reference.abs().max())

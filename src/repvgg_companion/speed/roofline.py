@@ -1,0 +1,133 @@
+"""Roofline: a device's measured ceilings and a network's layers go in, the least time and a row's share of it come out.
+
+The ceiling of compute is a matrix product on a GPU, and a large convolution on a CPU, where the matrix product is a
+wrong one (oneDNN's convolutions run at twice its rate). Each layer needs at least the larger of its compute time and
+the time to move its weights and feature maps once; a network needs the sum over its layers.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import torch
+
+from repvgg_companion.complexity.layers import WINOGRAD_RATIO, Layer, trace_layers
+from repvgg_companion.errors import CompanionError
+from repvgg_companion.speed.clocks import clock_for
+from repvgg_companion.speed.networks import DTYPES, Network, set_precision
+
+REPEATS = 8
+_CPU_CONVOLUTIONS = ((64, 56), (128, 28), (256, 28), (256, 14), (512, 14))
+"""Channels and side of the 3x3 convolutions tried on a CPU; the fastest is the ceiling."""
+_GPU_MATRIX = 8192
+_COPY_BYTES = {"cpu": 8 << 20, "cuda": 1 << 30}
+"""On a CPU a copy the size of a layer's tensors, which stay in its caches; on a GPU one that no cache holds."""
+
+
+@dataclass(frozen=True)
+class Ceilings:
+    """What a device reaches at most: operations per second (a multiply-add is two) and bytes per second."""
+
+    precision: str
+    operations_per_s: float
+    bytes_per_s: float
+    how: str
+
+
+def measure_ceilings(precision: str, kind: str) -> Ceilings:
+    """Measure the ceilings of this device in one precision, in a second or two; a ceiling is the best of 8 runs.
+
+    Raises CompanionError where the device does not have the precision.
+    """
+    set_precision(precision, kind)
+    clock = clock_for(kind)
+    with torch.inference_mode():
+        best, how = 0.0, ""
+        for name, work, call in _candidates(precision, kind):
+            call()
+            rate = work / min(clock.time_block(call, 1) for _ in range(REPEATS))
+            if rate > best:
+                best, how = rate, name
+        source = torch.randn(_COPY_BYTES[kind] // 4, device=kind)
+        target = torch.empty_like(source)
+        target.copy_(source)
+        seconds = min(clock.time_block(lambda: target.copy_(source), 4) for _ in range(REPEATS))
+    # A copy reads and writes.
+    return Ceilings(precision, best, 2 * _COPY_BYTES[kind] / seconds, how)
+
+
+def _candidates(precision: str, kind: str):
+    dtype = DTYPES[precision]
+    if kind == "cuda":
+        left, right = (torch.randn(_GPU_MATRIX, _GPU_MATRIX, device=kind, dtype=dtype) for _ in range(2))
+        yield f"matrix product {_GPU_MATRIX}", 2 * _GPU_MATRIX**3, lambda: left @ right
+        return
+    for channels, px in _CPU_CONVOLUTIONS:
+        images = torch.randn(4, channels, px, px).to(dtype=dtype, memory_format=torch.channels_last)
+        weight = (torch.randn(channels, channels, 3, 3) * 0.02).to(dtype=dtype)
+        packed = torch.ops.mkldnn._reorder_convolution_weight(weight, [1, 1], [1, 1], [1, 1], 1, list(images.shape))
+
+        def call(images: torch.Tensor = images, packed: torch.Tensor = packed) -> torch.Tensor:
+            return torch.ops.mkldnn._convolution_pointwise.default(
+                images, packed, None, [1, 1], [1, 1], [1, 1], 1, "none", [], ""
+            )
+
+        yield f"3x3 convolution, {channels} channels, {px} px", 2 * 4 * channels**2 * 9 * px * px, call
+
+
+@cache
+def layers_of(network: Network, input_px: int) -> tuple[Layer, ...]:
+    """The convolutions and linear layers of a network in order, traced once."""
+    return tuple(trace_layers(network.on_meta(), input_px))
+
+
+def floor_seconds(layers: Sequence[Layer], batch_size: int, ceilings: Ceilings) -> float:
+    """The least time of one batch: for each layer the larger of compute and memory time, added up."""
+    size = torch.empty(0, dtype=DTYPES[ceilings.precision]).element_size()
+    total = 0.0
+    for layer in layers:
+        maps = layer.in_channels * (layer.output_px * layer.stride) ** 2 + layer.out_channels * layer.output_px**2
+        moved = size * (layer.params + batch_size * maps)
+        total += max(2 * layer.flops * batch_size / ceilings.operations_per_s, moved / ceilings.bytes_per_s)
+    return total
+
+
+def fastest_examples_per_s(layers: Sequence[Layer], ceilings: Ceilings, *, winograd: bool) -> float:
+    """Examples per second at the ceiling of compute alone, by direct convolutions or with 4/9 of the multiplications
+    wherever F(2x2, 3x3) can compute a layer."""
+    macs = sum(layer.flops * (WINOGRAD_RATIO if winograd and layer.winograd_shape else 1) for layer in layers)
+    return ceilings.operations_per_s / (2 * float(macs))
+
+
+def network_of(row: dict[str, Any]) -> Network:
+    """The network that a row of `speed.csv` belongs to."""
+    return Network(row["model"], row["form"], row["width"], row["num_classes"])
+
+
+def share(row: dict[str, Any], ceilings: Ceilings) -> float:
+    """The part of its roofline that a measured row reaches: least time over measured time of one batch."""
+    layers = layers_of(network_of(row), row["input_px"])
+    return floor_seconds(layers, row["batch_size"], ceilings) * row["examples_per_s"] / row["batch_size"]
+
+
+PLAUSIBLE = 1.1
+"""A row may be so many times as fast as the Winograd ceiling, because a ceiling is itself measured."""
+
+
+def judge(row: dict[str, Any], ceilings: Ceilings) -> str:
+    """A flag for a row above the direct-convolution ceiling (Winograd is real), empty for an ordinary one.
+
+    Raises CompanionError for a row faster than 1.1 times the ceiling computed from Wino MULs: no device does that.
+    """
+    layers = layers_of(network_of(row), row["input_px"])
+    speed = row["examples_per_s"]
+    limit = PLAUSIBLE * fastest_examples_per_s(layers, ceilings, winograd=True)
+    if speed > limit:
+        raise CompanionError(
+            f"{row['model']} ({row['form']}, {row['precision']}, batch {row['batch_size']}) at {speed:.0f} examples/s "
+            f"is above {limit:.0f}, 1.1 times what {row['device']} can compute with Winograd convolutions; the time "
+            "was not taken until the work had ended"
+        )
+    direct = fastest_examples_per_s(layers, ceilings, winograd=False)
+    return "above the direct-convolution ceiling" if speed > direct else ""

@@ -1,0 +1,95 @@
+"""Backends give the network's logits; missing ones say why."""
+
+import builtins
+
+import pytest
+import torch
+
+from repvgg_companion.speed.backends import make_call
+from repvgg_companion.speed.engines import Unavailable
+from repvgg_companion.speed.fused import FusedConvolution, NotFusable, fuse
+from repvgg_companion.speed.networks import Network, prepare, random_inputs
+
+
+def logits(backend, model, form, *, precision="fp32", memory_format="channels-last"):
+    module = prepare(Network(model, form, 0.25, 10).build(), precision=precision, memory_format=memory_format)
+    inputs = random_inputs(2, 2, 64, precision=precision, memory_format=memory_format, device="cpu")
+    with torch.inference_mode():
+        expected = [module(images).clone() for images in inputs]
+        call = make_call(backend, module, inputs, threads=1, precision=precision)
+        found = [torch.as_tensor(call()).clone() for _ in range(3)]
+    return [*expected, expected[0]], found
+
+
+@pytest.mark.parametrize("model", ["RepVGG-A0", "RepVGG-B1g4", "RepVGG-D2se", "ResNet-18", "ResNet-50", "VGG-16"])
+@pytest.mark.parametrize("form", ["train", "deploy"])
+def test_fused_networks_compute_the_same(model, form):
+    for expected, found in zip(*logits("fused", model, form), strict=True):
+        assert (found - expected).abs().max() <= 2e-4 * expected.abs().max()
+
+
+@pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
+def test_engines_compute_the_same_and_rotate_their_inputs(backend):
+    pytest.importorskip(backend)
+    expected, found = logits(backend, "RepVGG-A0", "deploy")
+    for one, other in zip(expected, found, strict=True):
+        assert (other - one).abs().max() <= 2e-4 * one.abs().max()
+    assert not torch.equal(found[0], found[1])
+
+
+def test_every_convolution_of_a_plain_network_is_fused_with_its_relu():
+    module = Network("RepVGG-A0", "deploy", 0.25, 10).build()
+    graph = fuse(module, torch.randn(1, 3, 64, 64))
+    fused = [part for part in graph.modules() if isinstance(part, FusedConvolution)]
+    assert len(fused) == 22
+    assert all(part.relu for part in fused)
+    assert not any("relu" in str(node.target) for node in graph.graph.nodes)
+
+
+def test_the_additions_of_a_residual_network_are_fused_too():
+    graph = fuse(Network("ResNet-18", "deploy", 0.25, 10).build(), torch.randn(1, 3, 64, 64))
+    fused = [part for part in graph.modules() if isinstance(part, FusedConvolution)]
+    assert sum(part.adds for part in fused) == 8
+    assert not any("relu" in str(node.target) or "add" in str(node.target) for node in graph.graph.nodes)
+
+
+def test_a_network_in_train_mode_is_not_fused():
+    with pytest.raises(NotFusable, match="train mode"):
+        fuse(Network("RepVGG-A0", "deploy", 0.25, 10).build().train(), torch.randn(1, 3, 64, 64))
+
+
+def test_a_cuda_graph_without_a_gpu_is_a_reason():
+    with pytest.raises(Unavailable, match="needs a GPU"):
+        logits("cuda-graph", "RepVGG-A0", "deploy")
+
+
+@pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
+def test_an_engine_that_is_not_installed_is_a_reason(backend, monkeypatch):
+    original = builtins.__import__
+
+    def without(name, *rest, **more):
+        if name.split(".")[0] == backend:
+            raise ImportError(name, name=name)
+        return original(name, *rest, **more)
+
+    monkeypatch.setattr(builtins, "__import__", without)
+    with pytest.raises(Unavailable, match=f"{backend} is not installed"):
+        logits(backend, "RepVGG-A0", "deploy")
+
+
+@pytest.mark.slow
+def test_torch_compile_computes_the_same():
+    for expected, found in zip(*logits("compile", "RepVGG-A0", "deploy"), strict=True):
+        assert (found - expected).abs().max() <= 2e-4 * expected.abs().max()
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("backend", ["fused", "cuda-graph", "fused-cuda-graph"])
+def test_gpu_backends_compute_the_same(backend):
+    module = Network("RepVGG-A0", "deploy", 0.25, 10).build(device="cuda")
+    inputs = random_inputs(2, 2, 64, precision="fp32", memory_format="nchw", device="cuda")
+    with torch.inference_mode():
+        expected = [module(images).clone() for images in inputs]
+        call = make_call(backend, module, inputs, threads=1)
+        for one in expected:
+            assert (call() - one).abs().max() <= 1e-3 * one.abs().max()

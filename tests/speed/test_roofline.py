@@ -1,0 +1,123 @@
+"""Ceilings, floors and the check of contributed rows."""
+
+import json
+import shutil
+
+import pytest
+
+from repvgg_companion.__main__ import main
+from repvgg_companion.contract import read_rows, write_rows
+from repvgg_companion.errors import CompanionError
+from repvgg_companion.speed.networks import Network
+from repvgg_companion.speed.reference import check_device
+from repvgg_companion.speed.roofline import (
+    Ceilings,
+    fastest_examples_per_s,
+    floor_seconds,
+    judge,
+    layers_of,
+    measure_ceilings,
+    share,
+)
+
+UNIT = Ceilings("fp32", 1e12, 1e30, "given")
+
+
+def test_compute_floor_is_that_of_the_papers_counts():
+    # RepVGG-B0: 3.06 G multiply-adds, 1.59 G with Winograd (Table 4 prints 3.1 and 1.6).
+    layers = layers_of(Network("RepVGG-B0", "deploy"), 224)
+    assert 1e12 / fastest_examples_per_s(layers, UNIT, winograd=False) / 2e9 == pytest.approx(3.06, abs=0.05)
+    assert 1e12 / fastest_examples_per_s(layers, UNIT, winograd=True) / 2e9 == pytest.approx(1.6, abs=0.05)
+    assert floor_seconds(layers, 4, UNIT) == pytest.approx(4 / fastest_examples_per_s(layers, UNIT, winograd=False))
+
+
+def test_memory_floor_counts_every_weight_and_map_once():
+    layers = layers_of(Network("RepVGG-A0", "deploy"), 224)
+    narrow = Ceilings("fp32", 1e30, 1e9, "given")
+    params = Network("RepVGG-A0", "deploy").params()
+    one, two = floor_seconds(layers, 1, narrow) * 1e9 / 4, floor_seconds(layers, 2, narrow) * 1e9 / 4
+    assert 2 * one - two == pytest.approx(params), "weights move once a batch, feature maps once an image"
+    half = Ceilings("bf16", 1e30, 1e9, "given")
+    assert floor_seconds(layers, 1, half) == pytest.approx(floor_seconds(layers, 1, narrow) / 2)
+
+
+def test_rows_are_judged_by_their_ceilings():
+    row = {"model": "RepVGG-B0", "form": "deploy", "width": 1.0, "num_classes": 1000, "input_px": 224,
+           "batch_size": 1, "precision": "fp32", "device": "cpu-test"}  # fmt: skip
+    layers = layers_of(Network("RepVGG-B0", "deploy"), 224)
+    direct = fastest_examples_per_s(layers, UNIT, winograd=False)
+    assert judge(row | {"examples_per_s": 0.9 * direct}, UNIT) == ""
+    assert share(row | {"examples_per_s": 0.9 * direct}, UNIT) == pytest.approx(0.9)
+    assert "direct-convolution" in judge(row | {"examples_per_s": 1.2 * direct}, UNIT)
+    with pytest.raises(CompanionError, match="Winograd"):
+        judge(row | {"examples_per_s": 2.3 * direct}, UNIT)
+
+
+def test_this_machine_has_ceilings():
+    found = measure_ceilings("fp32", "cpu")
+    assert 1e8 < found.operations_per_s < 1e15
+    assert 1e8 < found.bytes_per_s < 1e14
+
+
+@pytest.fixture(scope="module")
+def contributed(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("contributed")
+    plan = {"models": ["RepVGG-A0"], "baselines": ["ResNet-18"], "input_px": 32, "width": 0.125, "threads": 1}
+    places = {"--output": "speed.csv", "--samples": "speed", "--runs": "runs"}
+    options = [word for option, name in places.items() for word in (option, str(folder / name))]
+    assert main(["measure-speed", "--experiment", "test", "--plan", json.dumps(plan), *options]) == 0
+    label = read_rows(folder / "speed.csv", "speed")[0]["device"]
+    return folder.rename(folder.parent / label)
+
+
+@pytest.fixture
+def device(contributed, tmp_path):
+    return shutil.copytree(contributed, tmp_path / contributed.name)
+
+
+def test_measured_rows_pass(device):
+    rows, flags = check_device(device)
+    assert rows == 3
+    assert flags == []
+    for row in read_rows(device / "speed.csv", "speed"):
+        assert 0 < row["roofline_share"] < 1
+    assert main(["check-devices", "--folder", str(device.parent)]) == 0
+
+
+def tamper(device, changes):
+    rows = read_rows(device / "speed.csv", "speed")
+    rows[0] |= {name: value(rows[0][name]) for name, value in changes.items()}
+    write_rows(device / "speed.csv", "speed", rows)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"examples_per_s": lambda v: 1.01 * v, "high_examples_per_s": lambda v: 2 * v}, "raw samples give"),
+        ({"params": lambda v: v + 1}, "another network"),
+        ({"device": lambda v: "cpu-other"}, "folder of that device"),
+        ({"run_id": lambda v: "x"}, "is missing"),
+        ({"n_samples": lambda v: 5}, "5 samples"),
+        ({"base_model": lambda v: "RepVGG-B0"}, "base_model"),
+    ],
+)
+def test_tampered_rows_are_refused(device, changes, words, capsys):
+    tamper(device, changes)
+    with pytest.raises(CompanionError, match=words):
+        check_device(device)
+    assert main(["check-devices", "--folder", str(device.parent)]) == 2
+
+
+def test_impossible_ceilings_are_noticed(device):
+    path = next((device / "runs").iterdir())
+    facts = json.loads(path.read_text())
+    facts["ceilings"][0]["operations_per_s"] /= 1e6
+    path.write_text(json.dumps(facts))
+    with pytest.raises(CompanionError, match="Winograd"):
+        check_device(device)
+
+
+def test_a_folder_that_is_no_device_is_refused(tmp_path):
+    (tmp_path / "My GPU").mkdir()
+    with pytest.raises(CompanionError, match="no device label"):
+        check_device(tmp_path / "My GPU")
