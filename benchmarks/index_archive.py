@@ -85,6 +85,16 @@ def write_full_archive(path: Path) -> None:
         stream.write(bytes(1024))
 
 
+def write_full_validation(path: Path) -> None:
+    """One tiny member for each of the 1000 classes, in class folders."""
+    with tarfile.open(path, "w") as stream:
+        for place in range(FULL_CLASSES):
+            wnid = f"n{10_000_000 + place:08d}"
+            info = tarfile.TarInfo(f"{wnid}/{wnid}_val.JPEG")
+            info.size = 1
+            stream.addfile(info, io.BytesIO(b"x"))
+
+
 FULL_CODE = """
 import resource, sys, time
 from repvgg_companion.__main__ import main
@@ -99,12 +109,7 @@ def full(folder: Path) -> None:
     """Index the full-size archive with the verb, in a fresh process, so that its peak memory is its own."""
     archive, val = folder / "train.tar", folder / "val.tar"
     write_full_archive(archive)
-    with tarfile.open(val, "w") as stream:
-        for place in range(FULL_CLASSES):
-            wnid = f"n{10_000_000 + place:08d}"
-            info = tarfile.TarInfo(f"{wnid}/{wnid}_val.JPEG")
-            info.size = 1
-            stream.addfile(info, io.BytesIO(b"x"))
+    write_full_validation(val)
     words = ["index", "--dataset", "full", "--train-archive", archive, "--val-archive", val, "--output", folder / "out"]
     print(
         f"\n## {FULL_IMAGES:,} members in {FULL_CLASSES} class tars ({archive.stat().st_size / 1e9:.2f} GB)\n",
