@@ -71,5 +71,5 @@ for number, weights in enumerate(IMPORTED):
             dataset=DATASET,
             model=weights.model,
         shell:
-            "python -m repvgg_companion weights convert {input:q} --to companion --model {params.model} "
-            "--dataset {params.dataset} --output {output} --log {log}"
+            "python -m repvgg_companion weights --log {log} convert {input:q} --to companion --model {params.model} "
+            "--dataset {params.dataset} --output {output}"

@@ -48,11 +48,6 @@ def require_sources(experiment: Experiment, origin: str) -> None:
             f"{origin}: data.{key} is {path}, which does not exist; put the file there, or name yours with "
             f"--config 'data={{{key}: PATH}}'"
         )
-    if experiment.released and not Path(experiment.released.folder).is_dir():
-        raise CompanionError(
-            f"{origin}: released.folder is {experiment.released.folder}, which is no folder; put the weight files "
-            "there, or name yours with --config 'released={folder: PATH}'"
-        )
 
 
 def _sentence(error: ValidationError) -> str:

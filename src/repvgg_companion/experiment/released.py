@@ -31,6 +31,11 @@ def released_files(folder: str | Path, models: tuple[str, ...], dataset: str, me
 
     Raises CompanionError with the reader's one sentence where a file cannot be used, and where nothing is found.
     """
+    if not Path(folder).is_dir():
+        raise CompanionError(
+            f"released.folder is {folder}, which is no folder; put the weights files there, or name yours with "
+            "--config 'released={folder: PATH}'"
+        )
     paths = sorted(path for path in Path(folder).rglob("*") if path.suffix in SUFFIXES and path.is_file())
     known: dict[str, Any] = read_json(memory) if Path(memory).exists() else {}
     found, changed = [], False
