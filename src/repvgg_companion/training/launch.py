@@ -39,14 +39,16 @@ def visible_gpus() -> list[str]:
     names = None if chosen is None else [name.strip() for name in chosen.split(",") if name.strip()]
     try:
         import pynvml
-
+    except ImportError:
+        return names or []
+    try:
         pynvml.nvmlInit()
         try:
             handles = [pynvml.nvmlDeviceGetHandleByIndex(index) for index in range(pynvml.nvmlDeviceGetCount())]
             uuids = [pynvml.nvmlDeviceGetUUID(handle) for handle in handles]
         finally:
             pynvml.nvmlShutdown()
-    except (ImportError, pynvml.NVMLError):
+    except pynvml.NVMLError:
         return names or []
     if names is None:
         return uuids

@@ -15,7 +15,7 @@ from repvgg_companion.data.manifest import Manifest, dataset_sha256
 from repvgg_companion.errors import CompanionError, Interrupted
 from repvgg_companion.identity import WeightsIdentity, training_digest
 from repvgg_companion.models.names import require_model
-from repvgg_companion.training.launch import granted_gpus, rank, run_processes, under_torchrun
+from repvgg_companion.training.launch import granted_gpus, rank, run_processes, under_torchrun, visible_gpus
 from repvgg_companion.training.publish import is_final, publish
 from repvgg_companion.training.recipe import PAPER_BATCH_NORM_BATCH_SIZE, Recipe
 from repvgg_companion.training.state import StateFolder
@@ -51,10 +51,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--processes", type=int, default=1, help="processes to start on a CPU (gloo)")
     parser.add_argument("--workers", type=int, help="loader processes; decides no bits")
     parser.add_argument(
-        "--deadline", type=float, metavar="MINUTES", help="stop with a checkpoint before so many minutes"
+        "--deadline",
+        type=float,
+        metavar="MINUTES",
+        default=os.environ.get("REPVGG_COMPANION_DEADLINE"),
+        help="stop with a checkpoint before so many minutes have passed; without it Slurm is asked for its limit",
     )
-    parser.add_argument("--deadline-margin", type=float, metavar="SECONDS", default=DEFAULT_MARGIN_S)
-    parser.add_argument("--checkpoint-minutes", type=float, default=10.0)
+    parser.add_argument(
+        "--deadline-margin",
+        type=float,
+        metavar="SECONDS",
+        default=os.environ.get("REPVGG_COMPANION_DEADLINE_MARGIN", DEFAULT_MARGIN_S),
+        help="what the last checkpoint and the way out need",
+    )
+    parser.add_argument(
+        "--checkpoint-minutes", type=float, default=os.environ.get("REPVGG_COMPANION_CHECKPOINT_MINUTES", 10.0)
+    )
     parser.add_argument("--checkpoint-steps", type=int, default=0, help="also after every so many steps; 0 for none")
     parser.add_argument("--keep-checkpoints", type=int, default=2)
 
@@ -221,6 +233,8 @@ def _attempt(arguments: argparse.Namespace, order: Order, state: StateFolder, st
             commit=commit(),
             torch=torch.__version__,
             device=str(world.device),
+            node=os.environ.get("SLURMD_NODENAME"),
+            gpus_granted=len(visible_gpus()),
             processes=world.size,
             threads=decided["threads"],
             damaged_checkpoints=len(damaged),
