@@ -9,7 +9,7 @@ from repvgg_companion.__main__ import main
 from repvgg_companion.paper.accuracies import other_accuracies
 from repvgg_companion.paper.checks import World, block_maps, proxies
 from repvgg_companion.paper.contexts import widest
-from repvgg_companion.paper.figure_scatter import figure1
+from repvgg_companion.paper.figure_scatter import figure1, our_panels
 from repvgg_companion.paper.figure_style import SERIES, style
 from repvgg_companion.paper.figure_training import trainings
 from repvgg_companion.paper.measured import Results
@@ -18,77 +18,82 @@ from repvgg_companion.runs import commit
 NAMES = ("figure1", "figure3", "table1", "branches", "proxies", "training")
 
 
-def drawn(folder, output):
+def drawn(folder, output, *names):
     arguments = ["--experiment", "demo", "--results", str(folder), "--paper", str(PAPER), "--output", str(output)]
-    assert main(["figures", *arguments]) == 0
-    return {(name, kind): (output / f"{name}.{kind}").read_bytes() for name in NAMES for kind in ("pdf", "svg", "png")}
+    assert main(["figures", *arguments, *(["--only", *names] if names else [])]) == 0
+    return {path.name: path.read_bytes() for path in sorted(output.iterdir())}
 
 
 @pytest.fixture(scope="module")
-def files(tmp_path_factory, facts):
+def made(tmp_path_factory, facts):
     from paper_synthetic import write_demo
 
     folder = tmp_path_factory.mktemp("results")
     demo = write_demo(folder / "demo", facts)
-    return drawn(demo, folder / "first"), drawn(demo, folder / "second"), demo
+    return drawn(demo, folder / "figures"), demo
 
 
-def test_the_same_data_gives_the_same_bytes(files):
-    first, second, _ = files
-    assert [key for key in first if first[key] != second[key]] == []
+def test_all_figures_in_all_formats(made):
+    assert sorted(made[0]) == sorted(f"{name}.{kind}" for name in NAMES for kind in ("pdf", "svg", "png"))
 
 
-def test_formats_and_width(files):
+def test_the_same_data_gives_the_same_bytes(made, tmp_path):
+    first, demo = made
+    second = drawn(demo, tmp_path / "again", "figure1", "branches")
+    assert len(second) == 6
+    assert [name for name in second if first[name] != second[name]] == []
+
+
+def test_formats_and_width(made):
     from io import BytesIO
 
     from PIL import Image
 
-    first, _, _ = files
+    first, _ = made
     for name in NAMES:
-        assert first[name, "pdf"].startswith(b"%PDF")
-        assert b"/Type3" not in first[name, "pdf"]
-        width = re.search(rb'<svg[^>]* width="([0-9.]+)pt"', first[name, "svg"])
+        assert first[f"{name}.pdf"].startswith(b"%PDF")
+        assert b"/Type3" not in first[f"{name}.pdf"]
+        width = re.search(rb'<svg[^>]* width="([0-9.]+)pt"', first[f"{name}.svg"])
         assert float(width.group(1)) == pytest.approx(3.3 * 72, abs=0.5)  # one column
-        assert Image.open(BytesIO(first[name, "png"])).width == 990
+        assert Image.open(BytesIO(first[f"{name}.png"])).width == 990
 
 
-def test_commit_and_data_digest_are_inside(files):
+def test_commit_and_data_digest_are_inside(made):
     from io import BytesIO
 
     from PIL import Image
 
-    first, _, _ = files
+    first, _ = made
     for name in NAMES:
-        described = Image.open(BytesIO(first[name, "png"])).text["Description"]
+        described = Image.open(BytesIO(first[f"{name}.png"])).text["Description"]
         assert re.fullmatch(rf"commit {re.escape(commit())}; data [0-9a-f]{{8}}", described)
-        assert described.encode() in first[name, "svg"]
-        assert described.encode() in first[name, "pdf"]
-        assert b"CreationDate" not in first[name, "pdf"] and b"<dc:date>" not in first[name, "svg"]
+        assert described.encode() in first[f"{name}.svg"]
+        assert described.encode() in first[f"{name}.pdf"]
+        assert b"CreationDate" not in first[f"{name}.pdf"] and b"<dc:date>" not in first[f"{name}.svg"]
 
 
-def test_other_data_gives_another_digest(files, tmp_path):
+def test_other_data_gives_another_digest(made, tmp_path):
     import shutil
 
     from paper_synthetic import plant
 
-    first, _, demo = files
-    shutil.copytree(demo.parent, tmp_path / "copy")
+    first, demo = made
+    shutil.copytree(demo.parent, tmp_path / "copy", ignore=shutil.ignore_patterns("predictions", "figures"))
     plant(tmp_path / "copy" / "demo", "speed", {"examples_per_s": 108.0}, model="RepVGG-A0", form="deploy")
-    other = drawn(tmp_path / "copy" / "demo", tmp_path / "figures")
-    digest = [re.search(rb"data ([0-9a-f]{8})", part["figure1", "svg"]).group(1) for part in (first, other)]
+    other = drawn(tmp_path / "copy" / "demo", tmp_path / "figures", "table1")
+    digest = [re.search(rb"data ([0-9a-f]{8})", part["table1.svg"]).group(1) for part in (first, other)]
     assert digest[0] != digest[1]
-    assert first["figure1", "svg"] != other["figure1", "svg"]
-    assert first["training", "png"] != other["training", "png"]  # its metadata alone
+    assert first["table1.png"] != other["table1.png"]  # its metadata alone
 
 
-def test_demo_data_says_so_on_the_face_and_in_the_file(files):
-    first, _, _ = files
+def test_demo_data_says_so_on_the_face_and_in_the_file(made):
+    first, _ = made
     for name in ("figure1", "branches", "training"):
-        text = first[name, "svg"].decode()
+        text = first[f"{name}.svg"].decode()
         assert "DEMO" in text and "not ImageNet" in text
     for name in NAMES:
-        assert b"demo-digits: not ImageNet, no result of the paper" in first[name, "svg"]
-    figure = first["figure1", "svg"].decode()
+        assert b"demo-digits: not ImageNet, no result of the paper" in first[f"{name}.svg"]
+    figure = first["figure1.svg"].decode()
     assert "other network" in figure and "demo-digits, width 0.25, 32 px" in figure
     assert "speed of the full-width network" in figure
     assert CPU in figure and "fp32, eager, batch 1, 224 px, 20 samples" in figure
@@ -102,7 +107,7 @@ def panels(folder, facts):
         return [(axes.get_title(loc="left"), axes) for axes in figure.axes]
 
 
-def test_figure_1_has_the_papers_axes_and_points(demo, facts):
+def test_figure_1_has_the_papers_axes_and_points_and_labels_that_lie_apart(demo, facts):
     (title_a, a), (title_b, b), (title_c, c), (title_d, d) = panels(demo, facts)
     assert title_a.startswith("(a) paper, 120 epochs") and title_b.startswith("(b) paper, 200 epochs")
     assert a.get_xlim() == (250, 1600) and a.get_ylim() == (74, 79)
@@ -117,10 +122,7 @@ def test_figure_1_has_the_papers_axes_and_points(demo, facts):
     assert "accuracy printed" in title_c and "printed in the paper" in c.get_ylabel()
     assert "DEMO" in title_d and "demo top-1" in d.get_ylabel()
     assert a.get_facecolor() != d.get_facecolor()
-
-
-def test_labels_lie_apart(demo, facts):
-    for _, axes in panels(demo, facts)[:3]:
+    for axes in (a, b, c):
         boxes = [text.get_window_extent() for text in axes.texts if text.get_text()]
         overlaps = [
             (one, other) for number, one in enumerate(boxes) for other in boxes[number + 1 :] if one.overlaps(other)
@@ -129,18 +131,23 @@ def test_labels_lie_apart(demo, facts):
 
 
 def test_measured_accuracies_replace_the_printed_ones(imagenet, facts):
-    titles = [title for title, _ in panels(imagenet, facts)]
-    assert titles[2] == "(c) speed and ImageNet accuracy measured here" and len(titles) == 3
+    results = Results(imagenet)
+    (panel,) = our_panels(World(facts, results, widest(results)))
+    assert panel.title == "(c) speed and ImageNet accuracy measured here"
+    assert {(point.model, point.epochs) for point in panel.points} == {
+        (row["model"], row["epochs"]) for table in ("table4", "table5") for row in facts.table(table)
+    }
+    assert all(point.top1_interval[0] < point.top1 < point.top1_interval[1] for point in panel.points)
 
 
 def test_without_results_the_figures_say_what_is_missing(tmp_path):
     (tmp_path / "empty").mkdir()
-    texts = drawn(tmp_path / "empty", tmp_path / "figures")
-    assert b"no speed was measured" in texts["figure1", "svg"]
-    assert b"nothing was trained" in texts["training", "svg"]
-    assert b"no kernel sizes were" in texts["table1", "svg"]
-    assert b"was not measured" in texts["figure3", "svg"]
-    assert b"DEMO" not in texts["figure1", "svg"]
+    texts = drawn(tmp_path / "empty", tmp_path / "figures", "figure1", "figure3", "table1", "training")
+    assert b"no speed was measured" in texts["figure1.svg"]
+    assert b"nothing was trained" in texts["training.svg"]
+    assert b"no kernel sizes were" in texts["table1.svg"]
+    assert b"was not measured" in texts["figure3.svg"]
+    assert b"DEMO" not in texts["figure1.svg"]
 
 
 def test_the_proxies_figure_draws_what_claim_c32_correlates(demo, facts):

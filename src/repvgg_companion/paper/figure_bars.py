@@ -228,7 +228,8 @@ def _dots(
         if interval:
             axes.hlines(place, *interval, color=colour, linewidth=0.9, zorder=3)
         axes.plot(top1, place, color=colour, marker="o", markersize=3.5, zorder=4)
-        axes.annotate(f"{top1:.2f}" if interval is None else f"{top1:.1f}", (top1, place), (0, 2.5), ha="center",
+        digits = 2 if interval is None or interval[1] - interval[0] < 1.5 else 1
+        axes.annotate(f"{top1:.{digits}f}", (top1, place), (0, 2.5), ha="center",
                       va="bottom", fontsize=5, textcoords="offset points")  # fmt: skip
     axes.set_yticks(range(len(order)), order)
     axes.set_ylim(len(order) - 0.5, -0.75)

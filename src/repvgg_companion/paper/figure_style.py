@@ -87,12 +87,15 @@ def separate_labels(axes: "Axes", points: list[tuple[float, float, str, str]], l
         return
     texts = [axes.text(x, y, text, color=colour, fontsize=6, ha="center", va="center") for x, y, text, colour in points]
     half = 2.8 * axes.figure.dpi / 72  # half a marker and a little air, in pixels
-    centres = axes.transData.transform([point[:2] for point in points])
+    to_data, to_pixels = axes.transData.inverted().transform, axes.transData.transform
+    centres = to_pixels([point[:2] for point in points])
     # adjustText wants the boxes in data coordinates.
-    markers = [
-        Bbox(axes.transData.inverted().transform([(x - half, y - half), (x + half, y + half)])) for x, y in centres
+    markers = [Bbox(to_data([(x - half, y - half), (x + half, y + half)])) for x, y in centres]
+    along = [
+        to_data(np.linspace(*to_pixels([start, end]), 12)[1:-1])
+        for line in lines
+        for start, end in itertools.pairwise(line)
     ]
-    along = [np.linspace(start, end, 12)[1:-1] for line in lines for start, end in itertools.pairwise(line)]
     obstacles = np.concatenate(along) if along else np.empty((0, 2))
     np.random.seed(0)  # adjustText draws from the global generator
     adjust_text(
@@ -109,7 +112,7 @@ def separate_labels(axes: "Axes", points: list[tuple[float, float, str, str]], l
         force_explode=(0.3, 0.6),
         arrowprops={"arrowstyle": "-", "color": "#9a9a9a", "linewidth": 0.4, "shrinkA": 0, "shrinkB": 2},
         min_arrow_len=6,
-        iter_lim=600,
+        iter_lim=250,
     )
 
 
@@ -156,6 +159,7 @@ def save(figure: "Figure", stem: Path, title: str, commit: str, data_digest: str
         "svg": {"Title": title, "Description": words, "Creator": "repvgg-companion", "Date": None},
         "png": {"Title": title, "Description": words, "Software": "repvgg-companion"},
     }  # fmt: skip
+    freeze_layout(figure)
     for kind in FORMATS:
         with atomic_path(stem.with_suffix(f".{kind}")) as temporary:
             figure.savefig(temporary, format=kind, metadata=metadata[kind])

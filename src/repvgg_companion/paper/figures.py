@@ -41,6 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--paper", default="paper", help="folder of the paper's facts")
     parser.add_argument("--histories", nargs="*", help="history CSVs (default: those of the rows of accuracy.csv)")
     parser.add_argument("--output", required=True, help="folder paper_figures/EXPERIMENT")
+    parser.add_argument("--only", nargs="+", choices=list(TITLES), help="draw these figures (default: all)")
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -58,10 +59,10 @@ def run(arguments: argparse.Namespace) -> None:
         "training": lambda world: training(world, histories),
     }
     digest = data_digest(facts, results)
-    for name, draw in drawings.items():
+    for name in arguments.only or TITLES:
         with style():
             title = f"{TITLES[name]}; experiment {arguments.experiment}{other_images(results)}"
-            save(draw(world), Path(arguments.output) / name, title, commit(), digest)
+            save(drawings[name](world), Path(arguments.output) / name, title, commit(), digest)
 
 
 def other_images(results: Results) -> str:
