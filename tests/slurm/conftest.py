@@ -129,7 +129,7 @@ def demo_data(tmp_path_factory) -> Path:
     targets = [f"results/data/demo-digits/{split}.parquet" for split in ("train", "val")]
     done = subprocess.run(
         [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), "--directory", str(folder),
-         "--cores", "1", "--configfile", str(folder / "data.yaml"), *targets],
+         "--configfile", str(folder / "data.yaml"), "--cores", "1", *targets],
         env=os.environ | {"PYTHONPATH": str(ROOT / "src")}, capture_output=True, text=True, check=False, timeout=200,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-4000:]

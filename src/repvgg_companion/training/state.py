@@ -81,6 +81,18 @@ class StateFolder:
                 self._heartbeat = None
             lock.release()
 
+    def is_held(self) -> bool:
+        """Whether a process holds the folder right now."""
+        from filelock import FileLock, Timeout
+
+        if not (self.folder / "lock").exists():
+            return False
+        try:
+            with FileLock(self.folder / "lock").acquire(timeout=0):
+                return False
+        except Timeout:
+            return True
+
     def holder(self) -> dict[str, Any] | None:
         """Who wrote that it holds the folder: pid, host, since, slurm_job; None where nobody did."""
         try:
@@ -189,6 +201,7 @@ class StateFolder:
             host=socket.gethostname(),
             pid=os.getpid(),
             slurm_job=os.environ.get("SLURM_JOB_ID"),
+            started_s=round(time.time(), 1),
             **facts,
         )
         self.beat(from_step)

@@ -236,6 +236,7 @@ def _attempt(arguments: argparse.Namespace, order: Order, state: StateFolder, st
             node=os.environ.get("SLURMD_NODENAME"),
             gpus_granted=len(visible_gpus()),
             processes=world.size,
+            steps_per_epoch=loop.steps_per_epoch,
             threads=decided["threads"],
             damaged_checkpoints=len(damaged),
         )
