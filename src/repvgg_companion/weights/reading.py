@@ -21,7 +21,9 @@ _WRAPPERS = ("state_dict", "model", "model_state_dict", "net", "module", "ema_st
              "model_ema", "ema")  # fmt: skip
 # Put before every key by DataParallel, torch.compile and weight averaging.
 _PREFIX = re.compile(r"(?:module\.|_orig_mod\.)+")
-_OUTER_PREFIX = re.compile(r"(?:model|net)\.(?=(?:module\.|_orig_mod\.)*(?:stage\d|stem\.|backbone\.))")
+_OUTER_PREFIX = re.compile(
+    r"(?:model|net)\.(?=(?:module\.|_orig_mod\.)*(?:stage\d|stages\.|stem\.|backbone\.|linear\.|head\.))"
+)
 
 
 def read_tensors(path: str | Path) -> dict[str, Tensor]:
