@@ -7,6 +7,7 @@ peers' per image or, in timm's prefetcher, on whole batches.
 
 import argparse
 import tempfile
+import time
 from pathlib import Path
 
 from images import index, load_jpegs, write_train_tar, write_tree
@@ -100,8 +101,9 @@ def main() -> None:
             "ours, pillow decoder": ours(manifest, "pillow", *size),
             "ours, packed copy": ours(packed, "opencv", *size),
         }
-        rates = measure(runs, rounds=arguments.rounds)
-    workers = f"{arguments.workers} workers" if arguments.workers else "one core, no workers"
+        clock = time.perf_counter if arguments.workers else time.process_time
+        rates = measure(runs, rounds=arguments.rounds, clock=clock)
+    workers = f"{arguments.workers} workers" if arguments.workers else "per core (CPU seconds, no workers)"
     print_table(f"RandomResizedCrop {PX} and flip, {workers}", rates, peer=PEER)
     print_table(f"The same against timm, {workers}", rates, peer="timm create_loader")
 

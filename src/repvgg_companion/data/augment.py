@@ -105,6 +105,7 @@ def crop_flip_opencv(
     """simplejpeg and OpenCV, for packed copies: area resize to shrink, linear otherwise. Raises UndecodableImage."""
     import cv2
 
+    cv2.setNumThreads(1)  # workers share out the cores; OpenCV's own threads would only get in their way
     image = decode_simplejpeg(data)
     left, top, width, height = crop_box(image.shape[1], image.shape[0], draws)
     image = image[top : top + height, left : left + width]

@@ -50,6 +50,8 @@ class Findings:
 
 def is_image(path: str, findings: Findings) -> bool:
     """Whether a path names an image; macOS resource forks (`._name`) and hidden files do not."""
+    if path.endswith(".JPEG") and "/" not in path and path[0] != ".":  # nearly all of ImageNet
+        return True
     base = path.rpartition("/")[2]
     if base.lower().endswith(IMAGE_SUFFIXES) and not base.startswith(".") and not path.startswith("__MACOSX/"):
         return True

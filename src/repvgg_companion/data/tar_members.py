@@ -66,33 +66,34 @@ class _Walk:
     def __init__(self, source: Source, start: int, end: int, inside: str) -> None:
         self.source, self.start, self.end = source, start, end
         self.where = f"{source.path}, inner tar {inside}" if inside else source.path
-        # Fields that seldom differ between members (modes, owners, devices) and that TarInfo has accepted once.
-        self._accepted: set[bytes] = set()
+        # Fields that seldom differ from one member to the next (mode, owner, type, device), as TarInfo accepted them.
+        self._usual_owner, self._usual_end, self._usual_time = b"", b"", b""
 
     def members(self) -> Iterator[Member]:
-        offset = self.start
-        read = self.source.read
+        offset, end = self.start, self.end
+        read, quick = self.source.read, self._quick
         overrides: dict[str, str] = {}
         is_extended = False
         while True:
-            header = read(offset, min(BLOCK, self.end - offset))
+            header = read(offset, BLOCK if offset + BLOCK <= end else end - offset)
             if len(header) < BLOCK:
                 self._fail_short(offset, header)
+            content = offset + BLOCK
+            ordinary = None if is_extended else quick(header)
+            if ordinary is not None:
+                name, size = ordinary
+                if content + size > end:
+                    self._fail_member(offset, name)
+                if "/" in name or name[0] == ".":
+                    name = self._clean(name, offset)
+                yield Member(name, tarfile.REGTYPE, size, content)
+                offset = content + ((size + BLOCK - 1) & -BLOCK)
+                continue
             if header[0] == 0 and not header.strip(b"\0"):
                 if is_extended:
                     self._fail(offset, "ends after an extended header that describes no member")
                 self._check_end(offset)
                 return
-            content = offset + BLOCK
-            quick = None if is_extended else self._quick(header)
-            if quick is not None:
-                name, size = quick
-                if content + size > self.end:
-                    self._fail_member(offset, name)
-                plain = "/" not in name and name[0] != "."
-                yield Member(name if plain else self._clean(name, offset), tarfile.REGTYPE, size, content)
-                offset = content + _padded(size)
-                continue
             name, kind, size, link = self._parsed(header, offset)
             if kind in _EXTENDED:
                 self._extended(kind, content, size, overrides)
@@ -113,21 +114,26 @@ class _Walk:
 
     def _quick(self, header: bytes) -> tuple[str, int] | None:
         """Name and size of an ordinary file, or None where anything about its header is unusual."""
-        if header[100:124] + header[157:] not in self._accepted or header[156] != 48 or header[124] >= 0x80:
+        if header[156:] != self._usual_end or header[100:124] != self._usual_owner:
             return None
         name_end = header.find(b"\0", 0, 100)
         blanked = header[:148] + b"        " + header[156:]  # the checksum counts its own field as spaces
         try:
             # The sum of all bytes stays below Adler-32's modulus (see `_parsed`), so that its low half is that sum
-            # plus 1.
-            if int(header[148:156].rstrip(b" \0"), 8) != (zlib.adler32(blanked) & 0xFFFF) - 1:
+            # plus 1. A base-256 number is no octal text and ends in the except clause.
+            if int(header[148:155].rstrip(b"\0"), 8) != (zlib.adler32(blanked) & 0xFFFF) - 1:
                 return None
-            size = int(header[124:136].rstrip(b" \0"), 8)
-            int(header[136:148].rstrip(b" \0"), 8)
-            name = header[: 100 if name_end < 0 else name_end].decode()
+            size = int(header[124:135], 8)
+            if header[135] or size < 0:
+                return None
+            if header[136:148] != self._usual_time:
+                int(header[136:147], 8)
+                if header[147]:
+                    return None
+                self._usual_time = header[136:148]
+            return (header[: 100 if name_end < 0 else name_end].decode(), size) if name_end else None
         except ValueError:
             return None
-        return (name, size) if name and size >= 0 else None
 
     def _parsed(self, header: bytes, offset: int) -> tuple[str, bytes, int, str]:
         try:
@@ -138,10 +144,10 @@ class _Walk:
             self._fail(offset, f"stores member {info.name!r} as a sparse file; pack it again without --sparse")
         if info.size < 0:
             self._fail(offset, f"is damaged: member {info.name!r} has a negative size")
-        seldom_differs = header[100:124] + header[157:]
-        few_bytes = sum(seldom_differs) + 255 * (BLOCK - len(seldom_differs)) < ADLER_MODULUS
+        rest = header[100:124] + header[156:]
+        few_bytes = sum(rest) + 255 * (BLOCK - len(rest)) < ADLER_MODULUS
         if info.type == tarfile.REGTYPE and not header[345:500].strip(b"\0") and few_bytes:
-            self._accepted.add(seldom_differs)
+            self._usual_owner, self._usual_end = header[100:124], header[156:]
         return info.name, info.type, info.size, info.linkname
 
     def _extended(self, kind: bytes, offset: int, size: int, overrides: dict[str, str]) -> None:
