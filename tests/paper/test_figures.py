@@ -182,3 +182,19 @@ def test_colours_of_the_series_can_be_told_apart_without_hue():
 def test_of_several_trainings_the_deploy_form_with_most_seeds_is_shown(demo):
     found = other_accuracies(Results(demo))["demo"]["RepVGG-B0_plain"]
     assert len(found.seeds) == 3 and found.network == "demo-digits, width 0.25, 10 classes, 32 px"
+
+
+def test_each_device_has_a_panel_of_its_own(tmp_path, facts):
+    """A folder of one folder a device, as contributed measurements come: no ratio is formed, each is drawn apart."""
+    from paper_synthetic import speed_row
+
+    from repvgg_companion.contract import write_rows
+
+    for device, count in (("gpu-a", 3), ("gpu-b", 2)):
+        rows = [speed_row(f"RepVGG-A{number}", "deploy", 1000.0 - number, device=device) for number in range(count)]
+        write_rows(tmp_path / device / "speed.csv", "speed", rows)
+    results = Results(tmp_path)
+    found = our_panels(World(facts, results, widest(results)))
+    assert [panel.title[:3] for panel in found] == ["(c)", "(d)"]
+    assert [panel.x_label.split("\n")[1] for panel in found] == ["gpu-a", "gpu-b"]
+    assert [len(panel.points) for panel in found] == [3, 2]

@@ -140,16 +140,26 @@ def contexts(results: Results, quantities: Iterable[Quantity]) -> tuple[list[Con
     return [], _why_none(needed, usable, rows, density)
 
 
-def widest(results: Results) -> Context | None:
-    """The setting that a table or figure shows: fp32 eager and batch 128 before others, then the most networks."""
+def widest_of_each_device(results: Results) -> list[Context]:
+    """For each device the setting that a table or figure shows, the device with most networks first.
+
+    fp32 and eager before others, then the setting with the most networks.
+    """
     every, _ = contexts(results, [])
-    plain = [context for context in every if context.backend != BEST]
     order = {"fp32": 0, "tf32": 1, "fp16": 2, "bf16": 2}
-    return min(
-        plain,
+    ranked = sorted(
+        (context for context in every if context.backend != BEST),
         key=lambda context: (order.get(context.precision, 9), context.backend != "eager", -len(context.rows)),
-        default=None,
     )
+    first: dict[str, Context] = {}
+    for context in ranked:
+        first.setdefault(context.device, context)
+    return sorted(first.values(), key=lambda context: (-len(context.rows), context.device))
+
+
+def widest(results: Results) -> Context | None:
+    """The setting that a table shows: the first of `widest_of_each_device`; None where no speed was measured."""
+    return next(iter(widest_of_each_device(results)), None)
 
 
 def _row_key(row: Row) -> tuple[str, str]:

@@ -1,10 +1,11 @@
 """In: facts and results. Out: Figure 1 (accuracy against speed) and the proxies figure (speed against counts)."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from repvgg_companion.paper.accuracies import other_accuracies, summarised
+from repvgg_companion.paper.accuracies import Accuracy, other_accuracies, summarised
 from repvgg_companion.paper.checks import World, proxies
+from repvgg_companion.paper.contexts import Context, widest_of_each_device
 from repvgg_companion.paper.figure_style import (
     COLUMN_INCHES,
     PAPER_DEVICE,
@@ -17,7 +18,8 @@ from repvgg_companion.paper.figure_style import (
     short,
 )
 from repvgg_companion.paper.grammar import NotAvailable, Quantity
-from repvgg_companion.paper.measured import accuracy_rows
+from repvgg_companion.paper.measured import Row, accuracy_rows
+from repvgg_companion.speed.statistics import Interval
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -102,62 +104,71 @@ def _paper_panels(world: World) -> list[Panel]:
 
 
 def our_panels(world: World) -> list[Panel]:
-    """What was measured here: accuracies on ImageNet or else the printed ones, and accuracies on other images."""
-    context = world.context
-    if context is None:
+    """What was measured here: for each device its speeds, with our ImageNet accuracies or else the printed ones; then
+    accuracies on other images, against the speeds of the first device."""
+    devices = widest_of_each_device(world.results)
+    if not devices:
         return [Panel(f"(c) measured here: {world.why_no_context or 'no speed'}", [])]
-    speeds = {model: row for (model, form), row in context.rows.items() if form == "deploy"}
-    x_label = f"speed of the full-width network (examples/s)\n{context.device}\n{context.details}"
+    panels = [panel for context in devices for panel in _device_panel(world, context)]
+    for prefix, models in sorted(other_accuracies(world.results).items()):
+        panels.append(_other_panel(prefix, models, devices[0]))
+    return [
+        replace(panel, title=f"({letter}) {panel.title}")
+        for letter, panel in zip("cdefghijklmnop", panels, strict=False)
+    ]
+
+
+def _speed_label(context: Context) -> str:
+    return f"speed of the full-width network (examples/s)\n{context.device}\n{context.details}"
+
+
+def _device_panel(world: World, context: Context) -> list[Panel]:
     measured, printed = [], []
     for table, recipe in (("table4", "120-epochs"), ("table5", "200-epochs")):
         for fact in world.facts.table(table):
-            row = speeds.get(fact["model"])
+            row = context.rows.get((fact["model"], "deploy"))
             if row is None:
                 continue
-            interval = (row["low_examples_per_s"], row["high_examples_per_s"])
+            speed, epochs = _speed(row), fact["epochs"]
             try:
                 rows = accuracy_rows(world.results, world.facts, Quantity("top1", fact["model"], (recipe,)))
             except NotAvailable:
                 printed.append(
-                    Point(fact["model"], row["examples_per_s"], fact["top1_pct"], interval, epochs=fact["epochs"])
+                    Point(fact["model"], speed.value, fact["top1_pct"], (speed.low, speed.high), epochs=epochs)
                 )
                 continue
             ours = summarised(rows)
             measured.append(
                 Point(
-                    fact["model"],
-                    row["examples_per_s"],
-                    ours.top1,
-                    interval,
-                    (ours.low, ours.high),
-                    epochs=fact["epochs"],
+                    fact["model"], speed.value, ours.top1, (speed.low, speed.high), (ours.low, ours.high), epochs=epochs
                 )
             )
-    panels = []
     if measured:
-        panels.append(Panel("speed and ImageNet accuracy measured here", measured, x_label))
-    elif printed:
+        return [Panel("speed and ImageNet accuracy measured here", measured, _speed_label(context))]
+    if printed:
         y_label = "top-1 (%), printed in the paper"
-        panels.append(Panel("speed measured here, accuracy printed", printed, x_label, y_label))
-    for prefix, models in sorted(other_accuracies(world.results).items()):
-        panels.append(_other_panel(prefix, models, speeds, x_label))
-    return [
-        Panel(f"({'cdefg'[number]}) {panel.title}", panel.points, panel.x_label, panel.y_label, tint=panel.tint)
-        for number, panel in enumerate(panels)
-    ]
+        return [Panel("speed measured here, accuracy printed", printed, _speed_label(context), y_label)]
+    return []
 
 
-def _other_panel(prefix: str, models: dict, speeds: dict, x_label: str) -> Panel:
+def _other_panel(prefix: str, models: dict[str, Accuracy], context: Context) -> Panel:
     points = []
     for model, accuracy in models.items():
-        if model in speeds and "_" not in model:
-            row = speeds[model]
-            interval = (row["low_examples_per_s"], row["high_examples_per_s"])
-            points.append(Point(model, row["examples_per_s"], accuracy.top1, interval, (accuracy.low, accuracy.high)))
+        row = context.rows.get((model, "deploy"))
+        if row is not None and "_" not in model:
+            speed = _speed(row)
+            points.append(
+                Point(model, speed.value, accuracy.top1, (speed.low, speed.high), (accuracy.low, accuracy.high))
+            )
     dataset, width, _, px = next(iter(models.values())).network.split(", ")
     word = "DEMO" if prefix == "demo" else "OTHER IMAGES"
     y_label = f"{prefix} top-1 (%), other network:\n{dataset}, {width}, {px}"
-    return Panel(f"{word}: not ImageNet, not a result of the paper", points, x_label, y_label, tint="#fff6e5")
+    title = f"{word}: not ImageNet, not a result of the paper"
+    return Panel(title, points, _speed_label(context), y_label, tint="#fff6e5")
+
+
+def _speed(row: Row) -> Interval:
+    return Interval(row["examples_per_s"], row["low_examples_per_s"], row["high_examples_per_s"], row["n_samples"])
 
 
 def _draw(axes: "Axes", panel: Panel) -> list[list[tuple[float, float]]]:
@@ -222,9 +233,10 @@ def proxies_figure(world: World) -> "Figure":
             speed, flops, wino = fact["speed_examples_per_s"], fact["flops_b"] * 1e9, fact["wino_muls_b"] * 1e9
             paper.append({"model": fact["model"], "speed": speed, "flops": flops, "wino": wino})
     columns = [(f"paper: {PAPER_DEVICE}, 224 px", paper)]
-    ours = proxies(world)
-    if ours:
-        context = world.context
+    for context in widest_of_each_device(world.results):
+        ours = proxies(replace(world, context=context))
+        if not ours:
+            continue
         title = f"here: {context.device}\n{context.details}"
         columns.append((title, ours))
     figure, grid = plt.subplots(
