@@ -24,8 +24,10 @@ def logits(backend, model, form, *, precision="fp32", memory_format="channels-la
 @pytest.mark.parametrize("model", ["RepVGG-A0", "RepVGG-B1g4", "RepVGG-D2se", "ResNet-18", "ResNet-50", "VGG-16"])
 @pytest.mark.parametrize("form", ["train", "deploy"])
 def test_fused_networks_compute_the_same(model, form):
+    # Eager itself is 1.4e-3 from float64 in D2se's 48 layers of random weights.
+    limit = 5e-3 if model == "RepVGG-D2se" else 2e-4
     for expected, found in zip(*logits("fused", model, form), strict=True):
-        assert (found - expected).abs().max() <= 2e-4 * expected.abs().max()
+        assert (found - expected).abs().max() <= limit * expected.abs().max()
 
 
 @pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])

@@ -9,7 +9,10 @@ from repvgg_companion.__main__ import main
 from repvgg_companion.contract import read_rows
 from repvgg_companion.errors import CompanionError
 from repvgg_companion.models.build import build_model
+from repvgg_companion.models.names import require_model
 from repvgg_companion.speed import memory, plan
+from repvgg_companion.speed.feature_maps import MemorySettings
+from repvgg_companion.speed.kernel_size import KernelSettings
 from repvgg_companion.speed.networks import Network, fill
 from repvgg_companion.speed.samples import Samples, find_run
 from repvgg_companion.speed.settings import SpeedSettings
@@ -99,6 +102,37 @@ def test_a_backend_that_is_missing_gives_empty_rows_with_the_reason(tmp_path):
         assert "not measured: fp16 is not measured on a CPU" in row["flags"]
 
 
+def test_out_of_memory_is_recorded_and_the_rest_goes_on(tmp_path, monkeypatch):
+    build = Network.build
+
+    def without_memory(self, **options):
+        if self.model == "RepVGG-A0" and self.form == "train":
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return build(self, **options)
+
+    monkeypatch.setattr(Network, "build", without_memory)
+    assert measure(tmp_path, models=["RepVGG-A0"]) == 0
+    rows = {(row["model"], row["form"]): row for row in read_rows(tmp_path / "speed.csv", "speed")}
+    assert rows["RepVGG-A0", "train"]["flags"] == "not measured: out of memory at batch 1"
+    assert rows["RepVGG-A0", "train"]["examples_per_s"] is None
+    assert rows["RepVGG-A0", "deploy"]["n_samples"] == 20
+
+
+def test_the_gpu_programme_is_made_of_valid_plans(root):
+    plans = sorted((root / "benchmarks" / "gpu").glob("*.json"))
+    assert len(plans) == 8
+    for path in plans:
+        if "memory" in path.name:
+            assert MemorySettings.read(str(path)).models
+        elif "kernel" in path.name:
+            assert KernelSettings.read(str(path)).channels == 2048
+        else:
+            settings = SpeedSettings.read(str(path))
+            assert plan.conditions(settings)
+            for model in (*settings.models, *settings.baselines):
+                require_model(model)
+
+
 def test_a_stopped_programme_goes_on_with_the_next_group(tmp_path):
     changes = {"models": ["RepVGG-A0", "RepVGG-B0"], "batch_sizes": [1, 2]}
     state = ("--state", str(tmp_path / "state"))
@@ -116,6 +150,7 @@ def test_a_stopped_programme_goes_on_with_the_next_group(tmp_path):
     assert 0 < same < len(again), "three groups are kept, one is measured again"
 
 
+@pytest.mark.slow
 def test_several_process_starts_are_pooled(tmp_path):
     assert measure(tmp_path, models=["RepVGG-A0"], process_starts=2) == 0
     rows = read_rows(tmp_path / "speed.csv", "speed")
@@ -220,6 +255,7 @@ def test_peak_memory_of_a_plain_stack_is_that_of_its_feature_maps():
         ({"rounds": True}, "rounds"),
         ({"models": []}, "models is empty"),
         ({"width": 0}, "width"),
+        ({"memory_formats": ["probe", "nchw"]}, "probe"),
     ],
 )
 def test_wrong_settings_are_refused_with_the_key(change, words):

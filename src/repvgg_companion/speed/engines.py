@@ -31,7 +31,10 @@ def onnx_bytes(module: nn.Module, images: torch.Tensor) -> bytes:
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        program = torch.onnx.export(module, (images,), dynamo=True, verbose=False, optimize=True)
+        try:
+            program = torch.onnx.export(module, (images,), dynamo=True, verbose=False, optimize=True)
+        except Exception as error:
+            raise Unavailable(f"the ONNX export failed ({type(error).__name__})") from None
         program.save(buffer)
     return buffer.getvalue()
 

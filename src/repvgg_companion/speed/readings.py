@@ -3,7 +3,9 @@
 Everything is read, nothing is ever set. No torch.
 """
 
+import contextlib
 import os
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -134,6 +136,13 @@ def peak_rss_mib() -> float:
 
 
 def _handle(pynvml: Any, index: int) -> Any:
+    # CUDA may count devices in another order than NVML, so the device is named by its UUID where torch knows it.
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        uuid = str(getattr(torch.cuda.get_device_properties(index), "uuid", ""))
+        for prefix in ("GPU-", "MIG-"):
+            with contextlib.suppress(pynvml.NVMLError):
+                return pynvml.nvmlDeviceGetHandleByUUID(prefix + uuid)
     visible = [word.strip() for word in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if word.strip()]
     if not visible:
         return pynvml.nvmlDeviceGetHandleByIndex(index)

@@ -88,6 +88,8 @@ class SpeedSettings:
         _require_models(self.models, self.baselines)
         if self.anchor not in (*self.baselines, *self.models):
             raise ValueError(f"anchor {self.anchor} is neither among the baselines nor among the models; add it to one")
+        if "probe" in self.memory_formats and len(self.memory_formats) > 1:
+            raise ValueError("memory_formats names probe, which tries both, beside another; name probe alone")
         if not self.batch_sizes or len(set(self.batch_sizes)) != len(self.batch_sizes) or min(self.batch_sizes) < 1:
             raise ValueError(f"batch_sizes is {list(self.batch_sizes)}; name each batch size once, all at least 1")
         for key, least in (
