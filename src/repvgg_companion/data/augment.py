@@ -64,7 +64,9 @@ def crop_flip_torchvision(data: bytes, px: int, draws: np.ndarray, *, autoaugmen
 
     image = decode_torchvision(data)
     left, top, width, height = crop_box(image.shape[2], image.shape[1], draws)
-    image = functional.resize(image[:, top : top + height, left : left + width], [px, px], antialias=True)
+    # A crop whose pixels lie together is resized in half the time of a view into the whole image.
+    crop = image.permute(1, 2, 0)[top : top + height, left : left + width].contiguous().permute(2, 0, 1)
+    image = functional.resize(crop, [px, px], antialias=True)
     if flips(draws):
         image = image.flip(-1)
     if autoaugment:
