@@ -36,6 +36,8 @@ VERBS: dict[str, tuple[str, str]] = {
     "claims": ("paper.claims", "the verdicts on the paper's claims"),
     "provenance": ("results.provenance", "what the results of an experiment rest on"),
     "report": ("results.report", "one HTML page of an experiment"),
+    "jobs": ("experiment.jobs", "write the commands of an experiment as a script for a machine without Snakemake"),
+    "adopt": ("experiment.adopt", "take states, weights and rows back from another machine"),
     "schema": ("experiment.schema", "write the JSON schema of experiment files"),
     "summary": ("results.summary", "say where the results of an experiment are"),
     "weights": ("weights.verb", "inspect, convert or fetch weights files"),

@@ -49,16 +49,16 @@ def test_the_chain_of_two_models_runs_with_gpus_granted_as_resources(slurm, tmp_
 
 def test_a_job_that_reaches_its_time_limit_stops_itself_and_continues(slurm, folder):
     """One minute per job, less the margin: a training of several such pieces, each with a checkpoint at its end."""
-    config = experiment("limit", models=["RepVGG-A0"], epochs=70, runtime="1m")
+    config = experiment("limit", models=["RepVGG-A0"], epochs=35, runtime="1m")
     finish(start_snakemake(slurm, folder, config, "--until", "train"), folder, 800)
     found = ends(folder)
     assert len(found) >= 2 and {line["reason"] for line in found[:-1]} == {"deadline"}
     assert found[-1]["reason"] == "finished"
     for before, after in itertools.pairwise(found):
         assert after["from_step"] == before["to_step"], "nothing is trained twice and nothing is left out"
-    assert found[-1]["to_step"] == 70 * 46
+    assert found[-1]["to_step"] == 35 * 46
     (history,) = (folder / "results/weights").rglob("history.csv")
-    assert [int(row["epoch"]) for row in csv.DictReader(history.open())] == list(range(1, 71))
+    assert [int(row["epoch"]) for row in csv.DictReader(history.open())] == list(range(1, 36))
     assert not [job for job in slurm.jobs() if job["JobState"] == "TIMEOUT"], "the trainer is faster than the limit"
 
 
