@@ -65,8 +65,10 @@ def test_pspnet_is_certified_like_any_other(name):
 
 @pytest.mark.slow
 def test_all_fourteen_full_networks_convert_within_five_seconds():
-    """Float64 arithmetic, rounding and the bitwise comparison, in one process; making the weights is not counted."""
-    torch.set_num_threads(2)
+    """Float64 arithmetic, rounding and the bitwise comparison, in one process; making the weights is not counted.
+
+    Processor time of one thread, so that other work on the machine does not decide.
+    """
     spent = 0.0
     for name in REPVGG_MODELS:
         with torch.device("meta"):
@@ -77,11 +79,11 @@ def test_all_fourteen_full_networks_convert_within_five_seconds():
             else tensor.new_zeros((), device="cpu")
             for key, tensor in module.state_dict().items()
         }
-        start = time.perf_counter()
+        start = time.process_time()
         converted = convert(module, state, dtype=torch.float32)
-        spent += time.perf_counter() - start
+        spent += time.process_time() - start
         copy = {key: tensor.clone() for key, tensor in converted.items()}
-        start = time.perf_counter()
+        start = time.process_time()
         assert same_bits(converted, copy) == []
-        spent += time.perf_counter() - start
+        spent += time.process_time() - start
     assert spent < 5

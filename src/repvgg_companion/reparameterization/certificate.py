@@ -57,7 +57,7 @@ class Certificate:
         return {
             "experiment": experiment,
             **self.identity.columns(),
-            "weights_sha256": self.deploy_sha256,
+            "weights_sha256": self.train_sha256,
             "run_id": run_id,
             **values,
         }
@@ -118,7 +118,11 @@ def certify(train_path: str | Path, images: "Tensor", *, device: str = "cpu", ba
             differing.append("the identity in its metadata")
         matches = not differing
         if differing:
-            way_out = "remove it and run again" if existed else "the disk or the memory is at fault"
+            if existed:
+                way_out = "remove it and run again"
+            else:
+                way_out = "it was removed again, since the disk or the memory is at fault"
+                deploy_path.unlink()
             failures.append(
                 f"(b) file: {deploy_path} is not the conversion of {train_path.name} ({len(differing)} differ: "
                 f"{', '.join(differing[:3])}{', ...' if len(differing) > 3 else ''}); {way_out}"

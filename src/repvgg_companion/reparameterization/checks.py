@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from repvgg_companion.errors import CompanionError
 from repvgg_companion.identity import WeightsIdentity
 from repvgg_companion.models.build import build_model
-from repvgg_companion.reparameterization.convert import require_state
+from repvgg_companion.reparameterization.convert import one_thread, require_state
 
 # Check (a): float64 leaves about 1e-15 for equal functions; the smallest planted fault leaves more than 1e-6.
 MAX_FLOAT64_RELATIVE_ERROR = 1e-10
@@ -77,14 +77,13 @@ def _largest(values: Tensor) -> float:
     return math.inf if not bool(torch.isfinite(values).all()) else float(values.abs().max())
 
 
+@one_thread()
 def same_bits(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> list[str]:
     """Names of the tensors that are missing on one side or differ in type, shape or any bit; empty if all are equal."""
     different = sorted(expected.keys() ^ found.keys())
     for key in sorted(expected.keys() & found.keys()):
         left, right = expected[key].cpu(), found[key].cpu()
-        if left.dtype != right.dtype or left.shape != right.shape:
-            different.append(key)
-        elif not torch.equal(_bits(left), _bits(right)):
+        if left.dtype != right.dtype or left.shape != right.shape or not torch.equal(_bits(left), _bits(right)):
             different.append(key)
     return different
 

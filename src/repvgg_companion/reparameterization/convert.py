@@ -5,7 +5,8 @@ in slices of output channels that stay in the processor's cache, and the 1x1 and
 centre tap in place instead of being padded to 3x3.
 """
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +19,18 @@ from repvgg_companion.models.names import require_convertible
 
 # Elements of a slice: 2 MiB in float64, about what the second-level cache holds.
 _SLICE_ELEMENTS = 1 << 18
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """Work on one thread of the processor: the arithmetic here waits for memory, and on a machine that is busy with
+    other jobs every operation on several threads waits for the slowest of them (measured: 20 times slower)."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def convert_model(
@@ -58,6 +71,7 @@ def require_state(module: nn.Module, state: Mapping[str, Tensor], what: object) 
             )
 
 
+@one_thread()
 def convert(
     module: nn.Module, state: Mapping[str, Tensor] | None = None, *, dtype: torch.dtype = torch.float64
 ) -> dict[str, Tensor]:
