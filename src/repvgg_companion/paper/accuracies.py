@@ -3,6 +3,7 @@
 With at least 3 seeds the interval is a t interval over the trainings; else it is the Wilson interval of one network.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,12 +13,12 @@ from repvgg_companion.contract import read_rows
 from repvgg_companion.paper.checks import World
 from repvgg_companion.paper.grammar import NotAvailable, Quantity
 from repvgg_companion.paper.inference import over_seeds
-from repvgg_companion.paper.measured import Results, Row, accuracy_rows, describe_network, is_paper_data
+from repvgg_companion.paper.measured import Results, Row, accuracy_rows, describe_network
 
 
 @dataclass(frozen=True)
 class Accuracy:
-    """Top-1 in percent over the seeds of one training: mean, 95 % interval, single values, best epoch, network."""
+    """Top-1 in percent over the seeds of one training: mean, 95 % interval, single values, best epoch; of what."""
 
     top1: float
     low: float
@@ -25,6 +26,7 @@ class Accuracy:
     seeds: tuple[float, ...]
     best_epoch: float | None
     network: str
+    recipe: str
 
 
 def prefix_of(dataset: str) -> str:
@@ -41,29 +43,49 @@ def summarised(rows: list[Row]) -> Accuracy:
         low, high = min(row["top1_low_pct"] for row in rows), max(row["top1_high_pct"] for row in rows)
     best = [value for row in rows if (value := _best_epoch(row)) is not None]
     return Accuracy(
-        float(np.mean(values)), low, high, values, float(np.mean(best)) if best else None, describe_network(rows[0])
+        float(np.mean(values)),
+        low,
+        high,
+        values,
+        float(np.mean(best)) if best else None,
+        describe_network(rows[0]),
+        rows[0]["recipe"] or "",
     )
 
 
-def other_accuracies(results: Results) -> dict[str, dict[str, Accuracy]]:
-    """Accuracies on other images than the paper's, by prefix (`demo`, `small`) and model.
+def other_accuracies(
+    results: Results, models: Collection[str], *, one_recipe: bool = False
+) -> dict[str, dict[str, Accuracy]]:
+    """Accuracies of `models` on other images than the paper's, by prefix (`demo`, `small`) and model.
 
-    Of several trainings of a model the one with the most seeds is taken; the deploy form before the train form.
+    Of several trainings of a model that of the recipe which covers most of `models` is taken, because only accuracies
+    of one recipe can be compared; with `one_recipe` the models that it does not cover are left out. Then the most seeds
+    and the deploy form decide.
     """
     groups: dict[tuple, list[Row]] = {}
     for row in results.rows("accuracy"):
-        if not is_paper_data(row) and prefix_of(row["dataset"]) != "ours":
-            key = (prefix_of(row["dataset"]), row["model"], row["form"], row["training_digest"], row["width"],
-                   row["protocol"])  # fmt: skip
+        if row["model"] in models and prefix_of(row["dataset"]) != "ours":
+            key = (prefix_of(row["dataset"]), row["recipe"], row["model"], row["form"], row["training_digest"],
+                   row["width"], row["protocol"])  # fmt: skip
             groups.setdefault(key, []).append(row)
+    covered: dict[tuple[str, str], set[str]] = {}
+    for prefix, recipe, model, *_ in groups:
+        covered.setdefault((prefix, recipe), set()).add(model)
     found: dict[str, dict[str, Accuracy]] = {}
-    for key, rows in sorted(groups.items(), key=lambda item: (item[0][2] != "deploy", -len(item[1]), str(item[0]))):
-        found.setdefault(key[0], {}).setdefault(key[1], summarised(rows))
+    for prefix in sorted({key[0] for key in groups}):
+        recipes = {recipe: members for (own, recipe), members in covered.items() if own == prefix}
+        main = min(recipes, key=lambda recipe: (-len(recipes[recipe]), recipe))
+        own = {key: rows for key, rows in groups.items() if key[0] == prefix and (key[1] == main or not one_recipe)}
+        ranked = sorted(own, key=lambda key: (key[1] != main, key[3] != "deploy", -len(own[key]), str(key)))
+        chosen: dict[str, Accuracy] = {}
+        for key in ranked:
+            chosen.setdefault(key[2], summarised(own[key]))
+        found[prefix] = chosen
     return found
 
 
-def accuracy_columns(world: World, quantity: Quantity, notes: list[str]) -> Row:
-    """The accuracy columns of one model; what is empty adds its reason to `notes`."""
+def accuracy_columns(world: World, quantity: Quantity, notes: list[str], models: Collection[str]) -> Row:
+    """The accuracy columns of one of the `models` of a table; what is empty adds its reason to `notes`."""
     ours = None
     try:
         ours = summarised(accuracy_rows(world.results, world.facts, quantity))
@@ -72,9 +94,12 @@ def accuracy_columns(world: World, quantity: Quantity, notes: list[str]) -> Row:
         words = str(reason).replace(f"{quantity.subject} was", "it was").replace(f" of {quantity.subject}", "")
         notes.append(f"ours_top1: {words}")
     columns = _columns("ours", ours)
-    for prefix, models in sorted(other_accuracies(world.results).items()):
-        other = models.get(quantity.subject)
-        columns |= _columns(prefix, other) | {f"{prefix}_network": other.network if other else None}
+    for prefix, found in other_accuracies(world.results, models).items():
+        other = found.get(quantity.subject)
+        columns |= _columns(prefix, other) | {
+            f"{prefix}_recipe": other.recipe if other else None,
+            f"{prefix}_network": other.network if other else None,
+        }
         if other is None:
             notes.append(f"{prefix}_top1: it was not trained")
     return columns

@@ -16,6 +16,7 @@ from repvgg_companion.paper.figure_style import (
 )
 from repvgg_companion.paper.grammar import NotAvailable, Quantity
 from repvgg_companion.paper.measured import Row, accuracy_rows
+from repvgg_companion.paper.table_rows import ablations
 from repvgg_companion.speed.feature_maps import WHOLE
 
 if TYPE_CHECKING:
@@ -191,7 +192,7 @@ def _table7_names(world: World) -> dict[str, str]:
 
 
 def _ablation_columns(world: World) -> list[Column]:
-    names = {row["model"] for table in ("table6", "table7") for row in world.facts.table(table)}
+    names = ablations(world.facts)
     ours = {}
     for model in sorted(names):
         try:
@@ -203,12 +204,12 @@ def _ablation_columns(world: World) -> list[Column]:
     columns = []
     if ours:
         columns.append(Column("measured here", "top-1 (%)\nImageNet, 120 epochs", ours))
-    for prefix, models in sorted(other_accuracies(world.results).items()):
-        own = {model: accuracy for model, accuracy in models.items() if model in names}
-        if own:
-            dataset, network = next(iter(own.values())).network.split(", ", 1)
+    for prefix, own in other_accuracies(world.results, names, one_recipe=True).items():
+        if len(own) > 1:
+            first = next(iter(own.values()))
+            dataset, network = first.network.split(", ", 1)
             word = "DEMO" if prefix == "demo" else "other images"
-            label = f"{prefix} top-1 (%)\n" + wrapped(f"{dataset}, {network}", 26)
+            label = f"{prefix} top-1 (%)\n" + wrapped(f"{dataset}, {network}; {first.recipe}", 26)
             columns.append(Column(f"{word}: not ImageNet", label, own, DEMO_TINT))
     return columns
 

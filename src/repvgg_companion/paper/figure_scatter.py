@@ -110,7 +110,8 @@ def our_panels(world: World) -> list[Panel]:
     if not devices:
         return [Panel(f"(c) measured here: {world.why_no_context or 'no speed'}", [])]
     panels = [panel for context in devices for panel in _device_panel(world, context)]
-    for prefix, models in sorted(other_accuracies(world.results).items()):
+    plain = {model for model, form in devices[0].rows if "_" not in model}
+    for prefix, models in other_accuracies(world.results, plain).items():
         panels.append(_other_panel(prefix, models, devices[0]))
     return [
         replace(panel, title=f"({letter}) {panel.title}")
@@ -155,7 +156,7 @@ def _other_panel(prefix: str, models: dict[str, Accuracy], context: Context) -> 
     points = []
     for model, accuracy in models.items():
         row = context.rows.get((model, "deploy"))
-        if row is not None and "_" not in model:
+        if row is not None:
             speed = _speed(row)
             points.append(
                 Point(model, speed.value, accuracy.top1, (speed.low, speed.high), (accuracy.low, accuracy.high))

@@ -13,7 +13,7 @@ from repvgg_companion.models.names import MODELS
 from repvgg_companion.paper.accuracies import accuracy_columns
 from repvgg_companion.paper.checks import World
 from repvgg_companion.paper.contexts import PAPER_SHAPE, Context
-from repvgg_companion.paper.facts import rounded, truncated
+from repvgg_companion.paper.facts import Facts, rounded, truncated
 from repvgg_companion.paper.grammar import NotAvailable, Quantity
 from repvgg_companion.paper.measured import Row
 
@@ -118,6 +118,7 @@ def table3(world: World) -> list[Row]:
 def performance(world: World, name: str) -> list[Row]:
     """Tables 4 and 5: accuracy, speed, parameters, FLOPs and Wino MULs."""
     rows = []
+    models = {fact["model"] for fact in world.facts.table(name)}
     for fact in world.facts.table(name):
         notes: list[str] = []
         row: Row = {"model": fact["model"], "paper_top1_pct": fact["top1_pct"]}
@@ -132,7 +133,7 @@ def performance(world: World, name: str) -> list[Row]:
             row[f"{column.rsplit('_', 1)[0]}_match"] = _match(
                 world, notes, name, fact["model"], column, fact[column], value
             )
-        row |= accuracy_columns(world, Quantity("top1", fact["model"], (f"{fact['epochs']}-epochs",)), notes)
+        row |= accuracy_columns(world, Quantity("top1", fact["model"], (f"{fact['epochs']}-epochs",)), notes, models)
         row |= _speed_columns(world, Quantity("speed", fact["model"]), notes)
         rows.append(row | {"note": notes})
     return rows
@@ -141,6 +142,7 @@ def performance(world: World, name: str) -> list[Row]:
 def table6(world: World) -> list[Row]:
     """Branch ablation: accuracy, and the speed of the model before conversion."""
     rows = []
+    models = ablations(world.facts)
     for fact in world.facts.table("table6"):
         notes: list[str] = []
         row: Row = {
@@ -150,7 +152,7 @@ def table6(world: World) -> list[Row]:
             "paper_top1_pct": fact["top1_pct"],
             "paper_speed_without_reparam_examples_per_s": fact["speed_without_reparam_examples_per_s"],
         }
-        row |= accuracy_columns(world, Quantity("top1", fact["model"], ("120-epochs",)), notes)
+        row |= accuracy_columns(world, Quantity("top1", fact["model"], ("120-epochs",)), notes, models)
         row |= _speed_columns(world, Quantity("speed", fact["model"], ("train",)), notes)
         rows.append(row | {"note": notes})
     return rows
@@ -160,6 +162,7 @@ def table7(world: World) -> list[Row]:
     """Variants of the block; what the paper leaves open is decided by us, and the note says how."""
     full = next(fact["top1_pct"] for fact in world.facts.table("table7") if fact["model"] == "RepVGG-B0")
     rows = []
+    models = ablations(world.facts)
     for fact in world.facts.table("table7"):
         spec = MODELS[fact["model"]]
         notes = [f"decided by us: {spec.decision}"] if spec.decision else []
@@ -173,7 +176,7 @@ def table7(world: World) -> list[Row]:
         }
         if not spec.convertible:
             notes.append(f"not converted: {spec.reason_not_convertible}")
-        row |= accuracy_columns(world, Quantity("top1", fact["model"], ("120-epochs",)), notes)
+        row |= accuracy_columns(world, Quantity("top1", fact["model"], ("120-epochs",)), notes, models)
         rows.append(row | {"note": notes})
     return rows
 
@@ -206,6 +209,11 @@ def table8(world: World) -> list[Row]:
         )
         rows.append(row | {"note": notes})
     return rows
+
+
+def ablations(facts: Facts) -> set[str]:
+    """The networks of Tables 6 and 7, which are compared with each other."""
+    return {row["model"] for name in ("table6", "table7") for row in facts.table(name)}
 
 
 TABLES: dict[str, Callable[[World], list[Row]]] = {
