@@ -1,5 +1,7 @@
 # What is counted and what is timed. A job that measures time has the machine to itself: it takes all cores of the run.
 COMPLEXITY = complexity_groups(EXPERIMENT)
+# All cores of a local run. A cluster has no such number, and neither have --unlock and --report.
+MACHINE = workflow.resource_settings.cores or EXPERIMENT.execution.measure.threads
 
 
 for number, group in enumerate(COMPLEXITY):
@@ -34,7 +36,7 @@ if EXPERIMENT.speed:
             f"logs/{NAME}/measure_speed.log",
         conda:
             ENVIRONMENT
-        threads: workflow.cores
+        threads: MACHINE
         resources:
             **asked(EXPERIMENT.execution.measure),
         params:
@@ -56,7 +58,7 @@ if EXPERIMENT.kernel_size:
             f"logs/{NAME}/measure_kernel_sizes.log",
         conda:
             ENVIRONMENT
-        threads: workflow.cores
+        threads: MACHINE
         resources:
             **asked(EXPERIMENT.execution.measure),
         params:
@@ -78,7 +80,7 @@ if EXPERIMENT.memory:
             f"logs/{NAME}/measure_memory.log",
         conda:
             ENVIRONMENT
-        threads: workflow.cores
+        threads: MACHINE
         resources:
             **asked(EXPERIMENT.execution.measure),
         params:
