@@ -147,10 +147,9 @@ def fuse_block(block: RepVGGBlock, state: Mapping[str, Tensor], *, dtype: torch.
     scratch = None if dtype == torch.float64 else dense.new_empty((step, *dense.shape[1:]), dtype=torch.float64)
     for start in range(0, block.out_channels, step):
         part = slice(start, min(start + step, block.out_channels))
-        # A float32 tensor times a float64 tensor is computed in float64 and leaves the state untouched.
         taps = kernel[part] if scratch is None else scratch[: part.stop - part.start]
         weight = _dense_weight(branches["rbr_dense"].conv, state, part)
-        torch.mul(weight, scales["rbr_dense"][part, None, None, None], out=taps)
+        taps.copy_(weight).mul_(scales["rbr_dense"][part, None, None, None])
         if "rbr_1x1" in branches:
             taps[:, :, 1, 1] += state["rbr_1x1.conv.weight"][part, :, 0, 0] * scales["rbr_1x1"][part, None]
         if "rbr_1x3" in branches:
