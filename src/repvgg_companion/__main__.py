@@ -71,6 +71,10 @@ def main(argv: list[str] | None = None) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
+    except OSError as error:
+        where = f" {error.filename}" if error.filename else ""
+        print(f"{arguments.verb}: error:{where}: {error.strerror or error}; mend that and run again", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print(f"{arguments.verb}: interrupted", file=sys.stderr)
         return 130

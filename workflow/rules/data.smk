@@ -57,6 +57,8 @@ rule decode_cache:
         ENVIRONMENT
     resources:
         **asked(EXPERIMENT.execution.index),
+    params:
+        undecodable=EXPERIMENT.data.undecodable,
     shell:
         "python -m repvgg_companion cache --manifest {input.manifest} --protocol {wildcards.protocol} "
-        "--output {output} --log {log}"
+        "--undecodable {params.undecodable} --output {output} --log {log}"

@@ -39,10 +39,11 @@ for batch, members in BATCHES:
             cache=f"--cache-folder {DATA}/cache" if EXPERIMENT.data.cache else "",
             predictions=f"{RESULTS}/predictions",
             runs=RUNS,
+            undecodable=EXPERIMENT.data.undecodable,
             batch_size=EXPERIMENT.evaluation.batch_size,
             workers=EXPERIMENT.evaluation.workers,
         shell:
             "python -m repvgg_companion evaluate --experiment {params.experiment} {params.weights} "
             "--val-manifest {input.manifest} {params.cache} --batch-size {params.batch_size} "
             "--workers {params.workers} --output {output.rows} --predictions {params.predictions} "
-            "--runs {params.runs} --log {log}"
+            "--undecodable {params.undecodable} --runs {params.runs} --log {log}"

@@ -27,10 +27,10 @@ if TRAINED:
             history=f"results/weights/{DATASET}/{{model}}/{{digest}}/seed{{seed}}/history.csv",
         log:
             f"logs/{NAME}/train-{{model}}-{{digest}}-seed{{seed}}.log",
-        conda:
-            ENVIRONMENT
         # In the order of the experiment file, so that the longest can stand first.
         priority: lambda wildcards: ORDER[(wildcards.model, wildcards.digest, wildcards.seed)]
+        conda:
+            ENVIRONMENT
         threads: lambda wildcards: train_resources(EXPERIMENT, wildcards.model).threads
         resources:
             gpu=lambda wildcards: train_resources(EXPERIMENT, wildcards.model).gpu,

@@ -29,6 +29,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--runs", required=True, help="folder of run records")
     parser.add_argument("--batch-size", type=int, default=100)
     parser.add_argument("--workers", type=int, default=0)
+    parser.add_argument(
+        "--undecodable",
+        choices=("stop", "count"),
+        default="stop",
+        help="an image that cannot be decoded stops the run, or counts as wrong and is listed in the run's record",
+    )
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
 
 
@@ -36,6 +42,7 @@ def run(arguments: argparse.Namespace) -> None:
     """Evaluate every named file; raises CompanionError where weights and images do not belong together."""
     import torch
 
+    from repvgg_companion.data.decode import UndecodableImages
     from repvgg_companion.data.evaluation_input import EvaluationProtocol, evaluation_batches
     from repvgg_companion.data.manifest import Manifest
     from repvgg_companion.evaluation.accuracy import predict, wilson_interval_pct
@@ -48,6 +55,7 @@ def run(arguments: argparse.Namespace) -> None:
     device = _device(arguments.device)
     run_id = new_run_id("evaluate")
     rows: list[dict[str, Any]] = []
+    unread: dict[int, str] = {}
     with Progress("evaluating", total=len(manifest) * len(arguments.weights), unit="images") as progress:
         for path, label in arguments.weights:
             state, identity = load_weights(path)
@@ -58,10 +66,19 @@ def run(arguments: argparse.Namespace) -> None:
             )
             module.load_state_dict(state, strict=True)
             cache = Path(arguments.cache_folder) / f"{label}.npy" if arguments.cache_folder else None
+            undecodable = UndecodableImages(arguments.undecodable)
             batches = evaluation_batches(
-                manifest, protocol, batch_size=arguments.batch_size, workers=arguments.workers, cache=cache
+                manifest,
+                protocol,
+                batch_size=arguments.batch_size,
+                workers=arguments.workers,
+                cache=cache,
+                undecodable=undecodable,
             )
             predictions = predict(module, batches, device=device, progress=progress.advance)
+            for index in undecodable.found:
+                predictions.top[index] = -1
+                unread[index] = str(undecodable.found[index])
             del module, state
             if device == "cuda":
                 torch.cuda.empty_cache()
@@ -100,6 +117,7 @@ def run(arguments: argparse.Namespace) -> None:
         flags={"device": device, "precision": "fp32", "tf32": False, "batch_size": arguments.batch_size},
         weights=[path for path, _ in arguments.weights],
         val_manifest_sha256=manifest.sha256,
+        undecodable_images=unread,
     )
     write_rows(arguments.output, "accuracy", rows)
 

@@ -60,9 +60,11 @@ def plan_adoption(source: Path, target: Path) -> Adoption:
     # first: a cache younger than the rows would measure them again.
     for path in sorted(source.glob("data/*/cache/*")):
         _add(adoption, path, target / path.relative_to(source))
-    for folder in sorted(source.glob("weights/*/*/*/*")):
+    folders = sorted(source.glob("weights/*/*/*/*"))
+    for folder in folders:
         digests[folder.relative_to(source / "weights").parts] = _check_weights(folder, source)
-        for name in ("train.safetensors", "history.csv", "deploy.safetensors"):
+    for name in ("train.safetensors", "history.csv", "deploy.safetensors"):
+        for folder in folders:
             _add(adoption, folder / name, target / folder.relative_to(source) / name)
     for experiment in sorted(path for path in source.iterdir() if path.name not in ("state", "weights", "data")):
         if not (experiment / "runs").is_dir():

@@ -22,7 +22,7 @@ SOURCES: dict[str, tuple[str, ...]] = {
     "zip": (),
     "train_folder": ("val_folder", "devkit_archive"),
     "kaggle_folder": (),
-    "parquet_folder": (),
+    "parquet_folder": ("devkit_archive",),
     "val_archive": ("devkit_archive",),
     "val_folder": ("devkit_archive",),
 }
