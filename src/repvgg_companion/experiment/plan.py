@@ -1,0 +1,259 @@
+"""The verb `plan`: an experiment file and a short probe of this machine in; what its trainings will cost out.
+
+Nothing is trained. Per model and in total: device-hours, wall time on the devices at hand, disk; and which of the
+paper's claims a cheaper part of the experiment would already decide.
+"""
+
+import argparse
+import csv
+import os
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from repvgg_companion.errors import CompanionError
+from repvgg_companion.experiment.layout import train_resources, weights_of
+from repvgg_companion.experiment.load import read_experiment
+from repvgg_companion.experiment.settings import Experiment
+from repvgg_companion.files import read_json
+from repvgg_companion.training.launch import visible_gpus
+from repvgg_companion.training.recipe import Recipe
+
+CLAIMS = Path(__file__).resolve().parents[3] / "paper" / "claims.csv"
+KNOWN_IMAGES = {"imagenet": (1_281_167, 50_000)}
+IMAGES_PER_CORE_S = 780
+"""Images that one core decodes and augments per second (uint8 path, 224 px from images of about 500x375)."""
+LARGE_PX, SMALL_BATCH = 64, 4
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one training costs: seconds of one device, and bytes on the disk when it is finished and while it runs."""
+
+    model: str
+    recipe: str
+    seed: str
+    epochs: int
+    images_per_s: float
+    device_s: float
+    gpus: int
+    disk_bytes: int
+    running_bytes: int
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of the `plan` verb."""
+    parser.add_argument("experiment", nargs="?", default="config/imagenet.yaml", help="an experiment file")
+    parser.add_argument(
+        "--images-per-s", metavar="MODEL=N", help="instead of a probe: what one device trains per second"
+    )
+    parser.add_argument("--anchor", help="the model whose whole step is timed (default: one of the experiment's)")
+    parser.add_argument("--devices", type=int, help="devices that work at once (default: the GPUs here, else the CPU)")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    parser.add_argument("--train-images", type=int, help="where the dataset is not indexed yet")
+    parser.add_argument("--val-images", type=int)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Print the plan; raises CompanionError where the number of images is unknown or nothing is trained."""
+    experiment = read_experiment(arguments.experiment)
+    if not experiment.training:
+        raise CompanionError(f"{arguments.experiment} trains nothing, so there is nothing to plan")
+    images = _images(experiment, arguments.train_images, arguments.val_images)
+    seconds_of, told = _speeds(experiment, arguments)
+    costs = predict(experiment, images, seconds_of)
+    gpus = visible_gpus() if arguments.device != "cpu" else []
+    threads = max(recipe.threads for recipe in experiment.recipes.values())
+    devices = arguments.devices or len(gpus) or cpu_processes(threads or (os.cpu_count() or 1))
+    print(f"{experiment.experiment}: {len(costs)} trainings on {images[0]:,} images; {told}")
+    for line in _table(costs, devices, "GPU" if gpus else "device"):
+        print(line)
+    cores = max(cost.images_per_s for cost in costs) / IMAGES_PER_CORE_S
+    print(f"ImageNet's JPEGs at the highest of these rates: {cores:.1f} cores that decode, a third of that if packed.")
+    for line in cheaper(costs, read_claims()):
+        print(line)
+
+
+def _images(experiment: Experiment, train: int | None, val: int | None) -> tuple[int, int]:
+    path = Path(f"results/data/{experiment.data.dataset}/dataset.json")
+    if path.exists():
+        facts = read_json(path)
+        found = facts["train"]["n_images"], facts["val"]["n_images"]
+    else:
+        found = KNOWN_IMAGES.get(experiment.data.dataset, (None, 0))
+    train, val = train or found[0], val if val is not None else found[1]
+    if train is None:
+        raise CompanionError(f"{path} does not exist, so the number of images is unknown; give --train-images")
+    return train, val
+
+
+def predict(
+    experiment: Experiment, images: tuple[int, int], seconds_of: Callable[[str, float, Recipe], tuple[float, float]]
+) -> list[Cost]:
+    """The cost of every training; `seconds_of(model, width, recipe)` is seconds per image, training and validation."""
+    from repvgg_companion.training.cost import Network, shapes_of
+
+    costs = []
+    for weights in weights_of(experiment):
+        recipe = experiment.recipes[weights.recipe]
+        train_s, val_s = seconds_of(weights.model, weights.width, recipe)
+        seen = images[0] // recipe.global_batch_size * recipe.global_batch_size
+        classes = experiment.data.num_classes or 1000
+        parameters = shapes_of(Network(weights.model, weights.width, classes, recipe.input_px))[1]
+        copies = 3 if weights.convertible else 2  # the state's own final weights, train and deploy form
+        costs.append(
+            Cost(
+                weights.model,
+                weights.recipe,
+                weights.seed,
+                recipe.epochs,
+                1 / train_s,
+                recipe.epochs * (seen * train_s + images[1] * val_s),
+                max(1, train_resources(experiment, weights.model).gpu),
+                copies * 4 * parameters,
+                2 * 2 * 4 * parameters,  # two checkpoints of weights and momenta
+            )
+        )
+    return costs
+
+
+def _speeds(experiment: Experiment, arguments: argparse.Namespace) -> tuple[Callable, str]:
+    if arguments.images_per_s:
+        return _given(experiment, arguments.images_per_s)
+    import torch
+
+    from repvgg_companion.training.cost import Network, Probe
+
+    on_gpu = arguments.device != "cpu" and torch.cuda.is_available()
+    device = torch.device("cuda" if on_gpu else "cpu")
+    classes = experiment.data.num_classes or 1000
+    anchor = arguments.anchor or _anchor(experiment)
+    probes: dict[tuple, Probe] = {}
+
+    def seconds_of(model: str, width: float, recipe: Recipe) -> tuple[float, float]:
+        batch = recipe.batch_norm_batch_size
+        if not on_gpu and recipe.input_px > LARGE_PX:
+            batch = min(batch, SMALL_BATCH)
+        key = (recipe.input_px, batch, recipe.precision, recipe.memory_format, width, recipe.threads)
+        if key not in probes:
+            if recipe.threads:
+                torch.set_num_threads(recipe.threads)
+            channels_last = recipe.memory_format != "contiguous"
+            probes[key] = Probe(device, batch, recipe.precision, channels_last=channels_last)
+            probes[key].anchor(Network(anchor, width, classes, recipe.input_px))
+        micro_batches = recipe.global_batch_size / batch
+        step = probes[key].step_s(Network(model, width, classes, recipe.input_px), micro_batches)
+        per_image = step / recipe.global_batch_size
+        return per_image, per_image / 3  # backward costs twice what forward does
+
+    name = torch.cuda.get_device_name() if on_gpu else f"this CPU ({torch.get_num_threads()} threads)"
+    return seconds_of, f"predicted from a probe of {anchor} on {name}"
+
+
+def _given(experiment: Experiment, text: str) -> tuple[Callable, str]:
+    """From one given speed, by multiply-adds alone; cruder than a probe."""
+    match = re.fullmatch(r"([^=]+)=(\d+(?:\.\d+)?)", text)
+    if match is None or float(match[2]) <= 0:
+        raise CompanionError(f"--images-per-s {text!r} is not of the form MODEL=NUMBER, such as RepVGG-B1=1200")
+    from repvgg_companion.complexity.count import count
+    from repvgg_companion.models.build import build_model
+    from repvgg_companion.models.names import require_model
+
+    def flops(model: str, width: float, px: int) -> int:
+        import torch
+
+        with torch.device("meta"):
+            return count(build_model(model, width=width), px).flops
+
+    require_model(match[1])
+
+    def seconds_of(model: str, width: float, recipe: Recipe) -> tuple[float, float]:
+        share = flops(model, width, recipe.input_px) / flops(match[1], width, recipe.input_px)
+        return share / float(match[2]), share / float(match[2]) / 3
+
+    return seconds_of, f"predicted from {match[2]} images/s of {match[1]} by multiply-adds"
+
+
+def _anchor(experiment: Experiment) -> str:
+    models = [model for group in experiment.training for model in group.models]
+    small = any(recipe.input_px > LARGE_PX for recipe in experiment.recipes.values())
+    wished = ("RepVGG-A0",) if small else ("RepVGG-B1g2", "RepVGG-B1", "RepVGG-A0")
+    return next((model for model in wished if model in models), models[0])
+
+
+def _table(costs: list[Cost], devices: int, word: str) -> list[str]:
+    lines = [
+        f"{'model':34} {'recipe':16} seeds epochs {'images/s':>9} {word + '-hours':>13} {'wall':>9} {'disk MB':>8}"
+    ]
+    for model, recipe in dict.fromkeys((cost.model, cost.recipe) for cost in costs):
+        same = [cost for cost in costs if (cost.model, cost.recipe) == (model, recipe)]
+        hours = sum(cost.device_s for cost in same) / 3600
+        lines.append(
+            f"{model:34} {recipe:16} {len(same):5} {same[0].epochs:6} {same[0].images_per_s:9.1f} {hours:13.3g} "
+            f"{_told(hours * 3600 / min(devices, len(same) * same[0].gpus)):>9} "
+            f"{sum(cost.disk_bytes for cost in same) / 1e6:8.0f}"
+        )
+    total = sum(cost.device_s for cost in costs)
+    # No schedule is shorter than its longest job, nor than the work shared out evenly.
+    wall = max(total / devices, max(cost.device_s / min(cost.gpus, devices) for cost in costs))
+    running = sum(sorted((cost.running_bytes for cost in costs), reverse=True)[:devices])
+    disk = sum(cost.disk_bytes for cost in costs)
+    lines.append(
+        f"total: {total / 3600:.3g} {word}-hours, at least {_told(wall)} on {devices} at once, {disk / 1e6:.0f} MB of "
+        f"weights and up to {running / 1e6:.0f} MB of checkpoints while training"
+    )
+    return lines
+
+
+def _told(seconds: float) -> str:
+    if seconds < 3600:
+        return f"{seconds / 60:.1f} min"
+    return f"{seconds / 3600:.1f} h" if seconds < 3 * 86400 else f"{seconds / 86400:.1f} d"
+
+
+def read_claims(path: Path = CLAIMS) -> dict[str, frozenset[tuple[str, str]]]:
+    """The trainings, as (model, recipe), whose accuracies each claim of the paper rests on."""
+    with path.open(encoding="utf-8", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    needed = {}
+    for row in rows:
+        condition, _, recipe = row["condition"].partition("@")
+        models = re.findall(r"top1\(([A-Za-z0-9._-]+)\)", condition)
+        if models:
+            needed[row["id"]] = frozenset((model, recipe.strip() or "120-epochs") for model in models)
+    return needed
+
+
+def cheaper(costs: list[Cost], claims: dict[str, frozenset[tuple[str, str]]]) -> list[str]:
+    """Which claims about accuracy can be decided in turn, each time by the least further cost, and the sum of it."""
+    price: dict[tuple[str, str], float] = {}
+    for cost in costs:
+        key = (cost.model, cost.recipe)
+        price[key] = price.get(key, 0.0) + cost.device_s
+    open_claims = {claim: needed for claim, needed in claims.items() if needed and needed <= set(price)}
+    if not open_claims:
+        return ["None of the paper's claims about accuracy rests on these trainings alone."]
+    lines, trained, spent = (
+        ["What a cheaper part of it would decide (claims of paper/claims.csv about accuracy):"],
+        set(),
+        0.0,
+    )
+    while open_claims:
+        extra = {claim: sum(price[key] for key in sorted(needed - trained)) for claim, needed in open_claims.items()}
+        least = min(extra.values())
+        now = sorted(claim for claim, value in extra.items() if value == least)
+        added = sorted(set().union(*(open_claims[claim] for claim in now[:1])) - trained)
+        trained |= set(added)
+        spent += least
+        decided = sorted(claim for claim, needed in open_claims.items() if needed <= trained)
+        lines.append(
+            f"  {spent / 3600:10.3g} device-hours  {', '.join(decided):24}  + {', '.join(model for model, _ in added)}"
+        )
+        open_claims = {claim: needed for claim, needed in open_claims.items() if claim not in decided}
+    return lines
+
+
+def cpu_processes(threads: int) -> int:
+    """Trainings of so many threads that this CPU runs side by side."""
+    return max(1, len(os.sched_getaffinity(0)) // max(threads, 1))

@@ -1,0 +1,167 @@
+"""What a training will cost: the layers of networks and a short probe of this machine in, seconds per step out.
+
+A step is predicted as x times the sum of its layers plus y times the number of its parameters. Each distinct layer
+shape (convolution, batch norm, ReLU; forward and backward) is timed once by itself. x and y come from whole steps of
+one model at three widths: x is what happens between the layers, y the update and the weights that no cache holds.
+"""
+
+import gc
+import time
+from dataclasses import dataclass, replace
+from functools import cache
+
+import torch
+from torch import nn
+
+from repvgg_companion.complexity.layers import Layer, trace_layers
+from repvgg_companion.models.build import build_model
+from repvgg_companion.training.decide import autocast, best_precision
+from repvgg_companion.training.processes import World
+from repvgg_companion.training.recipe import Recipe
+from repvgg_companion.training.step import Learner
+
+REPEATS = 5
+ANCHOR_WIDTHS = (0.5, 1.0, 1.5)
+Shape = tuple[int, int, int, int, int, int]
+"""In and out channels, kernel side, stride, groups, and side of the output map."""
+
+
+@dataclass(frozen=True)
+class Network:
+    """One network as it is trained: which, how wide, on what size of images."""
+
+    model: str
+    width: float
+    num_classes: int
+    input_px: int
+
+
+@cache
+def shapes_of(network: Network) -> tuple[dict[Shape, int], int]:
+    """How often each distinct layer shape occurs in the train form, and the number of parameters."""
+    with torch.device("meta"):
+        built = build_model(network.model, num_classes=network.num_classes, width=network.width)
+    counts: dict[Shape, int] = {}
+    for layer in trace_layers(built, network.input_px):
+        counts[_shape(layer)] = counts.get(_shape(layer), 0) + 1
+    return counts, sum(parameter.numel() for parameter in built.parameters())
+
+
+def _shape(layer: Layer) -> Shape:
+    return (layer.in_channels, layer.out_channels, layer.kernel[0], layer.stride, layer.groups, layer.output_px)
+
+
+class Probe:
+    """Times of layers and of one model's step on this machine, each measured at most once.
+
+    `batch_size` is the micro-batch that one forward pass takes, and `precision` what autocast computes in.
+    """
+
+    def __init__(self, device: torch.device, batch_size: int, precision: str, *, channels_last: bool = True) -> None:
+        self.device, self.batch_size, self.channels_last = device, batch_size, channels_last
+        self.precision = best_precision(device) if precision == "auto" else precision
+        self._layers: dict[Shape, float] = {}
+        self._empty_s: float | None = None
+        self.per_layer_s, self.per_parameter = 1.0, 0.0
+
+    def anchor(self, network: Network) -> float:
+        """Time whole steps of one model, from which x and y for all others follow; returns its seconds at its width."""
+        from scipy.optimize import nnls
+
+        widths = [replace(network, width=network.width * factor) for factor in ANCHOR_WIDTHS]
+        seconds = [self.real_step_s(item) for item in widths]
+        rows = [[self._layers_s(item), shapes_of(item)[1]] for item in widths]
+        relative = [[value / real for value in row] for row, real in zip(rows, seconds, strict=True)]
+        scale = max(row[1] for row in relative)  # the two columns differ by ten powers of ten
+        found, _ = nnls([[row[0], row[1] / scale] for row in relative], [1.0] * len(relative))
+        self.per_layer_s, self.per_parameter = float(found[0]), float(found[1] / scale)
+        return seconds[ANCHOR_WIDTHS.index(1.0)]
+
+    def step_s(self, network: Network, micro_batches: float = 1) -> float:
+        """Predicted seconds of one optimizer step with so many micro-batches: forward, backward, update."""
+        return micro_batches * self.per_layer_s * self._layers_s(network) + self.per_parameter * shapes_of(network)[1]
+
+    def _layers_s(self, network: Network) -> float:
+        return sum(count * self._layer_s(shape) for shape, count in shapes_of(network)[0].items())
+
+    def real_step_s(self, network: Network, repeats: int = REPEATS) -> float:
+        """Measured seconds of the same step, on random images."""
+        recipe = Recipe(
+            epochs=1,
+            global_batch_size=self.batch_size,
+            batch_norm_batch_size=self.batch_size,
+            input_px=network.input_px,
+        )
+        built = build_model(network.model, num_classes=network.num_classes, width=network.width)
+        decided = {
+            "precision": self.precision,
+            "memory_format": "channels_last" if self.channels_last else "contiguous",
+        }
+        learner = Learner(built, recipe, World(self.device), num_classes=network.num_classes, seed=0, decided=decided)
+        images = torch.randint(0, 256, (self.batch_size, 3, network.input_px, network.input_px), dtype=torch.uint8)
+        labels = torch.arange(self.batch_size) % network.num_classes
+        loss = torch.zeros((), device=self.device)
+        hits = torch.zeros((), dtype=torch.int64, device=self.device)
+
+        def step() -> None:
+            learner.step(images, labels, step=0, rate=1e-3, loss=loss, hits=hits)
+
+        return self._timed(step, repeats)
+
+    def _layer_s(self, shape: Shape) -> float:
+        if shape not in self._layers:
+            self._layers[shape] = self._time_layer(shape)
+        return self._layers[shape]
+
+    def _time_layer(self, shape: Shape) -> float:
+        in_channels, out_channels, kernel, stride, groups, output_px = shape
+        conv = nn.Conv2d(
+            in_channels,
+            out_channels,
+            kernel,
+            stride,
+            padding=kernel // 2,
+            groups=groups,
+            bias=False,
+            device=self.device,
+        )
+        block = nn.Sequential(conv, nn.BatchNorm2d(out_channels, device=self.device), nn.ReLU())
+        layout = torch.channels_last if self.channels_last else torch.contiguous_format
+        block = block.to(memory_format=layout)
+        side = output_px * stride
+        images = torch.rand(self.batch_size, in_channels, side, side, device=self.device)
+        seconds = self._pass_s(block, images.contiguous(memory_format=layout))
+        if self._empty_s is None:  # what starting a forward and a backward pass costs, once a step and not once a layer
+            self._empty_s = self._pass_s(nn.Hardtanh(), torch.rand(1, device=self.device))
+        return max(seconds - self._empty_s, 0.0)
+
+    def _pass_s(self, block: nn.Module, images: torch.Tensor) -> float:
+        """Seconds of a forward and a backward pass, gradients of input and weights included."""
+        images.requires_grad_()
+
+        def pass_through() -> None:
+            for parameter in block.parameters():
+                parameter.grad = None
+            images.grad = None
+            with autocast(self.precision, self.device):
+                output = block(images)
+            output.backward(output)
+
+        return self._timed(pass_through, REPEATS)
+
+    def _timed(self, work, repeats: int) -> float:
+        """Seconds of `work` undisturbed: the least of `repeats`, after two calls that choose kernels."""
+        seconds = []
+        for number in range(repeats + 2):
+            self._synchronize()
+            start = time.perf_counter()
+            work()
+            self._synchronize()
+            if number >= 2:
+                seconds.append(time.perf_counter() - start)
+        gc.collect()
+        return min(seconds)
+
+    def _synchronize(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
