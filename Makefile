@@ -28,7 +28,7 @@ demo: $(READY)
 
 test: $(READY)
 	@echo "Left out here, run by 'make test-all': slow (long kill tests, large archives), slurm, conda, browser."
-	@pytest -m "$(QUICK)" $(ARGS)
+	@OMP_NUM_THREADS=1 pytest -n auto --maxprocesses 4 --dist loadgroup -m "$(QUICK)" $(ARGS)
 
 test-all: $(READY)
 	@pytest $(ARGS)
