@@ -49,7 +49,15 @@ def test_two_runs_give_the_same_file_and_another_seed_another(trainings):
     assert rows == history_without_times(trainings.history("two"))
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGKILL])
+@pytest.mark.parametrize(
+    "number",
+    [
+        signal.SIGTERM,
+        signal.SIGKILL,
+        pytest.param(signal.SIGINT, marks=pytest.mark.slow),
+        pytest.param(signal.SIGUSR1, marks=pytest.mark.slow),
+    ],
+)
 def test_a_kill_in_the_middle_changes_nothing(trainings, number):
     """Slowed down by checkpoints at every step, killed in the first epoch and again in the second."""
     assert trainings.train_here("whole") == 0
