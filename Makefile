@@ -31,7 +31,7 @@ test: $(READY)
 	@OMP_NUM_THREADS=1 pytest -n auto --maxprocesses 4 --dist loadgroup -m "$(QUICK)" $(ARGS)
 
 test-all: $(READY)
-	@pytest $(ARGS)
+	@OMP_NUM_THREADS=1 pytest -n auto --maxprocesses 4 --dist loadgroup $(ARGS)
 
 lint: $(READY)
 	@ruff check src tests benchmarks

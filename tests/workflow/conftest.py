@@ -58,13 +58,6 @@ def write_config(folder: Path, config: dict, name: str = "micro.yaml") -> str:
     return str(path)
 
 
-def pytest_collection_modifyitems(items):
-    """The small experiment is made once: its tests stay on one worker."""
-    for item in items:
-        if "micro" in getattr(item, "fixturenames", ()):
-            item.add_marker(pytest.mark.xdist_group("micro"))
-
-
 @pytest.fixture(scope="session")
 def micro(tmp_path_factory) -> Path:
     """A folder in which a small experiment went through the whole chain."""

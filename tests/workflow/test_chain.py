@@ -2,8 +2,8 @@
 
 import csv
 import json
-import math
 import os
+import statistics
 import subprocess
 import sys
 from pathlib import Path
@@ -15,11 +15,13 @@ from repvgg_companion.contract import TABLES, read_rows
 from repvgg_companion.evaluation.accuracy import wilson_interval_pct
 from repvgg_companion.files import sha256_of_file
 from repvgg_companion.results.schemas import checked_frame
+from repvgg_companion.speed.samples import find_run
 from repvgg_companion.weights_file import load_weights
 
 from .conftest import MICRO, ROOT, snakemake, write_config
 
 RESULTS = Path("results/micro")
+pytestmark = pytest.mark.xdist_group("micro")
 
 
 @pytest.mark.parametrize("table", ["reparameterization", "accuracy", "complexity", "speed", "kernel_size", "memory"])
@@ -148,11 +150,13 @@ def test_the_notebook_runs_on_these_results(micro):
 
 
 def test_speed_intervals_follow_from_the_raw_samples(micro):
-    from repvgg_companion.speed.statistics import bootstrap_interval
-
     rows = read_rows(micro / RESULTS / "speed.csv", "speed")
-    assert all(row["n_samples"] >= 20 and row["weights_sha256"] == "random" for row in rows)
+    assert {(row["model"], row["form"]) for row in rows} == {
+        ("RepVGG-A0", "train"), ("RepVGG-A0", "deploy"), ("ResNet-18", "deploy"),
+    }  # fmt: skip
+    run = find_run(micro / RESULTS / "speed", rows[0]["run_id"])
     for row in rows:
-        raw = pd.read_parquet(micro / RESULTS / "speed" / row["device"] / f"{row['run_id']}.parquet")
-        raw = raw[(raw["model"] == row["model"]) & (raw["form"] == row["form"])]
-        assert len(raw) and math.isfinite(row["examples_per_s"]) and callable(bootstrap_interval)
+        seconds = [sample.seconds for sample in run.of(row)]
+        assert len(seconds) == row["n_samples"] >= 20 and row["weights_sha256"] == "random"
+        assert row["examples_per_s"] == pytest.approx(row["batch_size"] / statistics.median(seconds), rel=1e-9)
+        assert 1 / max(seconds) <= row["low_examples_per_s"] <= row["high_examples_per_s"] <= 1 / min(seconds)

@@ -18,8 +18,8 @@ rule claims:
         ENVIRONMENT
     params:
         experiment=NAME,
-        results=RESULTS,
-        paper=PAPER,
+        results=lambda wildcards: RESULTS,
+        paper=lambda wildcards: PAPER,
     shell:
         "python -m repvgg_companion claims --experiment {params.experiment} --results {params.results} "
         "--paper {params.paper} --output {output.table} --markdown {output.text} --log {log}"
@@ -38,7 +38,7 @@ rule provenance:
         ENVIRONMENT
     params:
         experiment=NAME,
-        results=RESULTS,
+        results=lambda wildcards: RESULTS,
         configuration=configuration_json(EXPERIMENT),
     shell:
         "python -m repvgg_companion provenance --experiment {params.experiment} --results {params.results} "

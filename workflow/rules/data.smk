@@ -17,7 +17,7 @@ if EXPERIMENT.data.source.get("generate"):
         conda:
             ENVIRONMENT
         params:
-            folder=DEMO_FOLDER,
+            folder=lambda wildcards: DEMO_FOLDER,
         shell:
             "python -m repvgg_companion make-demo-data --output {params.folder} --log {log}"
 
@@ -38,7 +38,7 @@ rule index:
     params:
         source=" ".join(f"{option} '{path}'" for option, path in SOURCE.items()),
         dataset=DATASET,
-        folder=DATA,
+        folder=lambda wildcards: DATA,
         classes=f"--num-classes {EXPERIMENT.data.num_classes}" if EXPERIMENT.data.num_classes else "",
         verify="--verify" if EXPERIMENT.data.verify else "--no-verify",
     shell:

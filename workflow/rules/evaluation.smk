@@ -37,7 +37,7 @@ for batch, members in BATCHES:
             experiment=NAME,
             weights=evaluation_options(EXPERIMENT, members),
             cache=f"--cache-folder {DATA}/cache" if EXPERIMENT.data.cache else "",
-            predictions=f"{RESULTS}/predictions",
+            predictions=lambda wildcards: f"{RESULTS}/predictions",
             runs=RUNS,
             undecodable=EXPERIMENT.data.undecodable,
             batch_size=EXPERIMENT.evaluation.batch_size,

@@ -30,9 +30,9 @@ rule figures:
         ENVIRONMENT
     params:
         experiment=NAME,
-        results=RESULTS,
-        paper=PAPER,
-        folder=FIGURE_FOLDER,
+        results=lambda wildcards: RESULTS,
+        paper=lambda wildcards: PAPER,
+        folder=lambda wildcards: FIGURE_FOLDER,
         histories=" ".join(weights.history for weights in TRAINED.values()),
     shell:
         "python -m repvgg_companion figures --experiment {params.experiment} --results {params.results} "

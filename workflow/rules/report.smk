@@ -14,8 +14,8 @@ rule report:
         ENVIRONMENT
     params:
         experiment=NAME,
-        results=RESULTS,
-        figures=FIGURE_FOLDER,
+        results=lambda wildcards: RESULTS,
+        figures=lambda wildcards: FIGURE_FOLDER,
     shell:
         "python -m repvgg_companion report --experiment {params.experiment} --results {params.results} "
         "--figures {params.figures} --output {output} --log {log}"

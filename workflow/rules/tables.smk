@@ -44,9 +44,9 @@ rule tables:
         ENVIRONMENT
     params:
         experiment=NAME,
-        results=RESULTS,
-        paper=PAPER,
-        folder=f"{RESULTS}/tables",
+        results=lambda wildcards: RESULTS,
+        paper=lambda wildcards: PAPER,
+        folder=lambda wildcards: f"{RESULTS}/tables",
     shell:
         "python -m repvgg_companion tables --experiment {params.experiment} --results {params.results} "
         "--paper {params.paper} --output {params.folder} --log {log}"

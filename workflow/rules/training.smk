@@ -1,21 +1,5 @@
 # One job for each model, recipe and seed. The training state lies outside the declared outputs, because Snakemake
 # removes the outputs of a failed job; what is declared here is published last, by rename.
-TRAINED = {(weights.model, weights.digest, weights.seed): weights for weights in WEIGHTS if not weights.source}
-IMPORTED = [weights for weights in WEIGHTS if weights.source]
-ORDER = {key: len(TRAINED) - number for number, key in enumerate(TRAINED)}
-
-
-def trained(wildcards):
-    """The weights that a path names; a digest that is not the configuration's is refused, never trained."""
-    key = (wildcards.model, wildcards.digest, wildcards.seed)
-    if key not in TRAINED:
-        raise WorkflowError(
-            f"{ORIGIN} trains no {wildcards.model} with digest {wildcards.digest} and seed {wildcards.seed}; "
-            "see the paths that a dry run lists"
-        )
-    return TRAINED[key]
-
-
 if TRAINED:
 
     rule train:
@@ -28,7 +12,7 @@ if TRAINED:
         log:
             f"logs/{NAME}/train-{{model}}-{{digest}}-seed{{seed}}.log",
         # In the order of the experiment file, so that the longest can stand first.
-        priority: lambda wildcards: ORDER[(wildcards.model, wildcards.digest, wildcards.seed)]
+        priority: lambda wildcards: ORDER[trained(wildcards).key]
         conda:
             ENVIRONMENT
         threads: lambda wildcards: train_resources(EXPERIMENT, wildcards.model).threads

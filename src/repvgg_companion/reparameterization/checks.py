@@ -45,9 +45,11 @@ def load_form(
 def logits_of(module: nn.Module, images: Tensor, *, batch_size: int) -> Iterator[Tensor]:
     """Logits of float images [n, 3, px, px] in small batches, as [k, num_classes, ...] on the module's device."""
     parameter = next(module.parameters())
-    with torch.inference_mode():
-        for batch in images.split(batch_size):
-            yield module(batch.to(parameter.device, parameter.dtype))
+    for batch in images.split(batch_size):
+        # Not around the yield: a generator that is left in the middle would keep the whole process in this mode.
+        with torch.inference_mode():
+            logits = module(batch.to(parameter.device, parameter.dtype))
+        yield logits
 
 
 def compare(train: nn.Module, deploy: nn.Module, images: Tensor, *, batch_size: int = 8) -> Agreement:
