@@ -3,6 +3,7 @@
 # make test-all   all tests: also the long ones, Slurm and conda (these two need root to install a local Slurm)
 # make lint       ruff, snakefmt and snakemake --lint
 # make lab        open the results in JupyterLab
+# make plan       what training the whole paper costs here; EXPERIMENT=config/NAME.yaml for another experiment
 # make report     Snakemake's own HTML report of the demo, with the rule graph and run times
 # make lock       resolve requirements.lock anew from pyproject.toml (needs uv)
 SHELL := /bin/bash
@@ -16,12 +17,13 @@ BIN := $(CURDIR)/$(VENV)/bin
 READY := $(VENV)/.ready
 CORES ?= all
 ARGS ?=
+EXPERIMENT ?= config/imagenet.yaml
 export PATH := $(BIN):$(PATH)
 export PYTHONPATH := $(CURDIR)/src
 
 QUICK := not slow and not slurm and not conda and not browser
 
-.PHONY: demo test test-all lint lab report lock setup
+.PHONY: demo test test-all lint lab plan report lock setup
 
 demo: $(READY)
 	@snakemake --cores $(CORES) $(ARGS)
@@ -41,6 +43,9 @@ lint: $(READY)
 
 lab: $(READY)
 	@jupyter lab notebooks
+
+plan: $(READY)
+	@python -m repvgg_companion plan $(EXPERIMENT) $(ARGS)
 
 report: $(READY)
 	@snakemake --cores $(CORES) $(ARGS)

@@ -1,5 +1,6 @@
 """Experiment files: what is accepted, and the one sentence for what is not."""
 
+import csv
 import json
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from repvgg_companion.experiment.layout import batches, digest_of, weights_of
 from repvgg_companion.experiment.load import load_experiment, read_experiment, require_sources
 from repvgg_companion.experiment.schema import SCHEMA_FILE, schema_text
 from repvgg_companion.experiment.settings import SOURCES
+from repvgg_companion.models.names import VARIATIONS
+from repvgg_companion.training.recipes import PUBLISHED
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = sorted((ROOT / "config").glob("*.yaml"))
@@ -125,3 +128,23 @@ def test_batches_cover_all_weights_once():
         cut = list(batches(weights, size))
         assert [one for _, members in cut for one in members] == weights
         assert len({name for name, _ in cut}) == len(cut) and max(len(members) for _, members in cut) <= size
+
+
+def test_imagenet_has_the_published_recipes_and_every_model_of_tables_4_to_7():
+    experiment = read_experiment(ROOT / "config" / "imagenet.yaml")
+    for name, recipe in PUBLISHED.items():
+        assert experiment.recipes[name] == recipe, name
+    wide = {
+        **PUBLISHED["200-epochs"].settings(),
+        "input_px": 300,
+        "validation": "resize343-crop300-bilinear-torchvision",
+    }
+    assert experiment.recipes["200-epochs-300px"].settings() == wide
+    trained = {(weights.model, weights.recipe.removesuffix("-300px")) for weights in weights_of(experiment)}
+    for table, recipe in (("table4_120epochs", "120-epochs"), ("table5_200epochs", "200-epochs")):
+        with (ROOT / "paper" / f"{table}.csv").open(encoding="utf-8", newline="") as stream:
+            for row in csv.DictReader(stream):
+                assert (row["model"], recipe) in trained, row["model"]
+    for variation in VARIATIONS:
+        assert (f"RepVGG-B0_{variation}", "120-epochs") in trained
+    assert ("ResNet-50_repvgg-blocks", "120-epochs") in trained
