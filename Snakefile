@@ -5,6 +5,7 @@ include: "workflow/Snakefile"
 rule all:
     default_target: True
     input:
+        list(COLLECTED.values()),
         TABLES,
         FIGURES,
         f"{RESULTS}/claims.csv",

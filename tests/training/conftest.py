@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from training_environment import clean_environment
+
 from repvgg_companion.__main__ import main
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -91,16 +93,6 @@ class Trainings:
     def train_here(self, name: str, *options: object, **settings) -> int:
         """Train in this process, without its start-up; returns the exit status."""
         return main(self.arguments(name, *options, **settings))
-
-
-def clean_environment() -> dict[str, str]:
-    """This process's environment with the package on the path, without what a scheduler or torchrun would set."""
-    kept = {
-        name: value
-        for name, value in os.environ.items()
-        if not name.startswith(("SLURM_", "TORCHELASTIC_")) and name not in ("RANK", "WORLD_SIZE", "LOCAL_RANK")
-    }
-    return kept | {"PYTHONPATH": str(ROOT / "src")}
 
 
 @pytest.fixture(scope="session")

@@ -182,7 +182,7 @@ def test_a_finished_training_is_published_again_in_a_second_without_torch(traini
     import subprocess
     import sys
 
-    from conftest import clean_environment
+    from training_environment import clean_environment
 
     script = "import sys; from repvgg_companion.__main__ import main; status = main(sys.argv[1:]); "
     script += "sys.exit(status or 99 * ('torch' in sys.modules))"
