@@ -1,14 +1,12 @@
 """A real, small training: digits in the ImageNet archive layout, indexed by the verb, trained by the verb."""
 
 import json
-import os
 import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-
 from training_environment import clean_environment
 
 from repvgg_companion.__main__ import main

@@ -14,8 +14,8 @@ import torch
 from safetensors.torch import load_file
 from test_resume import history_without_times, wait_for_step
 from torch import nn
-
 from training_environment import clean_environment
+
 from repvgg_companion.data.evaluation_input import EvaluationProtocol
 from repvgg_companion.data.manifest import Manifest
 from repvgg_companion.data.normalize import normalize
