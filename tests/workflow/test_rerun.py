@@ -114,7 +114,7 @@ def test_finished_weights_survive(copied, loss):
 
 def test_a_digest_that_is_not_the_configurations_is_refused(micro):
     done = snakemake(
-        micro, "--configfile", write_config(micro, MICRO),
-        "results/weights/demo-digits/RepVGG-A0/00000000/seed0/train.safetensors", check=False,
+        micro, "results/weights/demo-digits/RepVGG-A0/00000000/seed0/train.safetensors",
+        "--configfile", write_config(micro, MICRO), check=False,
     )  # fmt: skip
     assert done.returncode != 0 and "trains no RepVGG-A0 with digest 00000000" in done.stdout + done.stderr
