@@ -6,6 +6,7 @@ called, so that a job without torch starts in half a second.
 
 import argparse
 import contextlib
+import faulthandler
 import importlib
 import os
 import signal
@@ -61,6 +62,7 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     if getattr(arguments, "log", None):
         sys.stderr = _Log(arguments.log)
+        faulthandler.enable(file=sys.stderr.file)  # a process that a library crashes still says where
     try:
         return modules[arguments.verb].run(arguments) or 0
     except Interrupted as error:
@@ -86,17 +88,17 @@ class _Log:
 
     def __init__(self, path: str) -> None:
         Path(path).parent.mkdir(parents=True, exist_ok=True)
-        self._file = Path(path).open("w", encoding="utf-8", buffering=1)  # noqa: SIM115
+        self.file = Path(path).open("w", encoding="utf-8", buffering=1)  # noqa: SIM115
         self._terminal = sys.stderr
 
     def write(self, text: str) -> int:
-        self._file.write(text)
+        self.file.write(text)
         with contextlib.suppress(OSError, ValueError):
             self._terminal.write(text)
         return len(text)
 
     def flush(self) -> None:
-        self._file.flush()
+        self.file.flush()
         with contextlib.suppress(OSError, ValueError):
             self._terminal.flush()
 

@@ -16,6 +16,7 @@ from torch import nn
 from repvgg_companion.complexity.layers import Layer, trace_layers
 from repvgg_companion.models.build import build_model
 from repvgg_companion.training.decide import autocast, best_precision
+from repvgg_companion.training.kernels import use_sound_kernels
 from repvgg_companion.training.processes import World
 from repvgg_companion.training.recipe import Recipe
 from repvgg_companion.training.step import Learner
@@ -93,6 +94,7 @@ class Probe:
             input_px=network.input_px,
         )
         built = build_model(network.model, num_classes=network.num_classes, width=network.width)
+        built = use_sound_kernels(built, self.device)
         decided = {
             "precision": self.precision,
             "memory_format": "channels_last" if self.channels_last else "contiguous",
@@ -127,7 +129,7 @@ class Probe:
         )
         block = nn.Sequential(conv, nn.BatchNorm2d(out_channels, device=self.device), nn.ReLU())
         layout = torch.channels_last if self.channels_last else torch.contiguous_format
-        block = block.to(memory_format=layout)
+        block = use_sound_kernels(block, self.device).to(memory_format=layout)
         side = output_px * stride
         images = torch.rand(self.batch_size, in_channels, side, side, device=self.device)
         seconds = self._pass_s(block, images.contiguous(memory_format=layout))

@@ -187,6 +187,7 @@ def _attempt(arguments: argparse.Namespace, order: Order, state: StateFolder, st
     from repvgg_companion.runs import commit
     from repvgg_companion.training.checkpoint import read_newest
     from repvgg_companion.training.decide import decide
+    from repvgg_companion.training.kernels import use_sound_kernels
     from repvgg_companion.training.loop import Keeping, Loop
     from repvgg_companion.training.step import Learner, derived_seed
 
@@ -195,6 +196,7 @@ def _attempt(arguments: argparse.Namespace, order: Order, state: StateFolder, st
         _be_deterministic()
     torch.default_generator.manual_seed(derived_seed(arguments.seed, "initial weights"))
     network = build_model(identity.model, num_classes=identity.num_classes, width=identity.width)
+    network = use_sound_kernels(network, world.device)
 
     stored = world.share(state.stored() if world.leads else None)
     if stored is None:

@@ -1,0 +1,38 @@
+"""Layers whose CPU kernel is faulty, computed another way: a network in, the same network on sound kernels out.
+
+oneDNN's backward pass for the weights of a strided 1x1 convolution over fewer than 16 channels writes past its workspace
+in the channels-last format (github.com/uxlfoundation/oneDNN/issues/6035, seen with torch 2.13): the heap is damaged, and
+the process dies some steps later, or goes on. The 1x1 branch of RepVGG's first layer, 3 channels at stride 2, is such a
+layer. A strided 1x1 convolution is the same convolution of every stride-th pixel, which takes a sound kernel.
+"""
+
+import torch
+from torch import nn
+
+SOUND_CHANNELS = 16
+
+
+def use_sound_kernels(network: nn.Module, device: torch.device | str) -> nn.Module:
+    """Let every affected layer of `network` see the pixels it uses and no others, on a CPU; returns `network`.
+
+    Outputs and gradients are those of the strided convolution up to rounding; state-dict keys stay as they are. The
+    network is for training only: affected layers have stride 1 afterwards, so it is not one to count or to convert.
+    """
+    if torch.device(device).type == "cpu":
+        for layer in network.modules():
+            if isinstance(layer, nn.Conv2d) and _affected(layer):
+                layer.register_forward_pre_hook(_every_nth_pixel(*layer.stride))
+                layer.stride = (1, 1)
+    return network
+
+
+def _affected(layer: nn.Conv2d) -> bool:
+    narrow = layer.in_channels // layer.groups < SOUND_CHANNELS
+    return layer.kernel_size == (1, 1) and max(layer.stride) > 1 and not any(layer.padding) and narrow
+
+
+def _every_nth_pixel(rows: int, columns: int):
+    def thin(_: nn.Module, inputs: tuple[torch.Tensor]) -> tuple[torch.Tensor]:
+        return (inputs[0][:, :, ::rows, ::columns],)
+
+    return thin
