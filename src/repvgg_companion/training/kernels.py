@@ -1,8 +1,8 @@
 """Layers whose CPU kernel is faulty, computed another way: a network in, the same network on sound kernels out.
 
-oneDNN's backward pass for the weights of a strided 1x1 convolution over fewer than 16 channels writes past its workspace
-in the channels-last format (github.com/uxlfoundation/oneDNN/issues/6035, seen with torch 2.13): the heap is damaged, and
-the process dies some steps later, or goes on. The 1x1 branch of RepVGG's first layer, 3 channels at stride 2, is such a
+oneDNN's backward pass for the weights of a strided 1x1 convolution over fewer than 16 channels-last channels writes
+past its workspace (github.com/uxlfoundation/oneDNN/issues/6035, seen with torch 2.13): the heap is damaged, and the
+process dies some steps later, or goes on. The 1x1 branch of RepVGG's first layer, 3 channels at stride 2, is such a
 layer. A strided 1x1 convolution is the same convolution of every stride-th pixel, which takes a sound kernel.
 """
 
