@@ -214,6 +214,7 @@ def test_validation_counts_every_image_once(small_digits, size, monkeypatch):
             precision="fp32",
             channels_last=False,
             workers=0,
+            undecodable="stop",
             between_batches=lambda: calls.append(1),
         )
         for rank in range(size)

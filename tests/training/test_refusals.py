@@ -95,7 +95,8 @@ def test_damaged_final_weights_are_not_published(trainings, said):
     ("options", "settings", "words"),
     [
         (("--num-classes", 11), {}, "has 10 classes, not 11"),
-        ((), {"recipe": {"packed": True}}, "not a packed copy"),
+        ((), {"recipe": {"packed": "short32-q90"}}, "is not a packed copy, but the recipe"),
+        ((), {"recipe": {"packed": "small"}}, "instead of short side and JPEG quality"),
         ((), {"recipe": {"global_batch_size": 512, "batch_norm_batch_size": 512}}, "larger than the training set"),
         ((), {"recipe": {"global_batch_size": 33}}, "no multiple of batch_norm_batch_size"),
         ((), {"recipe": {"validation": "center16"}}, "no evaluation protocol"),

@@ -46,6 +46,31 @@ rule index:
         "--output {params.folder} --log {log}"
 
 
+# For recipes that train on a smaller, re-encoded copy; `packed: short256-q90` in a recipe asks for one. The tar beside
+# the manifest is no declared output: Snakemake touches those, and an archive that is newer than its index is refused.
+rule pack:
+    input:
+        manifest=f"{DATA}/train.parquet",
+    output:
+        manifest=f"{DATA}/packed/short{{short_side}}-q{{quality}}/train.parquet",
+    log:
+        f"logs/{NAME}/pack-short{{short_side}}-q{{quality}}.log",
+    wildcard_constraints:
+        short_side=r"\d+",
+        quality=r"\d+",
+    conda:
+        ENVIRONMENT
+    threads: EXPERIMENT.execution.index.threads
+    resources:
+        **asked(EXPERIMENT.execution.index),
+    params:
+        undecodable=EXPERIMENT.data.undecodable,
+    shell:
+        "python -m repvgg_companion pack --manifest {input.manifest} --output {output.manifest} --workers {threads} "
+        "--short-side {wildcards.short_side} --quality {wildcards.quality} --undecodable {params.undecodable} "
+        "--log {log}"
+
+
 rule decode_cache:
     input:
         manifest=f"{DATA}/val.parquet",

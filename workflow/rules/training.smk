@@ -4,7 +4,7 @@ if TRAINED:
 
     rule train:
         input:
-            train_manifest=ancient(f"{DATA}/train.parquet"),
+            train_manifest=lambda wildcards: ancient(train_manifest(EXPERIMENT, trained(wildcards).recipe)),
             val_manifest=ancient(f"{DATA}/val.parquet"),
         output:
             weights=f"results/weights/{DATASET}/{{model}}/{{digest}}/seed{{seed}}/train.safetensors",
@@ -28,12 +28,13 @@ if TRAINED:
             classes=f"--num-classes {EXPERIMENT.data.num_classes}" if EXPERIMENT.data.num_classes else "",
             experiment=NAME,
             dataset=DATASET,
+            undecodable=EXPERIMENT.data.undecodable,
         shell:
             "python -m repvgg_companion train --experiment {params.experiment} --dataset {params.dataset} "
             "--model {wildcards.model} --width {params.width} {params.classes} "
             "--recipe-name {params.recipe_name} --recipe '{params.recipe}' --training-digest {wildcards.digest} "
             "--seed {wildcards.seed} --train-manifest {input.train_manifest} --val-manifest {input.val_manifest} "
-            "--state {params.state} --gpus {resources.gpu} --output {output.weights} --history {output.history} "
+            "--undecodable {params.undecodable} --state {params.state} --gpus {resources.gpu} --output {output.weights} --history {output.history} "
             "--log {log}"
 
 

@@ -147,6 +147,12 @@ def recipe_json(experiment: Experiment, recipe: str) -> str:
     return canonical_json(experiment.recipes[recipe].settings())
 
 
+def train_manifest(experiment: Experiment, recipe: str) -> str:
+    """The manifest that a recipe trains on: that of the images themselves or that of the packed copy."""
+    folder, packed = f"results/data/{experiment.data.dataset}", experiment.recipes[recipe].packed
+    return f"{folder}/packed/{packed}/train.parquet" if packed else f"{folder}/train.parquet"
+
+
 def batches(weights: list[Weights], size: int) -> Iterator[tuple[str, list[Weights]]]:
     """Cut the weights into named jobs of at most `size`; a job of one carries the model's name."""
     for number, start in enumerate(range(0, len(weights), size), start=1):

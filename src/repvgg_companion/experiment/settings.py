@@ -235,6 +235,11 @@ class Experiment(Strict):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
+        for name, recipe in self.recipes.items():
+            if recipe.packed and "packed" not in name:
+                raise ValueError(
+                    f"the recipe {name} trains on a packed copy, so its name must say so; call it {name}-packed"
+                )
         seen = set()
         for group in self.training:
             if group.recipe not in self.recipes:

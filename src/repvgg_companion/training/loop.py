@@ -5,6 +5,7 @@ that the next attempt needs to give the same bits as a run that was never stoppe
 """
 
 import contextlib
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from repvgg_companion.progress import Progress
 from repvgg_companion.training.checkpoint import checkpoint_files, write_checkpoint
 from repvgg_companion.training.memory import explain_out_of_memory
 from repvgg_companion.training.processes import World
-from repvgg_companion.training.publish import HISTORY, WEIGHTS, seal
+from repvgg_companion.training.publish import HISTORY, WEIGHTS, noted, seal
 from repvgg_companion.training.recipe import Recipe
 from repvgg_companion.training.schedule import learning_rate
 from repvgg_companion.training.state import StateFolder
@@ -78,6 +79,7 @@ class Loop:
         self.step = 0  # optimizer steps done
         self.losses = torch.zeros(self.steps_per_epoch, device=device)
         self.hits = torch.zeros((), dtype=torch.int64, device=device)
+        self._listed: set[int] = set()  # undecodable images that are in the state's list
         self.looked = 0  # steps of this epoch whose loss was found finite
         self.history: list[dict] = []
         self.elapsed_s = self.epoch_s = 0.0
@@ -99,6 +101,7 @@ class Loop:
             while len(self.history) < recipe.epochs:
                 epoch = len(self.history)
                 for images, labels in self._batches(epoch):
+                    self._list_undecodable()
                     self._one_step(epoch, images, labels)
                     if progress is not None:
                         progress.note(f"epoch {epoch + 1}/{recipe.epochs}, loss {self._shown_loss()}")
@@ -115,6 +118,15 @@ class Loop:
         return self.input.batches(
             epoch, batch_size=self.recipe.global_batch_size, start=done, rank=self.world.rank, world=self.world.size
         )
+
+    def _list_undecodable(self) -> None:
+        """Write what the input could not decode into the state and the log, each image once an attempt."""
+        found = self.input.undecodable.found
+        for index in found.keys() - self._listed:
+            self._listed.add(index)
+            image = found[index]
+            self.state.note_undecodable(index, image.where, image.reason)
+            print(f"train: undecodable: {image.where}: {image.reason}", file=sys.stderr)
 
     def _one_step(self, epoch: int, images: torch.Tensor, labels: torch.Tensor) -> None:
         place = self.step - epoch * self.steps_per_epoch
@@ -242,6 +254,7 @@ class Loop:
             precision=self.learner.precision,
             channels_last=self.learner.channels_last,
             workers=self.workers,
+            undecodable=self.input.undecodable.policy,
             between_batches=lambda: self._heed(STOP if self._wish() == STOP else CONTINUE),
         )
         self._tick()
@@ -265,7 +278,7 @@ class Loop:
 
     def _finish(self) -> None:
         state = self.state
-        save_weights(state.folder / WEIGHTS, self.learner.published(), self.identity)
+        save_weights(state.folder / WEIGHTS, self.learner.published(), noted(self.identity, state))
         write_rows(state.folder / HISTORY, "history", self.history)
         seal(state, {"steps": self.total_steps})
         state.end_attempt("finished", self.step)

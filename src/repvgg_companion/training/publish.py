@@ -4,6 +4,7 @@ Publishing is a copy by rename, so it takes about a second however long the trai
 outputs that Snakemake removed, or a lost .snakemake folder, cost nothing.
 """
 
+import dataclasses
 import json
 import shutil
 import struct
@@ -43,10 +44,20 @@ def publish(state: StateFolder, identity: WeightsIdentity, weights: str | Path, 
 
     The names of recipe and dataset in the file are those of `identity`: they may have been renamed since.
     """
+    identity = noted(identity, state)
     with atomic_path(history) as temporary:
         shutil.copyfile(state.folder / HISTORY, temporary)
     with atomic_path(weights) as temporary:
         copy_with_metadata(state.folder / WEIGHTS, temporary, identity.metadata())
+
+
+def noted(identity: WeightsIdentity, state: StateFolder) -> WeightsIdentity:
+    """The identity with a note on the undecodable images that the training replaced, where there were any."""
+    count = len(state.undecodable())
+    if not count:
+        return identity
+    note = f"{count} undecodable training {'image was' if count == 1 else 'images were'} replaced by the next one"
+    return dataclasses.replace(identity, note="; ".join(filter(None, (identity.note, note))))
 
 
 def copy_with_metadata(source: Path, target: Path, metadata: dict[str, str]) -> None:

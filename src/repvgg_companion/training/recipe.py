@@ -17,6 +17,8 @@ from repvgg_companion.files import canonical_json
 PAPER_BATCH_NORM_BATCH_SIZE = 32
 """Images that each batch norm of the paper saw: a global batch of 256 on 8 GPUs (section 4.1)."""
 
+PACKED_PATTERN = r"short[1-9]\d*-q[1-9]\d?|short[1-9]\d*-q100"
+
 Augmentation = Literal["crop-flip", "crop-flip-autoaugment", "shift", "none"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 MemoryFormat = Literal["auto", "contiguous", "channels_last"]
@@ -49,7 +51,8 @@ class Recipe:
         input_px: side of the training images.
         validation: label of the evaluation protocol of the validation after each epoch.
         decoder: torchvision (fast), pillow (exact), or opencv (fastest on a packed copy).
-        packed: whether the images come from the re-encoded, smaller copy.
+        packed: label of the re-encoded, smaller copy that the images come from, such as short256-q90; empty for the
+            images themselves. The name of such a recipe says `packed`, so that every row resting on it does.
         precision: auto takes bf16 where the hardware has it, else fp16 with a scaler on a GPU and fp32 on a CPU.
         memory_format: auto measures both at the first start.
         threads: CPU threads of one process; 0 leaves the number to torch. Decided once, at the first start.
@@ -73,7 +76,7 @@ class Recipe:
     input_px: int = 224
     validation: str = "resize256-crop224-bilinear-torchvision"
     decoder: Literal["torchvision", "pillow", "opencv"] = "torchvision"
-    packed: bool = False
+    packed: str = ""
     precision: Precision = "auto"
     memory_format: MemoryFormat = "auto"
     threads: int = 0
@@ -99,6 +102,10 @@ class Recipe:
             raise ValueError("learning_rate is 0, so nothing would be learned; set a positive one")
         if self.warmup_epochs >= self.epochs:
             raise ValueError(f"warmup_epochs {self.warmup_epochs:g} leaves nothing of the {self.epochs} epochs")
+        if self.packed and not re.fullmatch(PACKED_PATTERN, self.packed):
+            raise ValueError(
+                f"packed is {self.packed!r} instead of short side and JPEG quality of a packed copy, as in short256-q90"
+            )
         if self.nesterov and self.momentum == 0:
             raise ValueError("nesterov needs a momentum above 0")
 

@@ -28,7 +28,7 @@ RECIPE_120_EPOCHS = Recipe(
     validation="resize256-crop224-bilinear-torchvision",
     # Our choice: how the arithmetic is done. None of it is in the paper, whose GPUs had fp32 only.
     decoder="torchvision",
-    packed=False,
+    packed="",
     precision="auto",
     memory_format="auto",
     threads=0,
@@ -57,7 +57,7 @@ RECIPE_200_EPOCHS = Recipe(
     input_px=224,
     validation="resize256-crop224-bilinear-torchvision",
     decoder="torchvision",
-    packed=False,
+    packed="",
     precision="auto",
     memory_format="auto",
     threads=0,

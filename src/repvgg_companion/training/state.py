@@ -5,6 +5,7 @@ It lies outside Snakemake's declared outputs and is the only thing that a traini
     state.json           what is trained, and what was decided at the first start (precision, memory format, threads)
     checkpoint-*         see `training.checkpoint`
     attempts.jsonl       append-only: a line at the start and at the end of every attempt, with its optimizer steps
+    undecodable.jsonl    training images that no decoder can read, where the policy counts them; one line each time seen
     heartbeat            attempt, step, time and loss, rewritten in place at every step
     final.*, history.csv the finished weights; `publish` copies them to the declared outputs
     lock, holder.json    a training belongs to one process at a time
@@ -228,6 +229,24 @@ class StateFolder:
             }
         except (OSError, ValueError):
             return None
+
+    # -- what could not be read
+
+    def note_undecodable(self, index: int, where: str, reason: str) -> None:
+        """Append one training image to the list; several processes and attempts may name the same."""
+        line = json.dumps({"index": index, "where": where, "reason": reason}) + "\n"
+        with (self.folder / "undecodable.jsonl").open("a", encoding="utf-8") as stream:
+            stream.write(line)
+
+    def undecodable(self) -> dict[int, str]:
+        """Place and reason of every undecodable training image met so far, by its index in the manifest."""
+        path = self.folder / "undecodable.jsonl"
+        found = {}
+        for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+            with contextlib.suppress(ValueError):  # a line cut off by a power loss
+                image = json.loads(line)
+                found[image["index"]] = f"{image['where']}: {image['reason']}"
+        return found
 
 
 def _ends_with_newline(path: Path) -> bool:

@@ -11,6 +11,7 @@ import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from repvgg_companion.data.decode import POLICIES
 from repvgg_companion.data.manifest import Manifest, dataset_sha256
 from repvgg_companion.errors import CompanionError, Interrupted
 from repvgg_companion.identity import WeightsIdentity, training_digest
@@ -49,6 +50,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--gpus", type=int, help="GPUs to take on this machine, one process each; 0 for none")
     parser.add_argument("--processes", type=int, default=1, help="processes to start on a CPU (gloo)")
+    parser.add_argument(
+        "--undecodable",
+        choices=POLICIES,
+        default="stop",
+        help="default: stop; count replaces such an image by the next one and notes it with the weights",
+    )
     parser.add_argument("--workers", type=int, help="loader processes; decides no bits")
     parser.add_argument(
         "--deadline",
@@ -113,10 +120,10 @@ def read_order(arguments: argparse.Namespace) -> Order:
         )
     if not len(val_manifest):
         raise CompanionError(f"{arguments.val_manifest} holds no images; index the validation split again")
-    if bool(train_manifest.packed) != recipe.packed:
+    if train_manifest.packed != recipe.packed:
         raise CompanionError(
-            f"{arguments.train_manifest} is {'' if train_manifest.packed else 'not '}a packed copy, but the recipe "
-            f"{arguments.recipe_name} says packed: {str(recipe.packed).lower()}; make the two agree"
+            f"{arguments.train_manifest} is {_kind(train_manifest.packed)}, but the recipe {arguments.recipe_name} "
+            f"asks for {_kind(recipe.packed)}; make the two agree"
         )
     digest = arguments.training_digest or training_digest(
         model=arguments.model,
@@ -125,7 +132,11 @@ def read_order(arguments: argparse.Namespace) -> Order:
         dataset=arguments.dataset,
         recipe=recipe.settings(),
     )
-    seen = recipe.batch_norm_batch_size
+    notes = []
+    if recipe.batch_norm_batch_size != PAPER_BATCH_NORM_BATCH_SIZE:
+        notes.append(f"batch norm saw {recipe.batch_norm_batch_size} images, the paper's 32")
+    if recipe.packed:
+        notes.append(f"trained on the packed copy {recipe.packed}")
     identity = WeightsIdentity(
         dataset=arguments.dataset,
         dataset_sha256=dataset_sha256(train_manifest, val_manifest),
@@ -136,9 +147,13 @@ def read_order(arguments: argparse.Namespace) -> Order:
         training_digest=digest,
         seed=str(arguments.seed),
         input_px=recipe.input_px,
-        note="" if seen == PAPER_BATCH_NORM_BATCH_SIZE else f"batch norm saw {seen} images, the paper's 32",
+        note="; ".join(notes),
     )
     return Order(recipe, identity, train_manifest, val_manifest)
+
+
+def _kind(packed: str) -> str:
+    return f"the packed copy {packed}" if packed else "not a packed copy"
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -217,6 +232,7 @@ def _attempt(arguments: argparse.Namespace, order: Order, state: StateFolder, st
         decoder=recipe.decoder,
         seed=arguments.seed,
         workers=workers,
+        undecodable=arguments.undecodable,
     )
     keeping = Keeping(60 * arguments.checkpoint_minutes, arguments.checkpoint_steps, arguments.keep_checkpoints)
     loop = Loop(learner, training_input, order.val_manifest, identity, state, stop, keeping, workers=workers)

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
+from repvgg_companion.data.decode import UndecodableImages
 from repvgg_companion.data.evaluation_input import EvaluationProtocol, evaluation_batches
 from repvgg_companion.data.manifest import Manifest
 from repvgg_companion.data.normalize import normalize
@@ -24,17 +25,20 @@ def count_right_answers(
     precision: str,
     channels_last: bool,
     workers: int,
+    undecodable: str,
     between_batches: Callable[[], None],
 ) -> int:
     """The number of images of `manifest` whose top-1 answer is right, summed over all processes.
 
     Each process takes a contiguous run of whole batches. `between_batches` is called equally often in every process;
-    it may raise to end the validation early. Leaves `network` in the mode it was in.
+    it may raise to end the validation early. An image that
+    cannot be decoded counts as wrong under the policy `undecodable="count"`. Leaves `network` in the mode it was in.
     """
     total = -(-len(manifest) // BATCH_IMAGES)
     own = range(world.rank * total // world.size, (world.rank + 1) * total // world.size)
     longest = -(-total // world.size)
     right = torch.zeros((), dtype=torch.int64, device=world.device)
+    unread = UndecodableImages(undecodable)
     was_training = network.training
     network.eval()
     try:
@@ -46,13 +50,18 @@ def count_right_answers(
                 workers=workers,
                 start=own.start * BATCH_IMAGES,
                 stop=min(own.stop * BATCH_IMAGES, len(manifest)),
+                undecodable=unread,
             )
-            for _ in range(longest):
+            for number in range(longest):
                 between_batches()
                 batch = next(batches, None)
                 if batch is None:
                     continue
                 images, labels = batch
+                first = (own.start + number) * BATCH_IMAGES
+                for index in unread.found:
+                    if first <= index < first + len(labels):
+                        labels[index - first] = -1
                 inputs = normalize(images, device=world.device, channels_last=channels_last)
                 with autocast(precision, world.device):
                     answers = network(inputs).argmax(1)
