@@ -1,4 +1,4 @@
-"""The six figures: three formats, the same bytes each time, provenance inside, demo data marked, the paper's axes."""
+"""The seven figures: three formats, the same bytes each time, provenance inside, demo data marked, the paper's axes."""
 
 import re
 
@@ -15,7 +15,7 @@ from repvgg_companion.paper.figure_training import trainings
 from repvgg_companion.paper.measured import Results
 from repvgg_companion.runs import commit
 
-NAMES = ("figure1", "figure3", "table1", "branches", "proxies", "training")
+NAMES = ("figure1", "figure3", "table1", "branches", "proxies", "roofline", "training")
 
 
 def drawn(folder, output, *names):
@@ -214,3 +214,31 @@ def test_each_device_has_a_panel_of_its_own(tmp_path, facts):
     assert [panel.title[:3] for panel in found] == ["(c)", "(d)"]
     assert [panel.x_label.split("\n")[1] for panel in found] == ["gpu-a", "gpu-b"]
     assert [len(panel.points) for panel in found] == [3, 2]
+
+
+def test_the_roofline_is_the_measured_one(demo, facts, tmp_path):
+    from dataclasses import asdict
+
+    from repvgg_companion.contract import read_rows, write_rows
+    from repvgg_companion.files import write_json
+    from repvgg_companion.paper.figure_roofline import roofline_of
+    from repvgg_companion.speed.roofline import Ceilings, share, work_of_row
+
+    world = World(facts, Results(demo), widest(Results(demo)))
+    assert roofline_of(world) is None
+    assert b"no ceilings were measured" in drawn(demo, tmp_path / "none", "roofline")["roofline.svg"]
+
+    ceilings = Ceilings("fp32", 150e9, 15e9, "3x3 convolution")
+    rows = read_rows(demo / "speed.csv", "speed")
+    rows = [row | {"roofline_share": share(row, ceilings)} for row in rows]
+    write_rows(demo / "speed.csv", "speed", rows)
+    for run_id in {row["run_id"] for row in rows}:
+        work = [work_of_row(row) for row in rows if row["run_id"] == run_id]
+        write_json(demo / "runs" / f"{run_id}.json", {"ceilings": [asdict(ceilings)], "work": work})
+    found = roofline_of(World(facts, Results(demo), widest(Results(demo))))
+    assert {place.form for place in found.places} == {"train", "deploy"}
+    for place in found.places:
+        roof = min(ceilings.operations_per_s, place.intensity * ceilings.bytes_per_s)
+        # What holds for every layer holds for their sum, so a network is no closer to the roof than its layers are.
+        assert 0 < place.operations_per_s / roof <= place.share * (1 + 1e-9)
+    assert b"150 Gop/s: 3x3 convolution" in drawn(demo, tmp_path / "some", "roofline")["roofline.svg"]

@@ -1,5 +1,5 @@
 # The paper's figures beside ours, from the collected tables alone.
-FIGURE_NAMES = ["figure1", "figure3", "table1", "branches", "proxies", "training"]
+FIGURE_NAMES = ["figure1", "figure3", "table1", "branches", "proxies", "roofline", "training"]
 FIGURES = [f"{FIGURE_FOLDER}/{name}.{kind}" for name in FIGURE_NAMES for kind in ("pdf", "svg", "png")]
 
 

@@ -14,6 +14,7 @@ from repvgg_companion.paper.figure_style import (
     family,
     family_legend,
     freeze_layout,
+    plain_ticks,
     separate_labels,
     short,
 )
@@ -23,7 +24,6 @@ from repvgg_companion.speed.statistics import Interval
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
 
@@ -211,7 +211,7 @@ def _draw(axes: "Axes", panel: Panel) -> list[list[tuple[float, float]]]:
         speeds = [point.speed for point in panel.points]
         if max(speeds) > 6 * min(speeds):  # else the slow networks crowd at the left edge
             axes.set_xscale("log")
-            _plain_ticks(axes.xaxis)
+            plain_ticks(axes.xaxis)
         else:
             axes.set_xlim(left=0)
     return joined
@@ -265,13 +265,4 @@ def _correlated(axes: "Axes", points: list[dict], key: str) -> None:
         words = f"Spearman {rank:.2f}\n{len(points)} networks"
         axes.text(0.97, 0.97, words, transform=axes.transAxes, fontsize=6, ha="right", va="top")
     for axis in (axes.xaxis, axes.yaxis):
-        _plain_ticks(axis)
-
-
-def _plain_ticks(axis: "Axis") -> None:
-    """Ticks of a logarithmic axis at 1, 2, 5, 10, ..., written as numbers."""
-    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
-
-    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axis.set_major_formatter(StrMethodFormatter("{x:g}"))
-    axis.set_minor_formatter(NullFormatter())
+        plain_ticks(axis)

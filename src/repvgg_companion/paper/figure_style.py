@@ -14,6 +14,7 @@ from repvgg_companion.files import atomic_path
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
 COLUMN_INCHES = 3.3
@@ -163,3 +164,12 @@ def save(figure: "Figure", stem: Path, title: str, commit: str, data_digest: str
     for kind in FORMATS:
         with atomic_path(stem.with_suffix(f".{kind}")) as temporary:
             figure.savefig(temporary, format=kind, metadata=metadata[kind])
+
+
+def plain_ticks(axis: "Axis") -> None:
+    """Ticks of a logarithmic axis at 1, 2, 5, 10, ..., written as numbers."""
+    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axis.set_minor_formatter(NullFormatter())

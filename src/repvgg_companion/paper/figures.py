@@ -1,4 +1,4 @@
-"""The `figures` verb: facts and results in; six figures out, each as PDF, SVG and PNG.
+"""The `figures` verb: facts and results in; seven figures out, each as PDF, SVG and PNG.
 
 Commit and the digest of the data stand in the metadata of every file. What comes from other images than the paper's
 stands in a panel of its own that says so.
@@ -15,6 +15,7 @@ from repvgg_companion.paper.checks import World
 from repvgg_companion.paper.contexts import widest
 from repvgg_companion.paper.facts import FILES, Facts
 from repvgg_companion.paper.figure_bars import branches, figure3, table1
+from repvgg_companion.paper.figure_roofline import roofline
 from repvgg_companion.paper.figure_scatter import figure1, proxies_figure
 from repvgg_companion.paper.figure_style import save, style
 from repvgg_companion.paper.figure_training import training
@@ -30,6 +31,7 @@ TITLES = {
     "table1": "Computational density by kernel size (Table 1)",
     "branches": "Ablations of the block (Tables 6 and 7)",
     "proxies": "Speed against FLOPs and Wino MULs",
+    "roofline": "Roofline: measured ceilings and the share that each network reaches",
     "training": "Training curves",
 }
 
@@ -56,6 +58,7 @@ def run(arguments: argparse.Namespace) -> None:
         "table1": table1,
         "branches": branches,
         "proxies": proxies_figure,
+        "roofline": roofline,
         "training": lambda world: training(world, histories),
     }
     digest = data_digest(facts, results)

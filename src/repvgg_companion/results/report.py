@@ -16,6 +16,7 @@ FIGURES = {
     "table1": "Kernel size and throughput (Table 1)",
     "branches": "Branch ablations (Tables 6 and 7)",
     "proxies": "Speed against FLOPs and Wino MULs",
+    "roofline": "Roofline of this device",
     "training": "Training curves",
 }
 TABLES = {

@@ -175,6 +175,7 @@ def _write(settings: SpeedSettings, arguments: argparse.Namespace, records: list
         settings=settings.as_dict(),
         torch_flags=_torch_flags(kind),
         ceilings=[dataclasses.asdict(found) for found in ceilings.values()],
+        work=_work(rows),
         process_peak_mib=peak_mib,
         groups=list(_facts(records)),
     )
@@ -204,6 +205,14 @@ def _share(row: dict[str, Any], ceilings: Any) -> tuple[float | None, str]:
     except CompanionError:
         flag = "implausible: above the Winograd ceiling"
     return share(row, ceilings), flag
+
+
+def _work(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What a batch of each measured network computes and moves; the roofline figure is drawn from it."""
+    from repvgg_companion.speed.roofline import WORK_KEY, work_of_row
+
+    measured = {tuple(row[name] for name in WORK_KEY): row for row in rows if row["roofline_share"] is not None}
+    return [work_of_row(row) for row in measured.values()]
 
 
 def _facts(records: list[Any]) -> Iterator[dict[str, Any]]:

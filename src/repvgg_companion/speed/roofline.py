@@ -35,6 +35,10 @@ class Ceilings:
     how: str
 
 
+WORK_KEY = ("model", "form", "precision", "batch_size", "input_px")
+"""What the work of a batch depends on."""
+
+
 def measure_ceilings(precision: str, kind: str) -> Ceilings:
     """Measure the ceilings of this device in one precision, in a second or two; a ceiling is the best of 8 runs.
 
@@ -84,13 +88,27 @@ def layers_of(network: Network, input_px: int) -> tuple[Layer, ...]:
 
 def floor_seconds(layers: Sequence[Layer], batch_size: int, ceilings: Ceilings) -> float:
     """The least time of one batch: for each layer the larger of compute and memory time, added up."""
-    size = torch.empty(0, dtype=DTYPES[ceilings.precision]).element_size()
-    total = 0.0
+    return sum(
+        max(operations / ceilings.operations_per_s, moved / ceilings.bytes_per_s)
+        for operations, moved in work_of_layers(layers, batch_size, ceilings.precision)
+    )
+
+
+def work_of_layers(layers: Sequence[Layer], batch_size: int, precision: str) -> list[tuple[int, int]]:
+    """For each layer the operations of one batch and the bytes of its weights and feature maps, each moved once."""
+    size = torch.empty(0, dtype=DTYPES[precision]).element_size()
+    work = []
     for layer in layers:
         maps = layer.in_channels * (layer.output_px * layer.stride) ** 2 + layer.out_channels * layer.output_px**2
-        moved = size * (layer.params + batch_size * maps)
-        total += max(2 * layer.flops * batch_size / ceilings.operations_per_s, moved / ceilings.bytes_per_s)
-    return total
+        work.append((2 * layer.flops * batch_size, size * (layer.params + batch_size * maps)))
+    return work
+
+
+def work_of_row(row: dict[str, Any]) -> dict[str, Any]:
+    """Operations and bytes of one batch of a measured row, with what names the row; kept in the run's JSON file."""
+    work = work_of_layers(layers_of(network_of(row), row["input_px"]), row["batch_size"], row["precision"])
+    operations, moved = (sum(column) for column in zip(*work, strict=True))
+    return {name: row[name] for name in WORK_KEY} | {"operations": int(operations), "bytes": int(moved)}
 
 
 def fastest_examples_per_s(layers: Sequence[Layer], ceilings: Ceilings, *, winograd: bool) -> float:

@@ -1,0 +1,146 @@
+"""In: speeds of one run with its ceilings. Out: the roofline figure: whole networks, and the share that each reaches.
+
+The ceilings, and what a batch computes and moves, are those that the measuring run wrote into its JSON file.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from repvgg_companion.errors import CompanionError
+from repvgg_companion.files import read_json
+from repvgg_companion.paper.checks import World
+from repvgg_companion.paper.figure_style import (
+    COLUMN_INCHES,
+    OURS_COLOUR,
+    SERIES,
+    empty_panel,
+    family,
+    family_legend,
+    plain_ticks,
+)
+from repvgg_companion.paper.measured import Row
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+TRAIN_COLOUR = "#0072B2"
+
+
+@dataclass(frozen=True)
+class Place:
+    """One measured network under its roofline: operations per byte, operations per second, share of the least time."""
+
+    model: str
+    form: str
+    intensity: float
+    operations_per_s: float
+    share: float
+
+
+@dataclass(frozen=True)
+class Roofline:
+    """The ceilings of one run and its networks; compute in operations/s, memory in bytes/s."""
+
+    operations_per_s: float
+    bytes_per_s: float
+    how: str
+    places: tuple[Place, ...]
+
+
+def roofline_of(world: World) -> Roofline | None:
+    """The networks of the widest run that has ceilings; None where none was measured."""
+    context = world.context
+    if context is None:
+        return None
+    rows = [row for row in context.rows.values() if row.get("roofline_share") is not None]
+    found = _run(rows[0]) if rows else None
+    if not found:
+        return None
+    ceiling = next((part for part in found.get("ceilings", []) if part["precision"] == context.precision), None)
+    work = {(part["model"], part["form"], part["batch_size"], part["input_px"]): part
+            for part in found.get("work", []) if part["precision"] == context.precision}  # fmt: skip
+    places = []
+    for row in rows:
+        part = work.get((row["model"], row["form"], row["batch_size"], row["input_px"]))
+        if part is not None:
+            rate = part["operations"] * row["examples_per_s"] / row["batch_size"]
+            intensity = part["operations"] / part["bytes"]
+            places.append(Place(row["model"], row["form"], intensity, rate, row["roofline_share"]))
+    if ceiling is None or not places:
+        return None
+    return Roofline(ceiling["operations_per_s"], ceiling["bytes_per_s"], ceiling["how"], tuple(places))
+
+
+def _run(row: Row) -> dict[str, Any] | None:
+    try:
+        return read_json(Path(row["_folder"]) / "runs" / f"{row['run_id']}.json")
+    except CompanionError:
+        return None
+
+
+def roofline(world: World) -> "Figure":
+    """Operations per second against operations per byte below the measured ceilings; shares of the per-layer floor."""
+    import matplotlib.pyplot as plt
+
+    found = roofline_of(world)
+    models = list(dict.fromkeys(place.model for place in found.places)) if found else []
+    heights = (2.1, 0.5 + 0.17 * max(4, len(models)))
+    figure, (top, bottom) = plt.subplots(2, 1, figsize=(COLUMN_INCHES, sum(heights) + 0.5), height_ratios=heights)
+    top.set_title("(a) whole networks below the ceilings")
+    bottom.set_title("(b) share of the least time, layer by layer")
+    if found is None:
+        for axes in (top, bottom):
+            empty_panel(axes, "no ceilings were measured")
+        return figure
+    _draw_roof(top, found)
+    _draw_shares(bottom, found, models)
+    family_legend(figure, [family(model) for model in models], "open: train form")
+    figure.supxlabel(f"{world.context.device}\n{world.context.details}", fontsize=6)
+    return figure
+
+
+def _draw_roof(axes: "Axes", found: Roofline) -> None:
+    low = min(place.intensity for place in found.places) / 2
+    high = max(place.intensity for place in found.places) * 2
+    ridge = found.operations_per_s / found.bytes_per_s
+    low, high = min(low, ridge / 2), max(high, ridge * 2)
+    giga = 1e-9
+    axes.plot(
+        [low, ridge, high],
+        [value * giga for value in (low * found.bytes_per_s, found.operations_per_s, found.operations_per_s)],
+        color="#444444",
+        linewidth=1.0,
+    )
+    axes.annotate(
+        f"{found.operations_per_s * giga:,.0f} Gop/s: {found.how}",
+        (high, found.operations_per_s * giga), ha="right", va="bottom", fontsize=5.5, xytext=(0, 1),
+        textcoords="offset points",
+    )  # fmt: skip
+    axes.annotate(
+        f"{found.bytes_per_s * giga:,.0f} GB/s: copy", (low, low * found.bytes_per_s * giga), ha="left", va="top",
+        fontsize=5.5, xytext=(8, 0), textcoords="offset points",
+    )  # fmt: skip
+    for place in found.places:
+        series = SERIES[family(place.model)]
+        axes.plot(
+            place.intensity, place.operations_per_s * giga, marker=series.marker, linestyle="", color=series.colour,
+            markersize=3.5, markerfacecolor="white" if place.form == "train" else series.colour, markeredgewidth=0.7,
+        )  # fmt: skip
+    axes.set(xscale="log", yscale="log", xlabel="operations per byte", ylabel="Gop/s (a multiply-add is two)")
+    axes.margins(y=0.12)
+    for axis in (axes.xaxis, axes.yaxis):
+        plain_ticks(axis)
+
+
+def _draw_shares(axes: "Axes", found: Roofline, models: list[str]) -> None:
+    for form, colour, offset in (("deploy", OURS_COLOUR, -0.2), ("train", TRAIN_COLOUR, 0.2)):
+        shares = {place.model: 100 * place.share for place in found.places if place.form == form}
+        places = [number + offset for number, model in enumerate(models) if model in shares]
+        axes.barh(places, [shares[model] for model in models if model in shares], height=0.36, color=colour, label=form)
+    axes.set_yticks(range(len(models)), models, fontsize=5.5)
+    axes.invert_yaxis()
+    axes.set(xlabel="share of the roofline (%)", xlim=(0, 100))
+    axes.grid(axis="y", visible=False)
+    axes.legend(loc="lower right", fontsize=5.5, title="form", title_fontsize=5.5)
