@@ -30,10 +30,10 @@ demo: $(READY)
 
 test: $(READY)
 	@echo "Left out here, run by 'make test-all': slow (long kill tests, large archives), slurm, conda, browser."
-	@OMP_NUM_THREADS=1 pytest -n auto --maxprocesses 4 --dist loadgroup -m "$(QUICK)" $(ARGS)
+	@OMP_NUM_THREADS=1 pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder -m "$(QUICK)" $(ARGS)
 
 test-all: $(READY)
-	@OMP_NUM_THREADS=1 pytest -n auto --maxprocesses 4 --dist loadgroup $(ARGS)
+	@OMP_NUM_THREADS=1 pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: $(READY)
 	@ruff check src tests benchmarks

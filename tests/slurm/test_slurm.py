@@ -11,7 +11,7 @@ import pytest
 
 from conftest import experiment, finish, start_snakemake
 
-pytestmark = [pytest.mark.slurm, pytest.mark.timeout(900), pytest.mark.xdist_group("slurm")]
+pytestmark = [pytest.mark.slurm, pytest.mark.timeout(900)]
 
 
 def attempts(folder: Path) -> list[dict]:

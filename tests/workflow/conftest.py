@@ -1,12 +1,14 @@
 """Running the real workflow in a folder of its own."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import yaml
+from filelock import FileLock
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -59,8 +61,18 @@ def write_config(folder: Path, config: dict, name: str = "micro.yaml") -> str:
 
 
 @pytest.fixture(scope="session")
-def micro(tmp_path_factory) -> Path:
-    """A folder in which a small experiment went through the whole chain."""
-    folder = tmp_path_factory.mktemp("micro")
+def micro(tmp_path_factory, worker_id) -> Path:
+    """A folder in which a small experiment went through the whole chain: once, then copied for each test process."""
+    if worker_id == "master":
+        return run_micro(tmp_path_factory.mktemp("micro"))
+    shared = tmp_path_factory.getbasetemp().parent / "micro-of-all"
+    with FileLock(f"{shared}.lock"):
+        if not shared.exists():
+            run_micro(tmp_path_factory.mktemp("micro")).rename(shared)
+    return Path(shutil.copytree(shared, tmp_path_factory.mktemp("copies") / "micro", symlinks=True))
+
+
+def run_micro(folder: Path) -> Path:
+    """Run the small experiment in `folder`; returns it."""
     snakemake(folder, "--configfile", write_config(folder, MICRO))
     return folder

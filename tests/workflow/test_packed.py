@@ -13,8 +13,6 @@ from repvgg_companion.weights_file import load_weights
 
 from .conftest import MICRO, snakemake, write_config
 
-pytestmark = pytest.mark.xdist_group("micro")
-
 
 def packed_config(label: str = "short24-q90", name: str = "micro-packed") -> dict:
     config = copy.deepcopy(MICRO)

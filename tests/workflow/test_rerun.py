@@ -13,8 +13,6 @@ from repvgg_companion.files import sha256_of_file
 
 from .conftest import MICRO, ROOT, snakemake, write_config
 
-pytestmark = pytest.mark.xdist_group("micro")
-
 
 def planned(done: subprocess.CompletedProcess) -> dict[str, int]:
     """How often each rule would run, from the job statistics of a dry run."""
