@@ -18,6 +18,20 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: rank.get(item.path.parent, len(rank)))
 
 
+@pytest.fixture(autouse=True)
+def one_thread(request: pytest.FixtureRequest):
+    """Small tensors are quicker on one thread, above all when other tests run beside these."""
+    if request.path.parent.name not in ("complexity", "models", "reparameterization"):
+        yield
+        return
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture
 def root() -> Path:
     """The repository's folder."""

@@ -63,16 +63,14 @@ def write_config(folder: Path, config: dict, name: str = "micro.yaml") -> str:
 @pytest.fixture(scope="session")
 def micro(tmp_path_factory, worker_id) -> Path:
     """A folder in which a small experiment went through the whole chain: once, then copied for each test process."""
-    if worker_id == "master":
-        return run_micro(tmp_path_factory.mktemp("micro"))
-    shared = tmp_path_factory.getbasetemp().parent / "micro-of-all"
-    with FileLock(f"{shared}.lock"):
-        if not shared.exists():
-            run_micro(tmp_path_factory.mktemp("micro")).rename(shared)
-    return Path(shutil.copytree(shared, tmp_path_factory.mktemp("copies") / "micro", symlinks=True))
-
-
-def run_micro(folder: Path) -> Path:
-    """Run the small experiment in `folder`; returns it."""
-    snakemake(folder, "--configfile", write_config(folder, MICRO))
-    return folder
+    alone = worker_id == "master"
+    built = tmp_path_factory.mktemp("micro") if alone else tmp_path_factory.getbasetemp().parent / "micro"
+    finished = built.with_name("micro-is-finished")
+    with FileLock(f"{built}.lock"):
+        if not finished.exists():
+            built.mkdir(exist_ok=True)
+            snakemake(built, "--configfile", write_config(built, MICRO))
+            finished.touch()
+    if alone:
+        return built
+    return Path(shutil.copytree(built, tmp_path_factory.mktemp("copies") / "micro", symlinks=True))

@@ -211,7 +211,7 @@ def _work(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """What a batch of each measured network computes and moves; the roofline figure is drawn from it."""
     from repvgg_companion.speed.roofline import WORK_KEY, work_of_row
 
-    measured = {tuple(row[name] for name in WORK_KEY): row for row in rows if row["roofline_share"] is not None}
+    measured = {tuple(row[name] for name in WORK_KEY): row for row in rows if row.get("roofline_share") is not None}
     return [work_of_row(row) for row in measured.values()]
 
 

@@ -3,6 +3,8 @@
 `config/imagenet.yaml` repeats them; a test compares the two. Needs no torch.
 """
 
+import dataclasses
+
 from repvgg_companion.training.recipe import Recipe
 
 RECIPE_120_EPOCHS = Recipe(
@@ -36,7 +38,8 @@ RECIPE_120_EPOCHS = Recipe(
     deterministic=False,
 )
 
-RECIPE_200_EPOCHS = Recipe(
+RECIPE_200_EPOCHS = dataclasses.replace(
+    RECIPE_120_EPOCHS,
     # Printed in section 4.1 (Table 5): 200 epochs, 5 of warm-up, cosine annealing, label smoothing, mixup, AutoAugment
     # beside random crop and flip.
     epochs=200,
@@ -46,23 +49,6 @@ RECIPE_200_EPOCHS = Recipe(
     # rate, momentum and decay of the 120-epoch recipe; the warm-up inside the 200 epochs.
     label_smoothing=0.1,
     mixup_alpha=0.2,
-    global_batch_size=256,
-    batch_norm_batch_size=32,
-    learning_rate=0.1,
-    momentum=0.9,
-    weight_decay=1e-4,
-    nesterov=False,
-    bias_learning_rate_factor=2.0,
-    ema_decay=0.0,
-    input_px=224,
-    validation="resize256-crop224-bilinear-torchvision",
-    decoder="torchvision",
-    packed="",
-    precision="auto",
-    memory_format="auto",
-    threads=0,
-    compile=False,
-    deterministic=False,
 )
 
 PUBLISHED: dict[str, Recipe] = {"120-epochs": RECIPE_120_EPOCHS, "200-epochs": RECIPE_200_EPOCHS}
