@@ -1,5 +1,6 @@
 """What is made again, and what is not: weights cost weeks, figures cost seconds."""
 
+import base64
 import copy
 import re
 import shutil
@@ -64,7 +65,7 @@ def test_measuring_otherwise_trains_nothing(micro):
 
 
 def test_an_edited_plot_draws_again_and_trains_nothing(copied, tmp_path):
-    for name in ("Snakefile", "workflow", "src", "paper", "config", "environment.yml"):
+    for name in ("Snakefile", "workflow", "profiles", "src", "paper", "config", "environment.yml"):
         source = ROOT / name
         target = copied / name
         shutil.copytree(source, target) if source.is_dir() else shutil.copy2(source, target)
@@ -86,11 +87,33 @@ def test_an_edited_plot_draws_again_and_trains_nothing(copied, tmp_path):
     assert jobs() == {}
     (copied / "src/repvgg_companion/training/train.py").open("a").write("\n# an edit\n")
     (copied / "README.md").write_text("an edit\n")
-    assert jobs() == {}, "an edit of the trainer would train again"
+    rules = copied / "workflow/rules/training.smk"
+    rules.write_text(rules.read_text().replace("repvgg_companion train ", "repvgg_companion  train "))
+    assert jobs() == {}, "an edit of the trainer or white space in its rule would train again"
     (copied / "src/repvgg_companion/paper/figures.py").open("a").write("\n# an edit\n")
     again = jobs()
     assert again.get("figures") == 1 and "train" not in again and "measure_speed" not in again
     assert digests(copied) == before
+
+
+def test_the_default_profile_is_loaded_by_itself_wherever_the_run_is(tmp_path):
+    """Without it Snakemake's own triggers hold, by which white space in a rule trains for weeks again."""
+    for folder, words in ((ROOT, []), (tmp_path, ["--snakefile", str(ROOT / "Snakefile")])):
+        done = subprocess.run(
+            [sys.executable, "-m", "snakemake", *words, "--directory", str(tmp_path), "--dry-run", "--cores", "1"],
+            capture_output=True, text=True, cwd=folder, check=True,
+        )  # fmt: skip
+        assert re.search(r"workflow specific profile \S*profiles/default ", done.stderr), done.stderr[:300]
+
+
+def test_a_file_that_a_killed_run_left_half_made_is_made_again(copied):
+    config = write_config(copied, MICRO)
+    table = "results/micro/parts/complexity-0.csv"
+    snakemake(copied, "--configfile", config, "--touch", table)
+    incomplete = copied / ".snakemake/incomplete"
+    incomplete.mkdir(exist_ok=True)
+    (incomplete / base64.b64encode(table.encode()).decode()).touch()
+    assert dry_run(copied, MICRO, "micro.yaml").get("count_complexity_0") == 1
 
 
 @pytest.mark.parametrize("loss", ["--forceall", "--delete-all-output", ".snakemake"])
