@@ -22,7 +22,7 @@ rule claims:
         paper=lambda wildcards: PAPER,
     shell:
         "python -m repvgg_companion claims --experiment {params.experiment} --results {params.results} "
-        "--paper {params.paper} --output {output.table} --markdown {output.text} --log {log}"
+        "--paper {params.paper:q} --output {output.table} --markdown {output.text} --log {log}"
 
 
 rule provenance:

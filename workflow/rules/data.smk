@@ -1,4 +1,6 @@
 # Archives to manifests and to the decode-once cache of the validation images.
+import shlex
+
 DEMO_FOLDER = f"{DATA}/archives"
 SOURCE = source_options(EXPERIMENT, DEMO_FOLDER)
 SPLITS = ["train", "val"] if EXPERIMENT.data.trains else ["val"]
@@ -36,7 +38,7 @@ rule index:
     resources:
         **asked(EXPERIMENT.execution.index),
     params:
-        source=" ".join(f"{option} '{path}'" for option, path in SOURCE.items()),
+        source=" ".join(f"{option} {shlex.quote(path)}" for option, path in SOURCE.items()),
         dataset=DATASET,
         folder=lambda wildcards: DATA,
         classes=f"--num-classes {EXPERIMENT.data.num_classes}" if EXPERIMENT.data.num_classes else "",

@@ -36,4 +36,4 @@ rule figures:
         histories=" ".join(weights.history for weights in TRAINED.values()),
     shell:
         "python -m repvgg_companion figures --experiment {params.experiment} --results {params.results} "
-        "--paper {params.paper} --histories {params.histories} --output {params.folder} --log {log}"
+        "--paper {params.paper:q} --histories {params.histories} --output {params.folder} --log {log}"

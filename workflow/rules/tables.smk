@@ -49,4 +49,4 @@ rule tables:
         folder=lambda wildcards: f"{RESULTS}/tables",
     shell:
         "python -m repvgg_companion tables --experiment {params.experiment} --results {params.results} "
-        "--paper {params.paper} --output {params.folder} --log {log}"
+        "--paper {params.paper:q} --output {params.folder} --log {log}"
