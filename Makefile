@@ -1,6 +1,6 @@
 # make            set up .venv and run the whole pipeline on the embedded demo data
 # make test       set up .venv and run the tests that need neither root nor much time
-# make test-all   all tests: also the long ones, Slurm and conda (these two need root to install a local Slurm)
+# make test-all   all tests: also the long ones, Slurm (root installs it), conda and Kubernetes (stand-ins fetched by pip)
 # make lint       ruff, snakefmt and snakemake --lint
 # make lab        open the results in JupyterLab
 # make plan       what training the whole paper costs here; EXPERIMENT=config/NAME.yaml for another experiment
@@ -21,7 +21,7 @@ EXPERIMENT ?= config/imagenet.yaml
 export PATH := $(BIN):$(PATH)
 export PYTHONPATH := $(CURDIR)/src
 
-QUICK := not slow and not slurm and not conda and not browser
+QUICK := not slow and not slurm and not conda and not kubernetes and not browser
 
 .PHONY: demo test test-all lint lab plan report lock setup
 
@@ -29,7 +29,7 @@ demo: $(READY)
 	@snakemake --cores $(CORES) $(ARGS)
 
 test: $(READY)
-	@echo "Left out here, run by 'make test-all': slow (long kill tests, large archives), slurm, conda, browser."
+	@echo "Left out here, run by 'make test-all': slow (long kill tests, large archives), slurm, conda, kubernetes, browser."
 	@OMP_NUM_THREADS=1 pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder -m "$(QUICK)" $(ARGS)
 
 test-all: $(READY)

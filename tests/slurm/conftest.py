@@ -1,5 +1,8 @@
 """A real Slurm of two nodes with fake GPUs on this machine, started for these tests and stopped after them."""
 
+import csv
+import itertools
+import json
 import os
 import shutil
 import subprocess
@@ -14,6 +17,7 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 TOOL = Path(__file__).with_name("slurm-localhost")
+MARGIN_SECONDS = 25
 
 
 @dataclass
@@ -55,7 +59,7 @@ def slurm() -> Iterator[Slurm]:
             "PATH": f"{folder / 's' / 'bin'}:{Path(sys.executable).parent}:{os.environ['PATH']}",
             # The GPUs are counted and granted by Slurm, but there is no CUDA behind them.
             "REPVGG_COMPANION_DEVICE": "cpu",
-            "REPVGG_COMPANION_DEADLINE_MARGIN": "25",
+            "REPVGG_COMPANION_DEADLINE_MARGIN": str(MARGIN_SECONDS),
         }
         yield Slurm(environment)
     finally:
@@ -134,3 +138,22 @@ def demo_data(tmp_path_factory) -> Path:
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-4000:]
     return folder
+
+
+def seconds_per_epoch(folder: Path) -> float:
+    """How long an epoch of the model that the tests train takes here, from a short training without Slurm."""
+    recipe = {**experiment("probe", models=["RepVGG-A0"], epochs=4, runtime="10m")["recipes"]["slurm"]}
+    data, probe = folder / "results/data/demo-digits", folder / "probe"
+    options = {
+        "--dataset": "demo-digits", "--model": "RepVGG-A0", "--width": "0.125", "--device": "cpu",
+        "--recipe-name": "probe", "--recipe": json.dumps(recipe), "--state": probe / "state",
+        "--train-manifest": data / "train.parquet", "--val-manifest": data / "val.parquet",
+        "--output": probe / "train.safetensors", "--history": probe / "history.csv",
+    }  # fmt: skip
+    subprocess.run(
+        [sys.executable, "-m", "repvgg_companion", "train", *(str(word) for pair in options.items() for word in pair)],
+        cwd=folder, env=os.environ | {"PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"},
+        check=True, capture_output=True, timeout=120,
+    )  # fmt: skip
+    ends = [float(row["elapsed_s"]) for row in csv.DictReader((probe / "history.csv").open())]
+    return min(after - before for before, after in itertools.pairwise(ends))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import experiment, finish, start_snakemake
+from conftest import MARGIN_SECONDS, experiment, finish, seconds_per_epoch, start_snakemake
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(900)]
 
@@ -48,17 +48,21 @@ def test_the_chain_of_two_models_runs_with_gpus_granted_as_resources(slurm, tmp_
 
 
 def test_a_job_that_reaches_its_time_limit_stops_itself_and_continues(slurm, folder):
-    """One minute per job, less the margin: a training of several such pieces, each with a checkpoint at its end."""
-    config = experiment("limit", models=["RepVGG-A0"], epochs=35, runtime="1m")
+    """One minute per job, less the margin: a training of several such pieces, each with a checkpoint at its end.
+
+    The epochs are as many as this machine trains in about two pieces, however fast it is.
+    """
+    epochs = round(2.5 * (60 - MARGIN_SECONDS) / seconds_per_epoch(folder)) + 1
+    config = experiment("limit", models=["RepVGG-A0"], epochs=epochs, runtime="1m")
     finish(start_snakemake(slurm, folder, config, "--until", "train"), folder, 800)
     found = ends(folder)
     assert len(found) >= 2 and {line["reason"] for line in found[:-1]} == {"deadline"}
     assert found[-1]["reason"] == "finished"
     for before, after in itertools.pairwise(found):
         assert after["from_step"] == before["to_step"], "nothing is trained twice and nothing is left out"
-    assert found[-1]["to_step"] == 35 * 46
+    assert found[-1]["to_step"] == epochs * 46
     (history,) = (folder / "results/weights").rglob("history.csv")
-    assert [int(row["epoch"]) for row in csv.DictReader(history.open())] == list(range(1, 36))
+    assert [int(row["epoch"]) for row in csv.DictReader(history.open())] == list(range(1, epochs + 1))
     assert not [job for job in slurm.jobs() if job["JobState"] == "TIMEOUT"], "the trainer is faster than the limit"
 
 
