@@ -103,7 +103,7 @@ def test_the_containers_command_hands_on_the_status_and_the_signal(tmp_path, cod
     """The end of a pod signals process 1 alone; what the script started below it must hear of it and may finish."""
     script = tmp_path / "job.sh"
     script.write_text(
-        f'sh -c \'trap "echo saved >{tmp_path}/saved; exit {code}" TERM; touch {tmp_path}/up; '
+        f'sh -c \'trap "echo saved >{tmp_path}/saved; exit {code}" TERM; echo $$ >{tmp_path}/up; '
         "while :; do sleep 0.05; done' &\n"
         "trap : TERM\nwait $!; wait $!\n"
     )
@@ -112,7 +112,11 @@ def test_the_containers_command_hands_on_the_status_and_the_signal(tmp_path, cod
     while not (tmp_path / "up").exists() and time.monotonic() < limit:
         time.sleep(0.02)
     process.send_signal(signal.SIGTERM)
-    assert process.wait(20) == code and (tmp_path / "saved").read_text() == "saved\n"
+    try:
+        status = process.wait(20)
+    finally:
+        subprocess.run(["kill", "-9", "--", *(tmp_path / "up").read_text().split()], check=False, capture_output=True)
+    assert status == code and (tmp_path / "saved").read_text() == "saved\n"
     assert subprocess.run(["/bin/sh", "-c", RUN, "job", "/nowhere"], capture_output=True).returncode != 0
 
 
