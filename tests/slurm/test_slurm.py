@@ -52,7 +52,7 @@ def test_a_job_that_reaches_its_time_limit_stops_itself_and_continues(slurm, fol
 
     There are more epochs than this machine trains in one piece, however fast it is.
     """
-    epochs = round(1.6 * (60 - MARGIN_SECONDS) / seconds_per_epoch(folder)) + 1
+    epochs = round(1.3 * (60 - MARGIN_SECONDS) / seconds_per_epoch(folder)) + 1
     config = experiment("limit", models=["RepVGG-A0"], epochs=epochs, runtime="1m")
     # More retries than the profile's ten: on a busy machine the pieces are short.
     finish(start_snakemake(slurm, folder, config, "--retries", "30", "--until", "train"), folder, 800)

@@ -60,6 +60,9 @@ def run(arguments: argparse.Namespace) -> None:
     experiment = read_experiment(arguments.experiment)
     if not experiment.training:
         raise CompanionError(f"{arguments.experiment} trains nothing, so there is nothing to plan")
+    for option, value in (("--devices", arguments.devices), ("--train-images", arguments.train_images)):
+        if value is not None and value < 1:
+            raise CompanionError(f"{option} is {value}; give 1 or more")
     images = _images(experiment, arguments.train_images, arguments.val_images)
     seconds_of, told = _speeds(experiment, arguments)
     costs = predict(experiment, images, seconds_of)
@@ -120,7 +123,7 @@ def predict(
 
 def _speeds(experiment: Experiment, arguments: argparse.Namespace) -> tuple[Callable, str]:
     if arguments.images_per_s:
-        return _given(experiment, arguments.images_per_s)
+        return _given(experiment, arguments.images_per_s, arguments.device == "cpu")
     import torch
 
     from repvgg_companion.training.cost import Network, Probe
@@ -151,28 +154,25 @@ def _speeds(experiment: Experiment, arguments: argparse.Namespace) -> tuple[Call
     return seconds_of, f"predicted from a probe of {anchor} on {name}"
 
 
-def _given(experiment: Experiment, text: str) -> tuple[Callable, str]:
-    """From one given speed, by multiply-adds alone; cruder than a probe."""
+def _given(experiment: Experiment, text: str, on_cpu: bool) -> tuple[Callable, str]:
+    """From one given speed, by arithmetic and moved bytes of every layer; cruder than a probe."""
     match = re.fullmatch(r"([^=]+)=(\d+(?:\.\d+)?)", text)
     if match is None or float(match[2]) <= 0:
         raise CompanionError(f"--images-per-s {text!r} is not of the form MODEL=NUMBER, such as RepVGG-B1=1200")
-    from repvgg_companion.complexity.count import count
-    from repvgg_companion.models.build import build_model
     from repvgg_companion.models.names import require_model
-
-    def flops(model: str, width: float, px: int) -> int:
-        import torch
-
-        with torch.device("meta"):
-            return count(build_model(model, width=width), px).flops
+    from repvgg_companion.training.cost import Network, nominal_cost
 
     require_model(match[1])
+    classes = experiment.data.num_classes or 1000
 
     def seconds_of(model: str, width: float, recipe: Recipe) -> tuple[float, float]:
-        share = flops(model, width, recipe.input_px) / flops(match[1], width, recipe.input_px)
+        share = nominal_cost(Network(model, width, classes, recipe.input_px), on_cpu=on_cpu) / nominal_cost(
+            Network(match[1], width, classes, recipe.input_px), on_cpu=on_cpu
+        )
         return share / float(match[2]), share / float(match[2]) / 3
 
-    return seconds_of, f"predicted from {match[2]} images/s of {match[1]} by multiply-adds"
+    told = f"scaled from {match[2]} images/s of {match[1]} by the arithmetic and the moved bytes of each layer (rough)"
+    return seconds_of, told
 
 
 def _anchor(experiment: Experiment) -> str:

@@ -5,6 +5,7 @@ outputs that Snakemake removed, or a lost .snakemake folder, cost nothing.
 """
 
 import dataclasses
+import hashlib
 import json
 import shutil
 import struct
@@ -75,3 +76,15 @@ def copy_with_metadata(source: Path, target: Path, metadata: dict[str, str]) -> 
             raw += b" " * (-len(raw) % 8)
         writer.write(struct.pack("<Q", len(raw)) + raw)
         shutil.copyfileobj(reader, writer, 1 << 22)
+
+
+def tensors_sha256(path: Path) -> str:
+    """SHA-256 of a safetensors file without its metadata, so of the tensors' names, places and bytes alone."""
+    digest = hashlib.sha256()
+    with path.open("rb") as reader:
+        header = json.loads(reader.read(struct.unpack("<Q", reader.read(8))[0]))
+        header.pop("__metadata__", None)
+        digest.update(json.dumps(header, sort_keys=True).encode())
+        while block := reader.read(1 << 22):
+            digest.update(block)
+    return digest.hexdigest()
