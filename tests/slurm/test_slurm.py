@@ -32,19 +32,23 @@ def folder(demo_data, tmp_path) -> Path:
 
 def test_the_chain_of_two_models_runs_with_gpus_granted_as_resources(slurm, tmp_path):
     config = experiment("chain", models=["RepVGG-A0", "RepVGG-B1g4"], epochs=1, runtime="10m")
+    config["execution"]["train_by_model"] = {"RepVGG-B1g4": {**config["execution"]["train"], "gpu": 2}}
+    config["memory"] = {"models": ["RepVGG-A0"]}
     finish(start_snakemake(slurm, tmp_path, config, "results/chain/accuracy.csv"), tmp_path)
     rows = list(csv.DictReader((tmp_path / "results/chain/accuracy.csv").open()))
     assert {(row["model"], row["form"]) for row in rows} == {
         (model, form) for model in ("RepVGG-A0", "RepVGG-B1g4") for form in ("train", "deploy")
     }
-    trained = [job for job in slurm.jobs() if "rule_train" in job.get("Comment", "") or "train" in job["JobName"]]
     granted = [job for job in slurm.jobs() if "gpu" in job.get("TresPerNode", "") + job.get("TresPerJob", "")]
-    assert len(granted) == 2, [job["JobName"] for job in slurm.jobs()]
-    assert all(job["JobState"] == "COMPLETED" for job in granted), trained
+    assert len(granted) == 2 and all(job["JobState"] == "COMPLETED" for job in granted), slurm.jobs()
+    asked = {"RepVGG-A0": 1, "RepVGG-B1g4": 2}
     for path in (tmp_path / "results/state").rglob("attempts.jsonl"):
         start = json.loads(path.read_text().splitlines()[0])
-        assert start["slurm_job"] in {job["JobId"] for job in granted}
-        assert start["gpus_granted"] == 1 and start["device"] == "cpu"
+        (job,) = [job for job in granted if job["JobId"] == start["slurm_job"]]
+        assert start["gpus_granted"] == asked[path.parts[-4]] and start["device"] == "cpu"
+        assert (job["NumNodes"], job["MinMemoryNode"], job["TimeLimit"]) == ("1", "3000M", "00:10:00")
+    (measured,) = [job for job in slurm.jobs() if job["NumCPUs"] == "8"]
+    assert measured["OverSubscribe"] == "NO", "what measures has a node of eight cores to itself"
 
 
 def test_a_job_that_reaches_its_time_limit_stops_itself_and_continues(slurm, folder):

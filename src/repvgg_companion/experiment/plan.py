@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from repvgg_companion.data.evaluation_input import EvaluationProtocol
 from repvgg_companion.errors import CompanionError
 from repvgg_companion.experiment.layout import train_resources, weights_of
 from repvgg_companion.experiment.load import read_experiment
@@ -72,6 +73,8 @@ def run(arguments: argparse.Namespace) -> None:
     print(f"{experiment.experiment}: {len(costs)} trainings on {images[0]:,} images; {told}")
     for line in _table(costs, devices, "GPU" if gpus else "device"):
         print(line)
+    if cached := _cache_bytes(experiment, images[1]):
+        print(f"Decoded validation images, kept for all evaluations (data.cache): {cached / 1e6:.0f} MB more.")
     cores = max(cost.images_per_s for cost in costs) / IMAGES_PER_CORE_S
     print(f"ImageNet's JPEGs at the highest of these rates: {cores:.1f} cores that decode, a third of that if packed.")
     for line in cheaper(costs, read_claims()):
@@ -89,6 +92,15 @@ def _images(experiment: Experiment, train: int | None, val: int | None) -> tuple
     if train is None:
         raise CompanionError(f"{path} does not exist, so the number of images is unknown; give --train-images")
     return train, val
+
+
+def _cache_bytes(experiment: Experiment, val_images: int) -> int:
+    """Size of the decode-once cache: three bytes per pixel of each validation image, for each protocol."""
+    if not experiment.data.cache:
+        return 0
+    models = [model for group in experiment.training for model in group.models]
+    labels = {label for model in models for label in experiment.evaluation.protocols_of(model)}
+    return sum(3 * EvaluationProtocol.parse(label).crop_px ** 2 * val_images for label in labels)
 
 
 def predict(
