@@ -322,7 +322,7 @@ def test_shards_that_are_missing_damaged_or_contradict_themselves(tmp_path, imag
     second.unlink()
     assert "lacks shard 00001 of 00002" in refused(*options)
     second.write_bytes(content[: len(content) // 2])
-    assert "are not readable" in refused(*options)
+    assert "is not readable as a shard" in refused(*options)
     second.write_bytes(content)
     table = parquet.read_table(second)
     wrong = table.set_column(1, "label", pyarrow.array([(label + 1) % 3 for label in table["label"].to_pylist()]))

@@ -49,8 +49,8 @@ def run(arguments: argparse.Namespace) -> None:
     opener = _Opener(DigestRecord(output / "digests.json"), arguments.verify)
     devkit = None
     if arguments.devkit is not None:
-        devkit = read_devkit(arguments.devkit)
         opener.check(arguments.devkit)
+        devkit = read_devkit(arguments.devkit)
     splits = _splits(arguments, devkit, opener, output)
     classes, class_names = _classes(splits, devkit)
     if arguments.num_classes not in (None, len(classes)):

@@ -91,7 +91,8 @@ class Manifest:
         from pyarrow import parquet
 
         try:
-            with parquet.ParquetFile(path) as stream:  # read_table would import pyarrow.dataset and pandas
+            # read_table would import pyarrow.dataset and pandas.
+            with parquet.ParquetFile(path, page_checksum_verification=True) as stream:
                 table = stream.read()
             facts = json.loads(table.schema.metadata[METADATA_KEY])
             if facts["version"] != VERSION:
@@ -143,7 +144,12 @@ class Manifest:
         table = table.replace_schema_metadata({METADATA_KEY: json.dumps(facts, sort_keys=True)})
         with atomic_path(path) as temporary:
             parquet.write_table(
-                table, temporary, row_group_size=ROW_GROUP, compression="zstd", use_dictionary=["file", "wnid"]
+                table,
+                temporary,
+                row_group_size=ROW_GROUP,
+                compression="zstd",
+                use_dictionary=["file", "wnid"],
+                write_page_checksum=True,
             )
 
 

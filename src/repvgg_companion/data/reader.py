@@ -27,10 +27,15 @@ class ImageReader:
         """The bytes of image `index`; raises CompanionError where they are not those that were indexed."""
         manifest = self.manifest
         file, offset, length = manifest.files[index], int(manifest.offsets[index]), int(manifest.lengths[index])
-        if file in manifest.stamps:
-            data = os.pread(self._descriptor(file), length, offset)
-        else:
-            data = _whole_file(file, offset, length)
+        try:
+            if file in manifest.stamps:
+                data = os.pread(self._descriptor(file), length, offset)
+            else:
+                data = _whole_file(file, offset, length)
+        except OSError as error:
+            raise CompanionError(
+                f"{manifest.where(index)} cannot be read ({error.strerror}); check the disk that holds it"
+            ) from None
         if len(data) != length:
             raise CompanionError(f"{manifest.where(index)} has changed since it was indexed; index the data again")
         return data
