@@ -403,6 +403,18 @@ def test_an_unchanged_archive_is_hashed_once(archives, index, monkeypatch):
     assert len(read_json(folder / "digests.json")) == 3
 
 
+def test_progress_is_shown_and_an_archive_without_a_published_digest_is_named(archives, index, capsys):
+    options = ["--train-archive", archives["train"], "--val-archive", archives["val"], "--devkit", archives["devkit"]]
+    index(*options)
+    hashed = capsys.readouterr().err
+    assert "index and MD5 of ILSVRC2012_img_train.tar: 1/1 MB" in hashed and "is published" not in hashed
+    index(*options)
+    assert "index of ILSVRC2012_img_train.tar: 1/1 MB" in capsys.readouterr().err
+    options[1] = archives["train"].rename(archives["train"].with_name("mine.tar"))
+    index(*options)
+    assert "no MD5 is published for a file called mine.tar" in capsys.readouterr().err
+
+
 def test_the_verb_verify(archives, tmp_path, capsys):
     from repvgg_companion.__main__ import main
 

@@ -4,7 +4,9 @@ Nothing is extracted: a manifest holds byte ranges of the archives as they are. 
 """
 
 import argparse
+import contextlib
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +15,9 @@ from repvgg_companion.data.digests import DigestRecord, expected_md5, require_ma
 from repvgg_companion.data.manifest import Manifest, dataset_sha256
 from repvgg_companion.data.source import HashedSource, SeekSource
 from repvgg_companion.data.splits import Split, from_folder, from_kaggle, from_zip, train_from_archive, val_from_archive
-from repvgg_companion.data.verify import HashProgress, md5_with_progress
+from repvgg_companion.data.verify import ByteProgress, md5_with_progress
 from repvgg_companion.errors import CompanionError
-from repvgg_companion.files import write_json
+from repvgg_companion.files import atomic_path, write_json
 
 FORMS = """one of: --train-archive, --val-archive and --devkit together; --val-archive and --devkit; --zip;
 --train-folder and --val-folder (and --devkit where validation images lie flat); --kaggle-folder; --parquet-folder"""
@@ -60,9 +62,10 @@ def run(arguments: argparse.Namespace) -> None:
         )
     manifests = {name: split.builder.build(classes, class_names, stamps=split.stamps) for name, split in splits.items()}
     notes = [f"{name}: {note}" for name, split in splits.items() for note in split.all_findings().notes()]
-    for name, manifest in manifests.items():
-        manifest.write(output / f"{name}.parquet")
-    write_json(output / "dataset.json", _facts(arguments, manifests, notes))
+    with contextlib.ExitStack() as stack:  # all of them or, on a full disk, none
+        for name, manifest in manifests.items():
+            manifest.write(stack.enter_context(atomic_path(output / f"{name}.parquet")))
+        write_json(stack.enter_context(atomic_path(output / "dataset.json")), _facts(arguments, manifests, notes))
     for note in notes:
         print(f"index: note: {note}", file=sys.stderr)
     counts = ", ".join(f"{len(manifest):,} {name} images" for name, manifest in manifests.items())
@@ -92,30 +95,60 @@ class _Opener:
         """A source whose `finish` compares the digest where one is due."""
         expected = expected_md5(path) if self.verify else None
         if expected is None:
-            return SeekSource(path)
+            source = _SoughtSource(path)
+            if self.verify:
+                print(
+                    f"index: note: no MD5 is published for a file called {Path(path).name}: it is not compared",
+                    file=sys.stderr,
+                )
+            return source
         known = self.record.known(path)
         if known is not None:
             require_match(path, known, expected)
-            return SeekSource(path)
+            return _SoughtSource(path)
         return _CheckedSource(path, expected, self.record)
 
 
-class _CheckedSource(HashedSource):
+class _Watched(SeekSource):
+    """A source with a progress bar of the bytes that lie behind it."""
+
+    _bar: ByteProgress | None = None
+
+    def _watch(self, title: str) -> Callable[[int], None]:
+        self._bar = ByteProgress(f"{title} of {Path(self.path).name}", self.size)
+        return self._bar.__enter__()
+
+    def close(self) -> None:
+        if self._bar is not None:
+            bar, self._bar = self._bar, None
+            bar.__exit__(*sys.exc_info())
+        super().close()
+
+
+class _SoughtSource(_Watched):
+    def __init__(self, path: str) -> None:
+        super().__init__(path)
+        self._done, self._advance = 0, self._watch("index")
+
+    def reached(self, offset: int) -> None:
+        self._advance(offset - self._done)
+        self._done = offset
+
+    def finish(self) -> None:
+        self.reached(self.size)
+        super().finish()
+
+
+class _CheckedSource(_Watched, HashedSource):
     def __init__(self, path: str, expected: str, record: DigestRecord) -> None:
+        super().__init__(path)
         self._expected, self._record = expected, record
-        self._progress_bar = HashProgress(path, Path(path).stat().st_size if Path(path).exists() else 0)
-        super().__init__(path, self._progress_bar.__enter__())
+        self._progress = self._watch("index and MD5")
 
     def finish(self) -> None:
         super().finish()
         self._record.keep(self.path, self.md5, self.stamp)
         require_match(self.path, self.md5, self._expected)
-
-    def close(self) -> None:
-        if self._progress_bar is not None:
-            self._progress_bar.__exit__(None, None, None)
-            self._progress_bar = None
-        super().close()
 
 
 def _splits(arguments: argparse.Namespace, devkit: Devkit | None, opener: _Opener, output: Path) -> dict[str, Split]:

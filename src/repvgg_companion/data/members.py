@@ -80,6 +80,7 @@ def images_of_tar(source: SeekSource, findings: Findings) -> Iterator[tuple[str,
     outer: dict[str, Image] = {}
     links: list[Member] = []
     for member in tar_members(source, 0, source.size):
+        source.reached(member.offset)
         if member.is_file and member.name.lower().endswith(".tar") and not _hidden(member.name):
             yield member.name, _images_of_inner_tar(source, member, findings)
         elif member.is_link:
