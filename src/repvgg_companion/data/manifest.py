@@ -170,10 +170,10 @@ def _numbers(values: np.ndarray) -> Any:
     return pyarrow.Array.from_buffers(pyarrow.from_numpy_dtype(values.dtype), len(values), [None, _buffer(values)])
 
 
-def _texts(utf8: bytes, ends: np.ndarray) -> Any:
+def _texts(utf8: bytes | bytearray, ends: np.ndarray) -> Any:
     import pyarrow
 
-    return pyarrow.LargeStringArray.from_buffers(len(ends) - 1, _buffer(ends.astype(np.int64)), _buffer(utf8))
+    return pyarrow.LargeStringArray.from_buffers(len(ends) - 1, _buffer(ends.astype(np.int64, copy=False)), _buffer(utf8))
 
 
 def _coded(codes: np.ndarray, words: Sequence[str]) -> Any:
@@ -182,7 +182,7 @@ def _coded(codes: np.ndarray, words: Sequence[str]) -> Any:
     utf8 = [word.encode() for word in words]
     ends = np.concatenate([[0], np.cumsum([len(word) for word in utf8], dtype=np.int64)])
     values = pyarrow.StringArray.from_buffers(len(utf8), _buffer(ends.astype(np.int32)), _buffer(b"".join(utf8)))
-    return pyarrow.DictionaryArray.from_arrays(_numbers(codes.astype(np.int32)), values)
+    return pyarrow.DictionaryArray.from_arrays(_numbers(codes.astype(np.int32, copy=False)), values)
 
 
 def _buffer(values: Any) -> Any:
@@ -262,28 +262,31 @@ class ManifestBuilder:
         packed: str = "",
         source_sha256: str = "",
     ) -> Manifest:
-        """The manifest of all images added, with labels from the place of their WNID in `classes`."""
+        """The manifest of all images added, with labels from the place of their WNID in `classes`.
+
+        The builder is empty afterwards, so that no image is held twice.
+        """
         label_of = {wnid: label for label, wnid in enumerate(classes)}
-        names, name_ends, counts = bytearray(), [np.zeros(1, np.int64)], []
-        files, offsets, lengths, labels = [], [], [], []
-        digest = hashlib.sha256()
+        n, names, digest = len(self), bytearray(), hashlib.sha256()
+        files, name_ends = np.empty(n, np.int32), np.zeros(n + 1, np.int64)
+        offsets, lengths, labels = (np.empty(n, np.int64) for _ in range(3))
+        start = 0
         for wnid in sorted(self._classes, key=label_of.__getitem__):
-            columns, label = self._classes[wnid], label_of[wnid]
-            ends = np.array(columns.name_ends, np.int64)
-            name_ends.append(ends + len(names))
+            columns, label = self._classes.pop(wnid), label_of[wnid]
+            stop = start + len(columns.lengths)
+            name_ends[start + 1 : stop + 1] = columns.name_ends
+            name_ends[start + 1 : stop + 1] += len(names)
             names += columns.names
-            files.append(np.array(columns.files, np.int32))
-            offsets.append(np.array(columns.offsets, np.int64))
-            lengths.append(np.array(columns.lengths, np.int64))
-            labels.append(label)
-            counts.append(len(ends))
+            files[start:stop], offsets[start:stop] = columns.files, columns.offsets
+            lengths[start:stop], labels[start:stop] = columns.lengths, label
             digest.update("".join(columns.identity_lines(wnid, label)).encode())
+            start = stop
         return Manifest(
-            files=TextColumn(_coded(np.concatenate([*files, np.empty(0, np.int32)]), self._files)),
-            offsets=np.concatenate([*offsets, np.empty(0, np.int64)]),
-            lengths=np.concatenate([*lengths, np.empty(0, np.int64)]),
-            labels=np.repeat(np.array(labels, np.int64), counts),
-            names=TextColumn(_texts(bytes(names), np.concatenate(name_ends))),
+            files=TextColumn(_coded(files, self._files)),
+            offsets=offsets,
+            lengths=lengths,
+            labels=labels,
+            names=TextColumn(_texts(names, name_ends)),
             classes=tuple(classes),
             class_names=tuple(class_names),
             sha256=digest.hexdigest(),
