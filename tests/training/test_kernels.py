@@ -50,6 +50,25 @@ def test_only_the_affected_layer_changes_and_no_key():
     assert not [name for name, layer in on_gpu.named_modules() if name in strides and layer.stride != strides[name]]
 
 
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(("kernel", "groups"), [(3, 1), (3, 4), (7, 1)])
+def test_gradients_of_a_strided_convolution_of_one_pixel_are_right(precision, kernel, groups):
+    torch.manual_seed(0)
+    conv = nn.Conv2d(12, 24, kernel, 2, padding=kernel // 2, groups=groups, bias=False)
+    reference = copy.deepcopy(conv).double()
+    sound = use_sound_kernels(conv, "cpu").to(memory_format=torch.channels_last)
+    for side in (1, 2, 1, 5):  # whatever came before
+        images = torch.randn(8, 12, side, side)
+        wanted = reference(images.double())
+        weight = torch.randn_like(wanted)
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision == torch.bfloat16):
+            got = sound(images.contiguous(memory_format=torch.channels_last))
+        assert got.shape == wanted.shape
+        (right,) = torch.autograd.grad((wanted * weight).sum(), reference.weight)
+        (found,) = torch.autograd.grad((got.float() * weight.float()).sum(), sound.weight)
+        assert (found.double() - right).abs().max() < 0.03 * right.abs().max(), side
+
+
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the allocator's checks are glibc's")
 def test_the_heap_survives_a_training(monkeypatch):
     monkeypatch.setenv("MALLOC_CHECK_", "3")
