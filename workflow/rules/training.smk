@@ -34,7 +34,10 @@ if TRAINED:
             "--model {wildcards.model} --width {params.width} {params.classes} "
             "--recipe-name {params.recipe_name} --recipe '{params.recipe}' --training-digest {wildcards.digest} "
             "--seed {wildcards.seed} --train-manifest {input.train_manifest} --val-manifest {input.val_manifest} "
-            "--undecodable {params.undecodable} --state {params.state} --gpus {resources.gpu} --output {output.weights} --history {output.history} "
+            "--undecodable {params.undecodable} --state {params.state} --gpus {resources.gpu} "
+            # On this machine nothing enforces `runtime`; a scheduler does.
+            + ("--time-limit {resources.runtime} " if workflow.remote_exec else "")
+            + "--output {output.weights} --history {output.history} "
             "--log {log}"
 
 

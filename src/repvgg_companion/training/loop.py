@@ -19,10 +19,10 @@ from repvgg_companion.data.training_input import TrainingInput
 from repvgg_companion.errors import CompanionError, Interrupted
 from repvgg_companion.identity import WeightsIdentity
 from repvgg_companion.progress import Progress
-from repvgg_companion.training.checkpoint import checkpoint_files, write_checkpoint
+from repvgg_companion.training.checkpoint import write_checkpoint
 from repvgg_companion.training.memory import explain_out_of_memory
 from repvgg_companion.training.processes import World
-from repvgg_companion.training.publish import HISTORY, WEIGHTS, noted, seal
+from repvgg_companion.training.publish import HISTORY, WEIGHTS, noted, seal, tidy
 from repvgg_companion.training.recipe import Recipe
 from repvgg_companion.training.schedule import learning_rate
 from repvgg_companion.training.state import StateFolder
@@ -200,7 +200,7 @@ class Loop:
                 "history": self.history,
                 "elapsed_s": self.elapsed_s,
                 "epoch_s": self.epoch_s,
-                "training_digest": self.identity.training_digest,
+                "training": self._training(),
                 **self.learner.facts(),
             }
             tensors = self.learner.tensors() | {"epoch/losses": losses, "epoch/hits": hits}
@@ -220,7 +220,16 @@ class Loop:
                 )
 
     def restore(self, tensors: dict[str, torch.Tensor], facts: dict) -> None:
-        """Continue from a checkpoint; call it in every process, with the same one."""
+        """Continue from a checkpoint; call it in every process, with the same one.
+
+        Raises CompanionError where it belongs to another training.
+        """
+        for name, own in self._training().items():
+            if facts["training"].get(name) != own:
+                raise CompanionError(
+                    f"the newest checkpoint in {self.state.folder} belongs to another training ({name} "
+                    f"{facts['training'].get(name)}, not {own}); move it to where it came from"
+                )
         losses, hits = tensors.pop("epoch/losses"), tensors.pop("epoch/hits")
         self.learner.restore(tensors, facts)
         if self.world.leads:  # sums over all processes, so one process carries them on
@@ -229,6 +238,15 @@ class Loop:
         self.step, self.history = facts["step"], facts["history"]
         self.elapsed_s, self.epoch_s = facts["elapsed_s"], facts["epoch_s"]
         self.looked = self.step - len(self.history) * self.steps_per_epoch
+
+    def _training(self) -> dict[str, str]:
+        identity = self.identity
+        return {
+            "model": identity.model,
+            "training_digest": identity.training_digest,
+            "seed": identity.seed,
+            "dataset_sha256": identity.dataset_sha256,
+        }
 
     def _tick(self) -> None:
         now = time.monotonic()
@@ -282,5 +300,4 @@ class Loop:
         write_rows(state.folder / HISTORY, "history", self.history)
         seal(state, {"steps": self.total_steps})
         state.end_attempt("finished", self.step)
-        for file in checkpoint_files(state.folder):
-            file.path.unlink()
+        tidy(state)

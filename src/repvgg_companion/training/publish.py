@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from repvgg_companion.errors import CompanionError
-from repvgg_companion.files import atomic_path, read_json, sha256_of_file, write_json
+from repvgg_companion.files import atomic_path, read_json, remove_partial, sha256_of_file, write_json
 from repvgg_companion.identity import WeightsIdentity
+from repvgg_companion.training.checkpoint import checkpoint_files, remove_leftovers
 from repvgg_companion.training.state import StateFolder
 
 WEIGHTS, HISTORY, SEAL = "final.safetensors", "final-history.csv", "final.json"
@@ -40,12 +41,22 @@ def is_final(state: StateFolder) -> bool:
     return True
 
 
+def tidy(state: StateFolder) -> None:
+    """Close the log of a finished training and remove its checkpoints; harmless where that was done before."""
+    state.close_open_attempt("finished")
+    remove_leftovers(state.folder)
+    for file in checkpoint_files(state.folder):
+        file.path.unlink()
+
+
 def publish(state: StateFolder, identity: WeightsIdentity, weights: str | Path, history: str | Path) -> None:
     """Copy the final files to their declared places by rename, the weights last.
 
     The names of recipe and dataset in the file are those of `identity`: they may have been renamed since.
     """
     identity = noted(identity, state)
+    for path in (weights, history):
+        remove_partial(path)
     with atomic_path(history) as temporary:
         shutil.copyfile(state.folder / HISTORY, temporary)
     with atomic_path(weights) as temporary:

@@ -16,8 +16,8 @@ from repvgg_companion.data.manifest import Manifest, dataset_sha256
 from repvgg_companion.errors import CompanionError, Interrupted
 from repvgg_companion.identity import WeightsIdentity, training_digest
 from repvgg_companion.models.names import require_model
-from repvgg_companion.training.launch import granted_gpus, rank, run_processes, under_torchrun, visible_gpus
-from repvgg_companion.training.publish import is_final, publish
+from repvgg_companion.training.launch import granted_gpus, run_processes, under_torchrun, visible_gpus
+from repvgg_companion.training.publish import is_final, publish, tidy
 from repvgg_companion.training.recipe import PAPER_BATCH_NORM_BATCH_SIZE, Recipe
 from repvgg_companion.training.state import StateFolder
 from repvgg_companion.training.stop import DEFAULT_MARGIN_S, StopWatch
@@ -65,6 +65,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="stop with a checkpoint before so many minutes have passed; without it Slurm is asked for its limit",
     )
     parser.add_argument(
+        "--time-limit",
+        type=float,
+        metavar="MINUTES",
+        help="what a scheduler other than Slurm allows this job; heeded where neither --deadline nor Slurm says more",
+    )
+    parser.add_argument(
         "--deadline-margin",
         type=float,
         metavar="SECONDS",
@@ -74,7 +80,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--checkpoint-minutes", type=float, default=os.environ.get("REPVGG_COMPANION_CHECKPOINT_MINUTES", 10.0)
     )
-    parser.add_argument("--checkpoint-steps", type=int, default=0, help="also after every so many steps; 0 for none")
+    parser.add_argument(
+        "--checkpoint-steps",
+        type=int,
+        default=os.environ.get("REPVGG_COMPANION_CHECKPOINT_STEPS", 0),
+        help="also after every so many steps; 0 for none",
+    )
     parser.add_argument("--keep-checkpoints", type=int, default=2)
 
 
@@ -156,42 +167,81 @@ def _kind(packed: str) -> str:
     return f"the packed copy {packed}" if packed else "not a packed copy"
 
 
-def run(arguments: argparse.Namespace) -> None:
+def run(arguments: argparse.Namespace) -> int | None:
     """Train, continue, or only publish; raises Interrupted after a requested stop with the state saved."""
     order = read_order(arguments)
     state = StateFolder(arguments.state)
-    stop = StopWatch(arguments.deadline, arguments.deadline_margin)
-    if under_torchrun() and rank() != 0:
-        _train(arguments, order, state, stop)
-        return
+    stop = StopWatch(arguments.deadline, arguments.deadline_margin, time_limit_minutes=arguments.time_limit)
+    if under_torchrun():
+        return _run_among_processes(arguments, order, state, stop)
     with state.locked():
-        started = state.check(order.training, order.recipe)
-        if started and is_final(state):
+        if _is_finished(order, state):
             publish(state, order.identity, arguments.output, arguments.history)
-            return
+            return None
         on_gpus = arguments.device != "cpu" and (arguments.gpus or 0) > 0
-        processes = 1 if under_torchrun() else arguments.gpus if on_gpus else arguments.processes
+        processes = arguments.gpus if on_gpus else arguments.processes
         if processes == 1:
-            with granted_gpus(1) if on_gpus and not under_torchrun() else contextlib.nullcontext():
-                _train(arguments, order, state, stop)
+            with granted_gpus(1) if on_gpus else contextlib.nullcontext():
+                stop.listen()
+                world = _join(arguments, order)
+                _attempt(arguments, order, state, stop, world)
             publish(state, order.identity, arguments.output, arguments.history)
-            return
+            return None
     with granted_gpus(processes) if on_gpus else contextlib.nullcontext():
         run_processes(processes, sys.argv[1:], state)
 
 
-def _train(arguments: argparse.Namespace, order: Order, state: StateFolder, stop: StopWatch) -> None:
+def _is_finished(order: Order, state: StateFolder) -> bool:
+    """Whether only publishing is left; tidies up what a kill right after the last write of a training left."""
+    if not (state.check(order.training, order.recipe) and is_final(state)):
+        return False
+    tidy(state)
+    return True
+
+
+def _run_among_processes(
+    arguments: argparse.Namespace, order: Order, state: StateFolder, stop: StopWatch
+) -> int | None:
+    """The part of one process under torchrun: the leading one holds the state, and tells the others what is to do."""
     stop.listen()
-    from repvgg_companion.training.processes import join, leave
+    world = _join(arguments, order)
+    from repvgg_companion.training.processes import leave
+
+    try:
+        with contextlib.ExitStack() as held:
+            task, refusal = "", None
+            if world.leads:
+                try:
+                    held.enter_context(state.locked())
+                    task = "publish" if _is_finished(order, state) else "train"
+                except CompanionError as error:
+                    task, refusal = "nothing", error
+            task = world.share(task)
+            if task == "nothing":
+                if refusal is not None:
+                    raise refusal
+                return 2
+            if task == "train":
+                try:
+                    _attempt(arguments, order, state, stop, world)
+                except Interrupted:
+                    if world.leads:
+                        raise
+                    return 75  # one process says it for all
+            if world.leads:
+                publish(state, order.identity, arguments.output, arguments.history)
+    finally:
+        leave(world)
+    return None
+
+
+def _join(arguments: argparse.Namespace, order: Order) -> "World":
+    from repvgg_companion.training.processes import join
 
     device = arguments.device
     if device == "auto" and arguments.gpus is not None:
         device = "cuda" if arguments.gpus else "cpu"
-    world = join(device, order.recipe.micro_batches)
-    try:
-        _attempt(arguments, order, state, stop, world)
-    finally:
-        leave(world)
+    return join(device, order.recipe.micro_batches)
 
 
 def _attempt(arguments: argparse.Namespace, order: Order, state: StateFolder, stop: StopWatch, world: "World") -> None:
@@ -200,10 +250,11 @@ def _attempt(arguments: argparse.Namespace, order: Order, state: StateFolder, st
     from repvgg_companion.data.training_input import TrainingInput
     from repvgg_companion.models.build import build_model
     from repvgg_companion.runs import commit
-    from repvgg_companion.training.checkpoint import read_newest
+    from repvgg_companion.training.checkpoint import read_newest, remove_leftovers
     from repvgg_companion.training.decide import decide
     from repvgg_companion.training.kernels import use_sound_kernels
     from repvgg_companion.training.loop import Keeping, Loop
+    from repvgg_companion.training.memory import explain_failures
     from repvgg_companion.training.step import Learner, derived_seed
 
     recipe, identity = order.recipe, order.identity
@@ -223,7 +274,10 @@ def _attempt(arguments: argparse.Namespace, order: Order, state: StateFolder, st
         decided = stored["decided"]
     torch.set_num_threads(decided["threads"])
 
-    learner = Learner(network, recipe, world, num_classes=identity.num_classes, seed=arguments.seed, decided=decided)
+    with explain_failures(world):
+        learner = Learner(
+            network, recipe, world, num_classes=identity.num_classes, seed=arguments.seed, decided=decided
+        )
     workers = arguments.workers if arguments.workers is not None else _default_workers(world, len(order.train_manifest))
     training_input = TrainingInput(
         order.train_manifest,
@@ -233,11 +287,14 @@ def _attempt(arguments: argparse.Namespace, order: Order, state: StateFolder, st
         seed=arguments.seed,
         workers=workers,
         undecodable=arguments.undecodable,
+        pin_memory=world.device.type == "cuda",
     )
     keeping = Keeping(60 * arguments.checkpoint_minutes, arguments.checkpoint_steps, arguments.keep_checkpoints)
     loop = Loop(learner, training_input, order.val_manifest, identity, state, stop, keeping, workers=workers)
 
     damaged: list[str] = []
+    if world.leads:
+        remove_leftovers(state.folder)
     found = world.share(read_newest(state.folder, damaged.append) if world.leads else None)
     if found is not None:
         _, tensors, facts = found
@@ -259,10 +316,11 @@ def _attempt(arguments: argparse.Namespace, order: Order, state: StateFolder, st
             damaged_checkpoints=len(damaged),
         )
     try:
-        loop.run()
+        with explain_failures(world):
+            loop.run()
     except Interrupted:
         raise
-    except CompanionError as error:
+    except (CompanionError, OSError) as error:
         if world.leads:
             state.end_attempt("error", loop.step, message=str(error))
         raise
