@@ -89,6 +89,7 @@ TABLES: dict[str, list[Column]] = {
         *_text("form", "device", "protocol", "precision", "memory_format", "backend"),
         *_count("batch_size", "input_px", "params", low=1),
         *_number("examples_per_s", "low_examples_per_s", "high_examples_per_s", optional=True, low=0),
+        *_number("p10_examples_per_s", "p90_examples_per_s", optional=True, low=0),
         *_count("n_samples"),
         *_number("peak_memory_mib", "roofline_share", optional=True, low=0),
         *_text("flags", optional=True),

@@ -32,6 +32,11 @@ class Context:
     rows: Mapping[tuple[str, str], Row]
 
     @property
+    def networks(self) -> int:
+        """How many networks were measured in this setting, whatever their forms."""
+        return len({subject for subject, _ in self.rows})
+
+    @property
     def label(self) -> str:
         """`cpu-…, fp32, eager, batch 1`: the setting in words."""
         return f"{self.device}, {self.precision}, {self.backend}, batch {self.batch_size}"
@@ -116,7 +121,8 @@ def contexts(results: Results, quantities: Iterable[Quantity]) -> tuple[list[Con
     """The best comparable setting for each device, precision and backend in which all `quantities` were measured.
 
     Where a run has several backends, one more compares the best of each network. Without any, the second value says
-    why. Batch 128 of the paper is preferred, then the larger batch, then the later run.
+    why. Batch 128 of the paper is preferred, then the larger batch, then the later run; where no quantity is named,
+    the setting with the most networks comes before all of these.
     """
     quantities = list(quantities)
     needed = {_key(quantity) for quantity in quantities}
@@ -133,7 +139,7 @@ def contexts(results: Results, quantities: Iterable[Quantity]) -> tuple[list[Con
     candidates = [Context(*key, rows=members) for key, members in settings.items()] + _best_backends(settings)
     fitting = [context for context in candidates if needed <= set(context.rows)]
     chosen: dict[tuple, Context] = {}
-    for context in sorted(fitting, key=_preference):
+    for context in sorted(fitting, key=lambda one: (0 if needed else -one.networks, *_preference(one))):
         chosen.setdefault((context.device, context.precision, context.backend), context)
     if chosen:
         return [chosen[key] for key in sorted(chosen)], ""
@@ -149,7 +155,7 @@ def widest_of_each_device(results: Results) -> list[Context]:
     order = {"fp32": 0, "tf32": 1, "fp16": 2, "bf16": 2}
     ranked = sorted(
         (context for context in every if context.backend != BEST),
-        key=lambda context: (order.get(context.precision, 9), context.backend != "eager", -len(context.rows)),
+        key=lambda context: (order.get(context.precision, 9), context.backend != "eager", -context.networks),
     )
     first: dict[str, Context] = {}
     for context in ranked:

@@ -16,7 +16,7 @@ from repvgg_companion.paper.figure_style import (
 )
 from repvgg_companion.paper.grammar import NotAvailable, Quantity
 from repvgg_companion.paper.measured import Row, accuracy_rows
-from repvgg_companion.paper.table_rows import ablations
+from repvgg_companion.paper.table_rows import ablations, kernel_row_order
 from repvgg_companion.speed.feature_maps import WHOLE
 
 if TYPE_CHECKING:
@@ -75,13 +75,10 @@ def table1(world: World) -> "Figure":
 
 
 def _kernel_rows(world: World) -> list[Row]:
-    """The rows of one run and setting, fp32 and the paper's shape first."""
+    """The rows of one run and setting, the paper's shape and fp32 first."""
     groups: dict[tuple, list[Row]] = {}
     for row in world.results.rows("kernel_size"):
-        full = all(row[key] == value for key, value in PAPER_SHAPE.items())
-        key = (not full, row["precision"] != "fp32", row["backend"] != "eager", row["run_id"], row["device"],
-               row["precision"], row["backend"], row["memory_format"], row["channels"])  # fmt: skip
-        groups.setdefault(key, []).append(row)
+        groups.setdefault(kernel_row_order(row), []).append(row)
     return sorted(groups[min(groups)], key=lambda row: row["kernel_size"]) if groups else []
 
 
@@ -90,7 +87,7 @@ def figure3(world: World) -> "Figure":
     import matplotlib.pyplot as plt
 
     rows = world.results.rows("memory")
-    peaks = [row for row in rows if row["layer"] == WHOLE and row["peak_mib"] is not None]
+    peaks = _of_one_run([row for row in rows if row["layer"] == WHOLE and row["peak_mib"] is not None])
     count = len({row["model"] for row in peaks})
     figure, (top, bottom) = plt.subplots(
         2, 1, figsize=(COLUMN_INCHES, 2.5 + 0.33 * max(1, count)), height_ratios=(1.6, 0.5 + 0.33 * max(1, count))
@@ -108,6 +105,14 @@ def figure3(world: World) -> "Figure":
     top.legend(ncols=2, loc="lower center")
     _peaks(bottom, peaks)
     return figure
+
+
+def _of_one_run(rows: list[Row]) -> list[Row]:
+    """The rows of the run with the most networks: bars of two devices or batches would not compare."""
+    runs: dict[tuple, list[Row]] = {}
+    for row in rows:
+        runs.setdefault((row["device"], row["run_id"], row["batch_size"]), []).append(row)
+    return max(runs.values(), key=len, default=[])
 
 
 def _peaks(axes: "Axes", rows: list[Row]) -> None:

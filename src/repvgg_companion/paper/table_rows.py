@@ -48,7 +48,8 @@ def table1(world: World) -> list[Row]:
             "recount_density_tflops": density,
             "density_match": _match(world, notes, "table1", size, "density_tflops", fact["density_tflops"], density),
         }
-        measured = [part for part in world.results.rows("kernel_size") if part["kernel_size"] == size]
+        measured = sorted((part for part in world.results.rows("kernel_size") if part["kernel_size"] == size),
+                          key=kernel_row_order)  # fmt: skip
         for prefix, full in (("ours", True), ("small", False)):
             part = next((part for part in measured if _has_paper_shape(part) == full), None)
             row |= _kernel_columns(prefix, part)
@@ -244,6 +245,13 @@ def _match(
 
 def _has_paper_shape(row: Row) -> bool:
     return all(row[key] == value for key, value in PAPER_SHAPE.items())
+
+
+def kernel_row_order(row: Row) -> tuple:
+    """Which row of `kernel_size.csv` stands beside the paper's: its shape, fp32, eager and NCHW come first."""
+    return (not _has_paper_shape(row), row["tflops"] is None, row["precision"] != "fp32", row["backend"] != "eager",
+            row["memory_format"] != "nchw", row["device"], row["run_id"], row["precision"], row["backend"],
+            row["memory_format"], row["batch_size"], row["channels"], row["resolution_px"])  # fmt: skip
 
 
 def _kernel_columns(prefix: str, row: Row | None) -> Row:

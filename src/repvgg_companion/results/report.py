@@ -177,9 +177,11 @@ def _measured(results: Path):
         ),
         "speed": (
             "Speed",
-            "Median examples per second with the bootstrap 95 % interval of the median; only rows of one run compare.",
+            "Median examples per second with the bootstrap 95 % interval of the median, and the 10th and 90th "
+            "percentiles of single samples; only rows of one run compare.",
             ["model", "width", "form", "device", "precision", "memory_format", "backend", "batch_size", "input_px",
-             "examples_per_s", "low_examples_per_s", "high_examples_per_s", "n_samples", "flags"],
+             "examples_per_s", "low_examples_per_s", "high_examples_per_s", "p10_examples_per_s",
+             "p90_examples_per_s", "n_samples", "flags"],
         ),
     }  # fmt: skip
     for table, (heading, note, names) in columns.items():

@@ -13,7 +13,10 @@ from repvgg_companion.identity import FORMS, MODEL_PATTERN
 _TYPES: dict[type, str] = {str: "string", int: "Int64", float: "Float64", bool: "boolean"}
 _INTERVALS = {
     "accuracy": [("top1_low_pct", "top1_pct", "top1_high_pct"), ("top1_pct", "top5_pct")],
-    "speed": [("low_examples_per_s", "examples_per_s", "high_examples_per_s")],
+    "speed": [
+        ("low_examples_per_s", "examples_per_s", "high_examples_per_s"),
+        ("p10_examples_per_s", "examples_per_s", "p90_examples_per_s"),
+    ],
     "kernel_size": [("low_ms", "time_ms", "high_ms")],
 }
 _KEYS = {

@@ -11,7 +11,7 @@ from typing import Any, Self
 
 from repvgg_companion.errors import CompanionError
 from repvgg_companion.files import atomic_path
-from repvgg_companion.speed.statistics import Interval, chained_ratio, rate_interval, speed_ratio
+from repvgg_companion.speed.statistics import Interval, chained_ratio, percentiles, rate_interval, speed_ratio
 
 TIMED = "timed"
 DRIFT_CHECK = "drift-check"
@@ -113,6 +113,12 @@ class Samples:
         return rate_interval(
             [sample.seconds for sample in chosen], chosen[0].batch_size, strata=[sample.start for sample in chosen]
         )
+
+    def percentiles(self, row: Mapping[str, Any] | tuple) -> dict[str, float]:
+        """The 10th and 90th percentiles of one row's samples in examples per second, by their columns."""
+        chosen = self.of(row)
+        low, high = percentiles([chosen[0].batch_size / sample.seconds for sample in chosen])
+        return {"p10_examples_per_s": low, "p90_examples_per_s": high}
 
     def ratio(self, numerator: Mapping[str, Any] | tuple, denominator: Mapping[str, Any] | tuple) -> Interval:
         """How many times as many examples per second the numerator reaches, with its 95 % interval.
