@@ -4,6 +4,7 @@
 # make lint       ruff, snakefmt and snakemake --lint
 # make lab        open the results in JupyterLab
 # make plan       what training the whole paper costs here; EXPERIMENT=config/NAME.yaml for another experiment
+# make reference  check the committed measurements and draw paper_figures/reference from them and the paper
 # make report     Snakemake's own HTML report of the demo, with the rule graph and run times
 # make lock       resolve requirements.lock anew from pyproject.toml (needs uv)
 SHELL := /bin/bash
@@ -23,7 +24,7 @@ export PYTHONPATH := $(CURDIR)/src
 
 QUICK := not slow and not slurm and not conda and not kubernetes and not browser
 
-.PHONY: demo test test-all lint lab plan report lock setup
+.PHONY: demo test test-all lint lab plan reference report lock setup
 
 demo: $(READY)
 	@snakemake --cores $(CORES) $(ARGS)
@@ -46,6 +47,10 @@ lab: $(READY)
 
 plan: $(READY)
 	@python -m repvgg_companion plan $(EXPERIMENT) $(ARGS)
+
+reference: $(READY)
+	@python -m repvgg_companion check-devices
+	@python -m repvgg_companion figures --experiment reference --results results/devices --output paper_figures/reference
 
 report: $(READY)
 	@snakemake --cores $(CORES) $(ARGS)

@@ -60,6 +60,8 @@ class Context:
         evidence = f"{table} {self.run_id} {quantity.subject}"
         if quantity.name == "speed":
             evidence += f" {row['form']} {row['precision']} {row['backend']} batch {row['batch_size']}"
+        if row["flags"]:
+            evidence += f" (flagged: {row['flags']})"
         return Reading(value, (row,), (evidence,))
 
     def ratio(self, numerator: Quantity, denominator: Quantity) -> Interval:
