@@ -167,6 +167,20 @@ def test_a_claim_has_a_row_for_each_device_and_backend(tmp_path, facts):
     assert found["gpu-a", "compile"]["verdict_inference"] == "reproduced"
 
 
+def test_networks_in_different_memory_formats_are_compared_in_the_best_of_each(tmp_path, facts):
+    rows = []
+    for model, formats in (("RepVGG-B3", {"channels-last": 400.0}),
+                           ("RegNetX-12GF", {"nchw": 277.0, "channels-last": 200.0})):  # fmt: skip
+        rows += [speed_row(model, "deploy", speed, memory_format=name) for name, speed in formats.items()]
+    write_rows(tmp_path / "speed.csv", "speed", rows)
+    (row,) = one("C30", tmp_path, facts)
+    assert row["backend"] == "eager"
+    assert row["our_value"].startswith("1.444")
+    write_rows(tmp_path / "speed.csv", "speed", rows[:2])
+    (row,) = one("C30", tmp_path, facts)
+    assert row["verdict_number"] == "reproduced"
+
+
 def test_a_claim_over_all_networks_takes_the_setting_that_has_them(imagenet, facts):
     rows = read_rows(imagenet / "speed.csv", "speed")
     # A second run at a larger batch has two networks only; the claims about pairs may use it, C04 and C32 may not.

@@ -1,5 +1,6 @@
 """The verb on small networks: rows derived again from the raw samples, groups, reasons, resuming."""
 
+import argparse
 import json
 
 import pytest
@@ -14,6 +15,7 @@ from repvgg_companion.speed import group, memory, plan
 from repvgg_companion.speed.feature_maps import MemorySettings
 from repvgg_companion.speed.harness import measure_group
 from repvgg_companion.speed.kernel_size import KernelSettings
+from repvgg_companion.speed.measure import _measure_start as measure_start
 from repvgg_companion.speed.networks import Network, fill
 from repvgg_companion.speed.samples import Samples, find_run
 from repvgg_companion.speed.settings import SpeedSettings
@@ -226,6 +228,34 @@ def test_the_memory_format_is_found_by_a_probe(tmp_path):
     facts = json.loads(next((tmp_path / "runs").iterdir()).read_text())
     for member in facts["groups"][0]["members"]:
         assert min(member["probe_s"], key=member["probe_s"].get) == member["memory_format"]
+
+
+def test_a_memory_format_is_probed_once_in_a_run(tmp_path, monkeypatch):
+    answers = iter(["nchw", "channels-last", "nchw"] + ["channels-last", "nchw"] * 9)
+    probed = []
+
+    def probe(module, *_):
+        probed.append(module)
+        return next(answers), {}
+
+    monkeypatch.setattr(group, "_probe", probe)
+    changes = {"models": ["RepVGG-A0", "RepVGG-B0"], "forms": ["deploy"], "group_size": 2, "memory_formats": ["probe"]}
+    assert measure(tmp_path, "--state", str(tmp_path / "state"), **changes) == 0
+    assert len(probed) == 3, "the anchor is in two groups"
+    rows = {row["model"]: row for row in read_rows(tmp_path / "speed.csv", "speed")}
+    assert {model: row["memory_format"] for model, row in rows.items()} == {
+        "ResNet-18": "nchw", "RepVGG-A0": "channels-last", "RepVGG-B0": "nchw"}  # fmt: skip
+    run = find_run(tmp_path / "speed", rows["RepVGG-A0"]["run_id"])
+    assert run.ratio(rows["RepVGG-A0"], rows["RepVGG-B0"]).value > 0, "through the anchor in another format"
+    # A later process start takes the formats of the first.
+    first = plan.programme(SpeedSettings.from_mapping(SMALL | changes))
+    settings = SpeedSettings.from_mapping(SMALL | changes | {"process_starts": 2})
+    options = argparse.Namespace(state=str(tmp_path / "state"), minutes=None, finish=False)
+    records = measure_start(settings, options, 1)
+    assert len(probed) == 3
+    assert [[member.memory_format for member in record.members] for record in records] == [
+        ["nchw", "channels-last"], ["nchw", "nchw"]]  # fmt: skip
+    assert len(list(first)) == len(records)
 
 
 DEMO = {

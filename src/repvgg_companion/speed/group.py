@@ -6,7 +6,7 @@ the others go on.
 
 import gc
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
@@ -90,14 +90,24 @@ def limits_of(settings: SpeedSettings, kind: str) -> Limits:
 
 @torch.inference_mode()
 def measure(
-    group: Group, settings: SpeedSettings, kind: str, *, start: int = 0, on_round: Callable[[], None] = lambda: None
+    group: Group,
+    settings: SpeedSettings,
+    kind: str,
+    *,
+    start: int = 0,
+    on_round: Callable[[], None] = lambda: None,
+    formats: Mapping[tuple, str] | None = None,
 ) -> GroupRecord:
-    """Measure one group on the device of `kind` (`cpu` or `cuda`) in this process."""
+    """Measure one group on the device of `kind` (`cpu` or `cuda`) in this process.
+
+    `formats` holds what earlier probes of the run have found, by `format_key`; a network is probed once in a run, or
+    its samples would fall into two rows.
+    """
     condition, clock = group.condition, clock_for(kind)
     threads = torch.get_num_threads()
     members, subjects, entered = [], [], time.monotonic()
     for network in group.networks:
-        member, subject = _prepared(network, condition, settings, kind, threads)
+        member, subject = _prepared(network, condition, settings, kind, threads, formats or {})
         members.append(member)
         if subject is not None:
             subjects.append(subject)
@@ -163,14 +173,17 @@ def free(kind: str) -> None:
 
 
 def _prepared(
-    network: Network, condition: Condition, settings: SpeedSettings, kind: str, threads: int
-) -> tuple[Member, Subject | None]:
+    network: Network, condition: Condition, settings: SpeedSettings, kind: str, threads: int,
+    formats: Mapping[tuple, str],
+) -> tuple[Member, Subject | None]:  # fmt: skip
     px = network.input_px(settings.input_px)
-    fixed = condition.memory_format if condition.memory_format != "probe" else "channels-last"
+    found = formats.get(format_key(asdict(condition), network.model, network.form))
+    fixed = condition.memory_format if condition.memory_format != "probe" else found or "channels-last"
     member = Member(network.model, network.form, fixed, px)
     try:
         set_precision(condition.precision, kind)
-        call = _call(network, condition, member, settings, kind, threads)
+        probe = condition.memory_format == "probe" and found is None
+        call = _call(network, condition, member, settings, kind, threads, probe)
         return member, Subject(network.name, call)
     except (Unavailable, CompanionError) as error:
         member.reason = str(error)
@@ -190,11 +203,22 @@ def _reason(error: RuntimeError, condition: Condition) -> str:
     return f"{condition.backend} failed ({(str(error).splitlines() or [''])[0][:150]})"
 
 
+def format_key(condition: Mapping[str, Any], model: str, form: str) -> tuple:
+    """What the best memory format of a network depends on, beside the device and the versions."""
+    return (model, form, *(condition[name] for name in ("protocol", "precision", "backend", "batch_size")))
+
+
 def _call(
-    network: Network, condition: Condition, member: Member, settings: SpeedSettings, kind: str, threads: int
+    network: Network,
+    condition: Condition,
+    member: Member,
+    settings: SpeedSettings,
+    kind: str,
+    threads: int,
+    probe: bool,
 ) -> Callable[[], object]:
     module = network.build(device=kind, seed=settings.seed)
-    if condition.memory_format == "probe":
+    if probe:
         member.memory_format, member.probe_s = _probe(module, condition, member.input_px, kind, threads)
     prepare(module, precision=condition.precision, memory_format=member.memory_format)
     inputs = _inputs(condition, member.memory_format, member.input_px, kind)

@@ -100,12 +100,13 @@ def _measure_start(settings: SpeedSettings, arguments: argparse.Namespace, start
     deadline = time.monotonic() + 60 * arguments.minutes if arguments.minutes is not None else None
     groups = list(plan.programme(settings))
     records, longest = [], _longest(arguments.state) if deadline is not None else 0.0
-    measured = 0
+    measured, formats = 0, {}
     with Progress("measure-speed", total=len(groups) * settings.rounds, unit="rounds") as progress:
         for group in groups:
             kept = _kept(arguments.state, settings, device, group, start)
             if kept is not None and kept.exists():
                 records.append(GroupRecord.from_dict(read_json(kept)))
+                formats |= _formats(records[-1])
                 progress.advance(settings.rounds)
                 continue
             if arguments.finish:
@@ -116,12 +117,24 @@ def _measure_start(settings: SpeedSettings, arguments: argparse.Namespace, start
                 raise Interrupted(f"{len(records)} of {len(groups)} groups are measured and kept in {arguments.state}; "
                                   "run the same command to go on")  # fmt: skip
             progress.note(f"{group.condition.label}: {', '.join(network.name for network in group.networks)}")
-            record = measure(group, settings, kind, start=start, on_round=progress.advance)
+            first = _kept(arguments.state, settings, device, group, 0)
+            if first is not None and first.exists():
+                formats |= _formats(GroupRecord.from_dict(read_json(first)))
+            record = measure(group, settings, kind, start=start, on_round=progress.advance, formats=formats)
             records.append(record)
+            formats |= _formats(record)
             measured, longest = measured + 1, max(longest, record.seconds)
             if kept is not None:
                 write_json(kept, record.as_dict())
     return records
+
+
+def _formats(record: Any) -> dict[tuple, str]:
+    """The memory formats that a group's networks were measured in, for the next time that they are met."""
+    from repvgg_companion.speed.group import format_key
+
+    return {format_key(record.condition, member.model, member.form): member.memory_format
+            for member in record.members if not member.reason}  # fmt: skip
 
 
 def _longest(state: str) -> float:

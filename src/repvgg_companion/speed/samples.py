@@ -144,7 +144,12 @@ class Samples:
         groups = [{sample.group for sample in part} for part in (top, bottom)]
         for key, members in self._by_key.items():
             held = {sample.group for sample in members}
-            if held & groups[0] and held & groups[1] and key[2:6] == key_of(top[0])[2:6]:
+            # The memory format may differ: it is part of how each network runs best.
+            if (
+                held & groups[0]
+                and held & groups[1]
+                and all(key[KEY.index(name)] == getattr(top[0], name) for name in ("protocol", "precision", "backend"))
+            ):
                 first = _paired(top, members, held & groups[0])
                 return chained_ratio(first, _paired(bottom, members, held & groups[1]))
         raise CompanionError(
