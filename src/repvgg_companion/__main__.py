@@ -25,6 +25,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "status": ("training.status", "how every training stands"),
     "reparameterize": ("reparameterization.certificate", "convert train files to deploy files and certify them"),
     "evaluate": ("evaluation.evaluate", "top-1 and top-5 of both forms"),
+    "evaluate-segmentation": ("evaluation.segmentation", "mean IoU and pixel accuracy of both forms"),
     "count-complexity": ("complexity.count", "parameters, FLOPs and Wino MULs"),
     "measure-speed": ("speed.measure", "examples per second of both forms and the baselines"),
     "measure-kernel-sizes": ("speed.kernel_size", "Table 1: the speed of convolutions of several kernel sizes"),

@@ -20,7 +20,20 @@ from repvgg_companion.errors import CompanionError
 from repvgg_companion.files import atomic_path, write_json
 
 FORMS = """one of: --train-archive, --val-archive and --devkit together; --val-archive and --devkit; --zip;
---train-folder and --val-folder (and --devkit where validation images lie flat); --kaggle-folder; --parquet-folder"""
+--train-folder and --val-folder (and --devkit where validation images lie flat); --kaggle-folder; --parquet-folder;
+--cityscapes-folder"""
+
+_SOURCES = (
+    "train_archive",
+    "val_archive",
+    "devkit",
+    "zip",
+    "train_folder",
+    "val_folder",
+    "kaggle_folder",
+    "parquet_folder",
+    "cityscapes_folder",
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -36,6 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--val-folder", metavar="FOLDER", help="the same, or a flat folder with --devkit")
     parser.add_argument("--kaggle-folder", metavar="FOLDER", help="the folder that holds LOC_val_solution.csv")
     parser.add_argument("--parquet-folder", metavar="FOLDER", help="Parquet shards train-* and validation-*")
+    parser.add_argument("--cityscapes-folder", metavar="FOLDER", help="the folder that holds leftImg8bit and gtFine")
     parser.add_argument("--num-classes", type=int, metavar="N", help="fail unless there are N classes")
     parser.add_argument(
         "--verify",
@@ -53,14 +67,22 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.devkit is not None:
         opener.check(arguments.devkit)
         devkit = read_devkit(arguments.devkit)
-    splits = _splits(arguments, devkit, opener, output)
-    classes, class_names = _classes(splits, devkit)
+    splits: dict[str, Split] = {}
+    if arguments.cityscapes_folder is not None:
+        manifests = _segmentation(arguments)
+        classes = list(manifests["train"].classes)
+    else:
+        splits = _splits(arguments, devkit, opener, output)
+        classes, class_names = _classes(splits, devkit)
     if arguments.num_classes not in (None, len(classes)):
         raise CompanionError(
             f"dataset {arguments.dataset} has {len(classes)} classes instead of {arguments.num_classes}; "
             "correct --num-classes (data.num_classes) or name other images"
         )
-    manifests = {name: split.builder.build(classes, class_names, stamps=split.stamps) for name, split in splits.items()}
+    if splits:
+        manifests = {
+            name: split.builder.build(classes, class_names, stamps=split.stamps) for name, split in splits.items()
+        }
     notes = [f"{name}: {note}" for name, split in splits.items() for note in split.all_findings().notes()]
     with contextlib.ExitStack() as stack:  # all of them or, on a full disk, none
         for name, manifest in manifests.items():
@@ -70,6 +92,16 @@ def run(arguments: argparse.Namespace) -> None:
         print(f"index: note: {note}", file=sys.stderr)
     counts = ", ".join(f"{len(manifest):,} {name} images" for name, manifest in manifests.items())
     print(f"{arguments.dataset}: {counts} in {len(classes)} classes")
+
+
+def _segmentation(arguments: argparse.Namespace) -> dict[str, Manifest]:
+    from repvgg_companion.data.cityscapes import from_cityscapes
+
+    if others := [option for option in _SOURCES if option != "cityscapes_folder" and getattr(arguments, option)]:
+        raise CompanionError(
+            f"--cityscapes-folder and --{others[0].replace('_', '-')} both name images; leave one of them out"
+        )
+    return from_cityscapes(arguments.cityscapes_folder)
 
 
 class _Opener:
@@ -214,22 +246,12 @@ def _classes(splits: dict[str, Split], devkit: Devkit | None) -> tuple[list[str]
 
 def _facts(arguments: argparse.Namespace, manifests: dict[str, Manifest], notes: list[str]) -> dict[str, Any]:
     some = next(iter(manifests.values()))
-    options = (
-        "train_archive",
-        "val_archive",
-        "devkit",
-        "zip",
-        "train_folder",
-        "val_folder",
-        "kaggle_folder",
-        "parquet_folder",
-    )
     return {
         "dataset": arguments.dataset,
         "dataset_sha256": dataset_sha256(*manifests.values()),
         "num_classes": some.num_classes,
         **{name: {"n_images": len(manifest), "sha256": manifest.sha256} for name, manifest in manifests.items()},
-        "sources": [str(getattr(arguments, option)) for option in options if getattr(arguments, option) is not None],
+        "sources": [str(getattr(arguments, option)) for option in _SOURCES if getattr(arguments, option) is not None],
         "wnids": some.classes,
         "class_names": some.class_names,
         "notes": notes,

@@ -8,7 +8,7 @@ import json
 import os
 from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import accumulate
 from typing import Any
@@ -50,7 +50,8 @@ class Manifest:
     `classes` are the WNIDs in label order (a class may have no image in this split), `class_names` their words.
     `stamps` holds size in bytes and modification time in ns of every archive; a single image file has no stamp.
     `packed` is the label of a packed copy, empty for the images themselves; `source_sha256` is the digest of the
-    manifest that a packed copy was made of.
+    manifest that a packed copy was made of. `maps`, for segmentation only, lists the label map of each image in the
+    same order, a PNG of label ids; the label of such an image is its map, and `labels` holds 0.
     """
 
     files: TextColumn
@@ -65,6 +66,7 @@ class Manifest:
     packed: str = ""
     source_sha256: str = ""
     path: str = ""
+    maps: "Manifest | None" = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -84,6 +86,13 @@ class Manifest:
         file, name, offset = self.files[index], self.names[index], int(self.offsets[index])
         return f"{file}, image {name} at byte {offset}" if file in self.stamps else file
 
+    def with_maps(self, maps: "Manifest") -> "Manifest":
+        """These images with their label maps, whose digest then covers both; raises ValueError for another order."""
+        if self.names[:] != maps.names[:]:
+            raise ValueError("images and label maps do not have the same names in the same order")
+        digest = hashlib.sha256(f"{self.sha256}\n{maps.sha256}".encode()).hexdigest()
+        return replace(self, maps=maps, sha256=digest)
+
     @classmethod
     def read(cls, path: str | os.PathLike) -> "Manifest":
         """Read a manifest; raises CompanionError where the file is missing, damaged or not one of ours."""
@@ -97,7 +106,7 @@ class Manifest:
             facts = json.loads(table.schema.metadata[METADATA_KEY])
             if facts["version"] != VERSION:
                 raise KeyError("version")
-            return cls(
+            own = cls(
                 files=TextColumn(_one_array(table.column("file"))),
                 offsets=_int64(table.column("offset")),
                 lengths=_int64(table.column("length")),
@@ -111,6 +120,13 @@ class Manifest:
                 source_sha256=facts["source_sha256"],
                 path=str(path),
             )
+            if "maps_sha256" not in facts:
+                return own
+            maps = {name: table.column(f"map_{name}") for name in ("file", "offset", "length")}
+            return replace(own, maps=replace(
+                own, files=TextColumn(_one_array(maps["file"])), offsets=_int64(maps["offset"]),
+                lengths=_int64(maps["length"]), sha256=facts["maps_sha256"], stamps={}, path="",
+            ))  # fmt: skip
         except FileNotFoundError:
             raise CompanionError(f"manifest {path} does not exist; make it with the verb index") from None
         except (pyarrow.ArrowException, KeyError, TypeError, ValueError, OSError) as error:
@@ -140,6 +156,13 @@ class Manifest:
             "wnid": self.wnids.arrow,
             "name": self.names.arrow,
         }
+        if self.maps is not None:
+            facts["maps_sha256"] = self.maps.sha256
+            columns |= {
+                "map_file": self.maps.files.arrow,
+                "map_offset": _numbers(self.maps.offsets),
+                "map_length": _numbers(self.maps.lengths),
+            }
         table = pyarrow.Table.from_arrays(list(columns.values()), names=list(columns))
         table = table.replace_schema_metadata({METADATA_KEY: json.dumps(facts, sort_keys=True)})
         with atomic_path(path) as temporary:

@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[3]
 PREPARING = ("make-demo-data", "index", "pack", "cache")
 CARRIED = (
     *PREPARING,
-    *("train", "weights", "reparameterize", "evaluate"),
+    *("train", "weights", "reparameterize", "evaluate", "evaluate-segmentation"),
     *("count-complexity", "measure-speed", "measure-kernel-sizes", "measure-memory"),
 )
 """Verbs whose work is worth a machine of its own; none of them imports more than torch's own dependencies."""

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from repvgg_companion.paper import segmentation
 from repvgg_companion.paper.contexts import Context, contexts
 from repvgg_companion.paper.facts import Facts
 from repvgg_companion.paper.grammar import NotAvailable, Quantity
@@ -36,7 +37,7 @@ class World:
         if quantity.name == "top1":
             return accuracy(self.results, self.facts, quantity)
         if quantity.name == "miou":
-            raise NotAvailable("no segmentation network was trained on Cityscapes")
+            return segmentation.mean_iou(self.results, quantity)
         if quantity.name in ("speed", "density"):
             if self.context is None:
                 raise NotAvailable(self.why_no_context)

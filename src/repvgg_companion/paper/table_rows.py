@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any
 
 from repvgg_companion.models.names import MODELS
+from repvgg_companion.paper import segmentation
 from repvgg_companion.paper.accuracies import accuracy_columns
 from repvgg_companion.paper.checks import World
 from repvgg_companion.paper.contexts import PAPER_SHAPE, Context
@@ -196,8 +197,7 @@ def table8(world: World) -> list[Row]:
         }
         for column, quantity, unit, rule, decimals in _COUNTS[:2]:
             row[f"recount_{column}"] = rule(world.read(Quantity(quantity, name)).value / unit, decimals)
-        row["ours_mean_iou_pct"] = None
-        notes.append("ours_mean_iou_pct: no segmentation network was trained on Cityscapes")
+        row |= segmentation.columns(world.results, name, notes)
         row |= _speed_columns(world, Quantity("speed", name), notes)
         small = [part for part in world.results.rows("speed") if part["model"] == name and part["form"] == "deploy"]
         part = next((part for part in small if part["input_px"] != MODELS[name].input_px), None)

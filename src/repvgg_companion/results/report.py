@@ -136,7 +136,7 @@ def claims_summary(claims: list[dict[str, Any]]) -> str:
 
 
 def _warning(dataset: str, experiment: str) -> tuple[str, str] | None:
-    if dataset == "imagenet":
+    if dataset in ("imagenet", "cityscapes"):
         return None
     kind = "Demo data" if dataset.startswith("demo") else "Other images than the paper's"
     return (
@@ -167,6 +167,12 @@ def _measured(results: Path):
             "Top-1 and top-5 of both forms, with the 95 % Wilson interval of top-1 over the validation images.",
             ["model", "width", "recipe", "seed", "form", "protocol", "n_images", "top1_pct", "top1_low_pct",
              "top1_high_pct", "top5_pct"],
+        ),
+        "segmentation": (
+            "Segmentation",
+            "Mean IoU over the classes and share of right pixels, with the bootstrap 95 % interval over the images.",
+            ["model", "width", "recipe", "seed", "form", "protocol", "n_images", "mean_iou_pct", "mean_iou_low_pct",
+             "mean_iou_high_pct", "pixel_accuracy_pct"],
         ),
         "reparameterization": (
             "Certificates of the conversion",

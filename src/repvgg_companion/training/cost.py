@@ -15,6 +15,7 @@ from torch import nn
 
 from repvgg_companion.complexity.layers import Layer, trace_layers
 from repvgg_companion.models.build import build_model
+from repvgg_companion.models.names import require_model
 from repvgg_companion.training.decide import autocast, best_precision
 from repvgg_companion.training.kernels import use_sound_kernels
 from repvgg_companion.training.processes import World
@@ -119,8 +120,10 @@ class Probe:
         learner = Learner(built, recipe, World(self.device), num_classes=network.num_classes, seed=0, decided=decided)
         images = torch.randint(0, 256, (self.batch_size, 3, network.input_px, network.input_px), dtype=torch.uint8)
         labels = torch.arange(self.batch_size) % network.num_classes
+        if require_model(network.model).family == "PSPNet":
+            labels = labels[:, None, None].expand(-1, network.input_px, network.input_px)
         loss = torch.zeros((), device=self.device)
-        hits = torch.zeros((), dtype=torch.int64, device=self.device)
+        hits = torch.zeros((), dtype=torch.float64, device=self.device)
 
         def step() -> None:
             learner.step(images, labels, step=0, rate=1e-3, loss=loss, hits=hits)

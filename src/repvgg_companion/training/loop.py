@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import torch
 
 from repvgg_companion.contract import write_rows
-from repvgg_companion.data.evaluation_input import EvaluationProtocol
 from repvgg_companion.data.manifest import Manifest
+from repvgg_companion.data.protocols import parse_protocol
 from repvgg_companion.data.training_input import TrainingInput
 from repvgg_companion.errors import CompanionError, Interrupted
 from repvgg_companion.identity import WeightsIdentity
@@ -68,7 +68,7 @@ class Loop:
         self.workers = workers
         self.world: World = learner.world
         self.recipe: Recipe = learner.recipe
-        self.protocol = EvaluationProtocol.parse(self.recipe.validation)
+        self.protocol = parse_protocol(self.recipe.validation)
         self.steps_per_epoch = training_input.steps_per_epoch(self.recipe.global_batch_size)
         if self.steps_per_epoch == 0:
             raise CompanionError(
@@ -78,7 +78,7 @@ class Loop:
         device = self.world.device
         self.step = 0  # optimizer steps done
         self.losses = torch.zeros(self.steps_per_epoch, device=device)
-        self.hits = torch.zeros((), dtype=torch.int64, device=device)
+        self.hits = torch.zeros((), dtype=torch.float64, device=device)
         self._listed: set[int] = set()  # undecodable images that are in the state's list
         self.looked = 0  # steps of this epoch whose loss was found finite
         self.history: list[dict] = []
@@ -283,7 +283,7 @@ class Loop:
                 "epoch": epoch + 1,
                 "learning_rate": learning_rate(self.recipe, epoch * self.steps_per_epoch, self.steps_per_epoch),
                 "train_loss": float(losses.double().mean()),
-                "train_top1_pct": 100 * int(hits) / images,
+                "train_top1_pct": 100 * float(hits) / images,
                 "val_top1_pct": 100 * right / len(self.val_manifest),
                 "images_per_s": images / max(training_s, 1e-9),
                 "elapsed_s": self.elapsed_s,

@@ -9,11 +9,13 @@ import contextlib
 import os
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from repvgg_companion.data.decode import POLICIES
 from repvgg_companion.data.manifest import Manifest, dataset_sha256
 from repvgg_companion.errors import CompanionError, Interrupted
+from repvgg_companion.files import sha256_of_file
 from repvgg_companion.identity import WeightsIdentity, training_digest
 from repvgg_companion.models.names import require_model
 from repvgg_companion.training.launch import granted_gpus, run_processes, under_torchrun, visible_gpus
@@ -37,6 +39,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--recipe", required=True, help="the recipe's settings as JSON")
     parser.add_argument("--training-digest", help="8 hexadecimal digits; computed where it is not given")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--backbone",
+        metavar="TRAIN.safetensors",
+        help="for PSPNet: the classification network that its backbone starts from, or the word random",
+    )
     parser.add_argument("--train-manifest", required=True)
     parser.add_argument("--val-manifest", required=True)
     parser.add_argument("--state", required=True, help="folder of the training state; keep it until the end")
@@ -97,12 +104,16 @@ class Order:
     identity: WeightsIdentity
     train_manifest: Manifest
     val_manifest: Manifest
+    backbone: str = ""
+    """The file that the backbone of a segmentation network starts from; empty for random weights."""
 
     @property
     def training(self) -> dict[str, object]:
         """What identifies the training beside its recipe."""
         identity = self.identity
+        start = {"backbone_sha256": identity.backbone_sha256} if identity.backbone_sha256 else {}
         return {
+            **start,
             "model": identity.model,
             "width": identity.width,
             "num_classes": identity.num_classes,
@@ -115,7 +126,7 @@ class Order:
 def read_order(arguments: argparse.Namespace) -> Order:
     """Check the arguments against each other and the manifests; raises CompanionError with one sentence on a misfit."""
     recipe = Recipe.from_json(arguments.recipe)
-    require_model(arguments.model)
+    segments = require_model(arguments.model).family == "PSPNet"
     train_manifest = Manifest.read(arguments.train_manifest)
     val_manifest = Manifest.read(arguments.val_manifest)
     classes = train_manifest.num_classes
@@ -136,15 +147,21 @@ def read_order(arguments: argparse.Namespace) -> Order:
             f"{arguments.train_manifest} is {_kind(train_manifest.packed)}, but the recipe {arguments.recipe_name} "
             f"asks for {_kind(recipe.packed)}; make the two agree"
         )
+    for manifest, path in ((train_manifest, arguments.train_manifest), (val_manifest, arguments.val_manifest)):
+        if segments != (manifest.maps is not None):
+            has, does = ("label maps", "classifies") if manifest.maps is not None else ("no label maps", "segments")
+            raise CompanionError(f"{path} has {has}, but {arguments.model} {does}; name a model that fits the images")
+    backbone = _backbone_sha256(arguments, recipe) if segments else ""
     digest = arguments.training_digest or training_digest(
         model=arguments.model,
         width=arguments.width,
         num_classes=arguments.num_classes,
         dataset=arguments.dataset,
         recipe=recipe.settings(),
+        backbone=backbone or None,
     )
     notes = []
-    if recipe.batch_norm_batch_size != PAPER_BATCH_NORM_BATCH_SIZE:
+    if recipe.batch_norm_batch_size != PAPER_BATCH_NORM_BATCH_SIZE and not segments:
         notes.append(f"batch norm saw {recipe.batch_norm_batch_size} images, the paper's 32")
     if recipe.packed:
         notes.append(f"trained on the packed copy {recipe.packed}")
@@ -159,8 +176,26 @@ def read_order(arguments: argparse.Namespace) -> Order:
         seed=str(arguments.seed),
         input_px=recipe.input_px,
         note="; ".join(notes),
+        backbone_sha256=backbone,
     )
-    return Order(recipe, identity, train_manifest, val_manifest)
+    start = arguments.backbone if backbone not in ("", RANDOM) else ""
+    return Order(recipe, identity, train_manifest, val_manifest, start)
+
+
+RANDOM = "random"
+
+
+def _backbone_sha256(arguments: argparse.Namespace, recipe: Recipe) -> str:
+    if recipe.mixup_alpha:
+        raise CompanionError(f"{arguments.model} segments, which mixup is not defined for; set mixup_alpha to 0")
+    if arguments.backbone in (None, RANDOM):
+        return RANDOM
+    if not Path(arguments.backbone).is_file():
+        raise CompanionError(
+            f"the backbone's weights {arguments.backbone} do not exist; train or convert that network first, or say "
+            "random"
+        )
+    return sha256_of_file(arguments.backbone)
 
 
 def _kind(packed: str) -> str:
@@ -247,6 +282,7 @@ def _join(arguments: argparse.Namespace, order: Order) -> "World":
 def _attempt(arguments: argparse.Namespace, order: Order, state: StateFolder, stop: StopWatch, world: "World") -> None:
     import torch
 
+    from repvgg_companion.data.segmentation_input import SegmentationInput
     from repvgg_companion.data.training_input import TrainingInput
     from repvgg_companion.models.build import build_model
     from repvgg_companion.runs import commit
@@ -262,6 +298,11 @@ def _attempt(arguments: argparse.Namespace, order: Order, state: StateFolder, st
         _be_deterministic()
     torch.default_generator.manual_seed(derived_seed(arguments.seed, "initial weights"))
     network = build_model(identity.model, num_classes=identity.num_classes, width=identity.width)
+    if order.backbone:
+        from repvgg_companion.models.segmentation import start_from_backbone
+        from repvgg_companion.weights_file import load_weights
+
+        start_from_backbone(network, identity.model, *load_weights(order.backbone), order.backbone)
     network = use_sound_kernels(network, world.device)
 
     stored = world.share(state.stored() if world.leads else None)
@@ -279,7 +320,7 @@ def _attempt(arguments: argparse.Namespace, order: Order, state: StateFolder, st
             network, recipe, world, num_classes=identity.num_classes, seed=arguments.seed, decided=decided
         )
     workers = arguments.workers if arguments.workers is not None else _default_workers(world, len(order.train_manifest))
-    training_input = TrainingInput(
+    training_input = (TrainingInput if order.train_manifest.maps is None else SegmentationInput)(
         order.train_manifest,
         input_px=recipe.input_px,
         augmentation=recipe.augmentation,
