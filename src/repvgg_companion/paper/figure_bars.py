@@ -15,6 +15,7 @@ from repvgg_companion.paper.figure_style import (
     wrapped,
 )
 from repvgg_companion.paper.grammar import NotAvailable, Quantity
+from repvgg_companion.paper.inference import LEAST_SEEDS
 from repvgg_companion.paper.measured import Row, accuracy_rows
 from repvgg_companion.paper.table_rows import ablations, kernel_row_order
 from repvgg_companion.speed.feature_maps import WHOLE
@@ -69,7 +70,7 @@ def table1(world: World) -> "Figure":
     shape += f"{first['n_samples']} samples"
     right.set(title=f"(b) here: {first['precision']}", xlabel="kernel size")
     right.margins(y=0.14)
-    figure.supxlabel(f"(b) {first['device']}\n{shape}\n(a) 2048 channels, batch 32, 56 px, 10 runs", fontsize=6)
+    figure.supxlabel(f"(a) 2048 channels, batch 32, 56 px, 10 runs\n(b) {first['device']}\n{shape}", fontsize=6)
     right.grid(axis="x", visible=False)
     return figure
 
@@ -132,8 +133,9 @@ def _peaks(axes: "Axes", rows: list[Row]) -> None:
     axes.margins(x=0.12)
     axes.grid(axis="y", visible=False)
     first = rows[0]
-    axes.set(title="(b) peak memory",
-             xlabel=f"MiB with weights; batch {first['batch_size']}\n{first['device']}")  # fmt: skip
+    sizes = "/".join(str(px) for px in sorted({row["input_px"] for row in rows}))
+    setting = f"fp32, eager, batch {first['batch_size']}, {sizes} px"
+    axes.set(title="(b) peak memory", xlabel=f"MiB with weights; {setting}\n{first['device']}")
     axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, borderaxespad=0)
 
 
@@ -176,8 +178,18 @@ def branches(world: World) -> "Figure":
                 axes.set_facecolor(column.tint)
     grid[1][0].set_xlabel("top-1 (%)\nImageNet, 120 epochs")
     for axes, column in zip(grid[1][1:], columns, strict=True):
-        axes.set_xlabel(column.label)
+        axes.set_xlabel(f"{column.label}\nbars: 95 % over {_bars(column.accuracies)}")
     return figure
+
+
+def _bars(accuracies: dict[str, Accuracy]) -> str:
+    """Over what the intervals of a column generalise."""
+    counts = sorted({len(accuracy.seeds) for accuracy in accuracies.values()})
+    least = [count for count in counts if count >= LEAST_SEEDS]
+    words = [f"{'/'.join(map(str, least))} seeds"] if least else []
+    if len(least) < len(counts):
+        words.append("images")
+    return " or ".join(words)
 
 
 def _printed_top1(world: World, model: str) -> float:
