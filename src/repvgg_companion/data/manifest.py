@@ -196,7 +196,9 @@ def _numbers(values: np.ndarray) -> Any:
 def _texts(utf8: bytes | bytearray, ends: np.ndarray) -> Any:
     import pyarrow
 
-    return pyarrow.LargeStringArray.from_buffers(len(ends) - 1, _buffer(ends.astype(np.int64, copy=False)), _buffer(utf8))
+    return pyarrow.LargeStringArray.from_buffers(
+        len(ends) - 1, _buffer(ends.astype(np.int64, copy=False)), _buffer(utf8)
+    )
 
 
 def _coded(codes: np.ndarray, words: Sequence[str]) -> Any:
