@@ -1,9 +1,11 @@
 # make            set up .venv and run the whole pipeline on the embedded demo data
 # make test       set up .venv and run the tests that need neither root nor much time
-# make test-all   all tests: also the long ones, Slurm, conda and the report in a browser (wants root for a local Slurm)
+# make test-all   all tests: also the long ones, Slurm and a browser (root installs them), conda and Kubernetes
+#                 (stand-ins fetched by pip)
 # make lint       ruff, snakefmt and snakemake --lint
 # make lab        open the results in JupyterLab
 # make plan       what training the whole paper costs here; EXPERIMENT=config/NAME.yaml for another experiment
+# make reference  check the committed measurements and draw paper_figures/reference from them and the paper
 # make report     Snakemake's own HTML report of the demo, with the rule graph and run times
 # make unlock     remove the lock that a killed run left in this folder
 # make setup      set up .venv and nothing else
@@ -32,7 +34,7 @@ STALE := stale
 endif
 endif
 
-QUICK := not slow and not slurm and not conda and not browser
+QUICK := not slow and not slurm and not conda and not kubernetes and not browser
 
 # What a run that found this folder locked should be told; a run that fails otherwise has given its lock back.
 RUN = snakemake --cores $(CORES) $(ARGS) || { status=$$?; \
@@ -41,13 +43,13 @@ RUN = snakemake --cores $(CORES) $(ARGS) || { status=$$?; \
       "type 'make unlock' and then 'make' again: finished work is kept, trainings continue." >&2; fi; \
   exit $$status; }
 
-.PHONY: demo test test-all lint lab plan report unlock lock setup stale
+.PHONY: demo test test-all lint lab plan reference report unlock lock setup stale
 
 demo: $(READY)
 	@$(RUN)
 
 test: $(READY)
-	@echo "Left out here, run by 'make test-all': slow (long kill tests, large archives), slurm, conda, browser."
+	@echo "Left out here, run by 'make test-all': slow (long kill tests, large archives), slurm, conda, kubernetes, browser."
 	@OMP_NUM_THREADS=1 pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder -m "$(QUICK)" $(ARGS)
 
 test-all: $(READY)
@@ -65,6 +67,10 @@ lab: $(READY)
 plan: $(READY)
 	@python -m repvgg_companion plan $(EXPERIMENT) $(ARGS)
 
+reference: $(READY)
+	@python -m repvgg_companion check-devices
+	@python -m repvgg_companion figures --experiment reference --results results/devices --output paper_figures/reference
+
 report: $(READY)
 	@$(RUN)
 	@snakemake --report results/demo/snakemake-report.html
@@ -78,7 +84,8 @@ setup: $(READY)
 $(READY): requirements.lock $(STALE)
 	@exec 9<Makefile; if command -v flock >/dev/null; then \
 	  flock -n 9 || { echo "Waiting for another set-up in this folder ..."; flock 9; }; fi; \
-	if [ -z "$(STALE)" ] && [ $(READY) -nt requirements.lock ]; then exit 0; fi; \
+	if [ "$$(cat $(READY) 2>/dev/null)" = "$(CURDIR)" ] && $(VENV)/bin/python -c '' 2>/dev/null && \
+	  [ $(READY) -nt requirements.lock ]; then exit 0; fi; \
 	if [ -z "$(PYTHON)" ]; then \
 	  echo "make: no Python 3.11 or newer was found; install one, or name it: make PYTHON=/path/to/python3" >&2; exit 1; fi; \
 	if [ -n "$(STALE)" ]; then echo "This folder was moved or copied, or Python was upgraded: $(VENV) is built anew."; fi; \

@@ -76,6 +76,12 @@ TABLES: dict[str, list[Column]] = {
         *_count("input_px", "n_images", low=1),
         *_number("top1_pct", "top1_low_pct", "top1_high_pct", "top5_pct", low=0, high=100),
     ],
+    "segmentation": [
+        *_WEIGHTS_ROW,
+        *_text("form", "protocol", "backbone_sha256"),
+        *_count("input_px", "n_images", low=1),
+        *_number("mean_iou_pct", "mean_iou_low_pct", "mean_iou_high_pct", "pixel_accuracy_pct", low=0, high=100),
+    ],
     "complexity": [
         *_NETWORK,
         *_RUN,
@@ -89,6 +95,7 @@ TABLES: dict[str, list[Column]] = {
         *_text("form", "device", "protocol", "precision", "memory_format", "backend"),
         *_count("batch_size", "input_px", "params", low=1),
         *_number("examples_per_s", "low_examples_per_s", "high_examples_per_s", optional=True, low=0),
+        *_number("p10_examples_per_s", "p90_examples_per_s", optional=True, low=0),
         *_count("n_samples"),
         *_number("peak_memory_mib", "roofline_share", optional=True, low=0),
         *_text("flags", optional=True),

@@ -1,5 +1,7 @@
 """The one error that a user is meant to read."""
 
+import re
+
 
 class CompanionError(Exception):
     """Something a user can mend: one sentence that says what is wrong, where, and what to do.
@@ -10,3 +12,8 @@ class CompanionError(Exception):
 
 class Interrupted(CompanionError):
     """Long work stopped on request with its state saved; the command line leaves with exit status 75 (try again)."""
+
+
+def one_line(error: object) -> str:
+    """The text of a library's error without line breaks, to stand inside a sentence."""
+    return re.sub(r"\s*\n\s*", " ", str(error)).strip()

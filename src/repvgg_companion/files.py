@@ -33,6 +33,7 @@ def atomic_path(final: str | os.PathLike) -> Iterator[Path]:
         os.umask(umask)
         temporary.chmod(0o666 & ~umask)
         temporary.replace(final)
+        sync_folder(final.parent)
     except OSError as error:
         temporary.unlink(missing_ok=True)
         if error.errno in (28, 122):  # no space left, or quota exceeded
@@ -41,6 +42,23 @@ def atomic_path(final: str | os.PathLike) -> Iterator[Path]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def remove_partial(final: str | os.PathLike) -> None:
+    """Remove what `atomic_path` left of `final` when its process was killed; only for one who alone writes it."""
+    final = Path(final)
+    for path in final.parent.glob(f".{final.stem}.*.partial{final.suffix}"):
+        path.unlink(missing_ok=True)
+
+
+def sync_folder(folder: str | os.PathLike) -> None:
+    """Flush a folder's entries to disk, so that a rename in it outlives a power loss; some file systems cannot."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):
+            os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def write_text(final: str | os.PathLike, text: str) -> None:

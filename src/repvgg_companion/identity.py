@@ -31,19 +31,23 @@ def training_digest(
     dataset: str,
     recipe: Mapping[str, Any],
     dataset_identity: str | None = None,
+    backbone: str | None = None,
 ) -> str:
     """8 hexadecimal digits over all that determines trained weights except seed and device.
 
     `recipe` holds the settings that differ from a field's behaviour-preserving default, the input pipeline among them
     (`Recipe.settings()`), so that a field added in a later version orphans no weights. `num_classes` and
     `dataset_identity` are left out where the experiment does not state them; the trainer compares the manifests'
-    digest with the one in its state in every case.
+    digest with the one in its state in every case. `backbone` is the SHA-256 of the weights that a segmentation network
+    starts from, or `random`.
     """
     parts: dict[str, Any] = {"model": model, "width": width, "dataset": dataset, "recipe": dict(recipe)}
     if num_classes is not None:
         parts["num_classes"] = num_classes
     if dataset_identity is not None:
         parts["dataset_identity"] = dataset_identity
+    if backbone is not None:
+        parts["backbone"] = backbone
     return short_digest(parts)
 
 
@@ -57,7 +61,8 @@ class WeightsIdentity:
     """What a weights file holds; stored as one JSON text in the file's own metadata, so that it travels with it.
 
     It names nothing that differs between two runs of the same training (no time, no host, no commit), because two such
-    runs must give files with the same SHA-256.
+    runs must give files with the same SHA-256. `backbone_sha256` is the digest of the weights that a segmentation
+    network started from, or `random`; empty for other networks.
     """
 
     dataset: str
@@ -71,10 +76,14 @@ class WeightsIdentity:
     input_px: int
     form: str = "train"
     note: str = ""
+    backbone_sha256: str = ""
 
     def metadata(self) -> dict[str, str]:
         """The metadata of a safetensors file: a single key, since the order of several is not stable."""
-        return {"repvgg_companion": canonical_json(asdict(self))}
+        values = asdict(self)
+        if not self.backbone_sha256:  # added later: files of networks without one keep their bytes
+            del values["backbone_sha256"]
+        return {"repvgg_companion": canonical_json(values)}
 
     @classmethod
     def from_metadata(cls, metadata: Mapping[str, str] | None, path: object = "weights") -> "WeightsIdentity":

@@ -1,5 +1,7 @@
 """Reading and writing our own weights files: safetensors with the identity inside."""
 
+import os
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,11 +15,23 @@ if TYPE_CHECKING:
 
 def save_weights(path: str | Path, state: "dict[str, torch.Tensor]", identity: WeightsIdentity) -> None:
     """Write a state dict as safetensors by rename; the same tensors and identity give the same bytes."""
+    save_tensors(path, dict(sorted(state.items())), identity.metadata())
+
+
+def save_tensors(path: str | Path, tensors: "dict[str, torch.Tensor]", metadata: dict[str, str]) -> None:
+    """Write tensors of any device and layout as safetensors by rename; raises CompanionError where the disk is full."""
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in sorted(state.items())}
+    packed = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     with atomic_path(path) as temporary:
-        save_file(tensors, str(temporary), metadata=identity.metadata())
+        try:
+            save_file(packed, str(temporary), metadata=metadata)
+        except SafetensorError as error:  # it hides the operating system's error in its text
+            number = re.search(r"os error (\d+)", str(error))
+            if number is None:
+                raise
+            raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from None
 
 
 def load_weights(path: str | Path) -> "tuple[dict[str, torch.Tensor], WeightsIdentity]":

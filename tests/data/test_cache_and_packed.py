@@ -76,6 +76,26 @@ def test_a_cache_of_other_images_or_another_protocol_is_refused(folder, tmp_path
         _all(val, cache=tmp_path / "none.npy")
 
 
+def test_a_cache_is_stale_once_its_archive_was_replaced(folder, archives, tmp_path, index):
+    """Other pixels under the same names and lengths give the same digest, so size and time of the archive count too."""
+    manifest, path = Manifest.read(folder / "val.parquet"), tmp_path / "c.npy"
+    write_cache(path, manifest, PROTOCOL)
+    images, _ = _all(manifest, cache=path)
+    content = bytearray(archives["val"].read_bytes())
+    content[int(manifest.offsets[0]) + 300] ^= 1
+    archives["val"].write_bytes(content)
+    os.utime(archives["val"], ns=(1, 1))
+    with pytest.raises(CompanionError, match="was replaced or changed since it was indexed"):
+        _all(manifest, cache=path)
+    options = ("--train-archive", archives["train"], "--val-archive", archives["val"], "--devkit", archives["devkit"])
+    again = Manifest.read(index(*options, "--no-verify") / "val.parquet")
+    assert again.sha256 == manifest.sha256
+    with pytest.raises(CompanionError, match="was made before the archive was replaced"):
+        _all(again, cache=path)
+    archives["val"].rename(tmp_path / "away.tar")
+    assert torch.equal(_all(manifest, cache=path)[0], images), "the archive may be away, the cache holds all pixels"
+
+
 def test_a_disk_without_room_is_noticed_before_anything_is_written(folder, refused, tmp_path, monkeypatch):
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=100))

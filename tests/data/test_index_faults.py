@@ -322,7 +322,7 @@ def test_shards_that_are_missing_damaged_or_contradict_themselves(tmp_path, imag
     second.unlink()
     assert "lacks shard 00001 of 00002" in refused(*options)
     second.write_bytes(content[: len(content) // 2])
-    assert "are not readable" in refused(*options)
+    assert "is not readable as a shard" in refused(*options)
     second.write_bytes(content)
     table = parquet.read_table(second)
     wrong = table.set_column(1, "label", pyarrow.array([(label + 1) % 3 for label in table["label"].to_pylist()]))
@@ -401,6 +401,18 @@ def test_an_unchanged_archive_is_hashed_once(archives, index, monkeypatch):
     index(*options)
     assert sorted(hashed) == sorted([*names, archives["val"].name])
     assert len(read_json(folder / "digests.json")) == 3
+
+
+def test_progress_is_shown_and_an_archive_without_a_published_digest_is_named(archives, index, capsys):
+    options = ["--train-archive", archives["train"], "--val-archive", archives["val"], "--devkit", archives["devkit"]]
+    index(*options)
+    hashed = capsys.readouterr().err
+    assert "index and MD5 of ILSVRC2012_img_train.tar: 1/1 MB" in hashed and "is published" not in hashed
+    index(*options)
+    assert "index of ILSVRC2012_img_train.tar: 1/1 MB" in capsys.readouterr().err
+    options[1] = archives["train"].rename(archives["train"].with_name("mine.tar"))
+    index(*options)
+    assert "no MD5 is published for a file called mine.tar" in capsys.readouterr().err
 
 
 def test_the_verb_verify(archives, tmp_path, capsys):

@@ -131,6 +131,16 @@ def test_the_fast_mode_is_off_by_at_most_one_level(name):
     assert (ours.int() - _peer(ODD[name]).int()).abs().max() <= 1
 
 
+@pytest.mark.parametrize("size", [(255, 300), (254, 652), (1763, 2), (500, 375), (256, 400)])
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+def test_the_fast_mode_is_off_by_at_most_one_level_on_hard_edges_too(size, interpolation):
+    pixels = np.random.default_rng(7).integers(0, 2, (size[1], size[0], 1), dtype=np.uint8) * 255
+    data = _saved(Image.fromarray(pixels.repeat(3, axis=2)), "JPEG", quality=95)
+    exact = decode_evaluation_image(data, EvaluationProtocol(256, 224, interpolation))
+    fast = decode_evaluation_image(data, EvaluationProtocol(256, 224, interpolation, decoder="torchvision"))
+    assert (fast.int() - exact.int()).abs().max() <= 1
+
+
 @pytest.mark.parametrize("name", ODD)
 def test_every_decoder_gives_rgb_of_the_same_size(name):
     pillow = np.asarray(decode_pillow(ODD[name]))

@@ -1,9 +1,13 @@
 """Work carried to a machine without Snakemake and back."""
 
+import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -19,16 +23,17 @@ CONFIG = {
     "experiment": "carried",
     "data": {"dataset": "demo-digits", "num_classes": 10, "generate": "digits"},
     "recipes": {
-        "one-epoch": {
-            "epochs": 1, "global_batch_size": 32, "learning_rate": 0.02, "augmentation": "none", "input_px": 32,
+        "short": {
+            "epochs": 8, "global_batch_size": 32, "learning_rate": 0.02, "augmentation": "none", "input_px": 32,
             "validation": "resize32-crop32-bilinear-pillow", "decoder": "pillow", "precision": "fp32",
             "memory_format": "channels_last", "threads": 1,
         }
     },
-    "training": [{"models": ["RepVGG-A0"], "recipe": "one-epoch", "width": 0.0625, "seeds": [0, 1]}],
+    "training": [{"models": ["RepVGG-A0"], "recipe": "short", "width": 0.0625, "seeds": [0, 1]}],
     "evaluation": {"protocol": "resize32-crop32-bilinear-pillow"},
     "execution": {"models_per_job": 2},
 }  # fmt: skip
+STEPS = 8 * 46
 DRY_RUN = """Building DAG of jobs...
 [Sun Nov 22 22:39:19 2026]
 rule index:
@@ -55,6 +60,7 @@ def test_a_dry_run_is_read_with_outputs_and_quoted_words():
         ("index", "index", ("results/train.parquet", "results/val.parquet")),
         ("train", "train", ("w.safetensors",)),
     ]
+    assert jobs[0].inputs == ("a.tar",) and jobs[1].inputs == ()
     assert jobs[0].command[5] == "my set" and jobs[1].command[5] == '{"epochs":1}'
 
 
@@ -84,51 +90,163 @@ def test_the_script_skips_what_is_done_and_stops_where_a_training_was_stopped(tm
     assert (tmp_path / "calls").read_text().split() == ["index", "x", "train", "x", "train"]
 
 
+HIDDEN = """
+import sys
+from importlib.machinery import PathFinder
+HIDDEN = {"pydantic", "pydantic_core", "pandas", "pandera", "yaml", "snakemake", "matplotlib", "seaborn", "jinja2"}
+
+class Bare(PathFinder):
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
+        return None if name.partition(".")[0] in HIDDEN else PathFinder.find_spec(name, path, target)
+
+sys.meta_path = [Bare if finder is PathFinder else finder for finder in sys.meta_path]
+"""
+
+
+@dataclass
+class Bare:
+    """A machine that has no more than the verbs that measure and train need; what the script names was copied to it."""
+
+    folder: Path
+
+    def fetch(self, here: Path) -> list[str]:
+        """Copy what the head of the script in `here` lists; returns it."""
+        head = (here / "jobs-carried.sh").read_text().split("set -uo")[0]
+        listed = [line.removeprefix("#   ") for line in head.splitlines() if line.startswith("#   ")]
+        assert listed[:2] == ["this script", "src/"]
+        self.folder.mkdir()
+        shutil.copy(here / "jobs-carried.sh", self.folder)
+        shutil.copytree(ROOT / "src", self.folder / "src", ignore=shutil.ignore_patterns("__pycache__"))
+        files = [path for path in listed[2:] if not path.startswith("python -m")]
+        for path in files:
+            (self.folder / path).parent.mkdir(parents=True, exist_ok=True)
+            copy = shutil.copytree if (here / path).is_dir() else shutil.copy
+            copy(here / path, self.folder / path)
+        return files
+
+    def start(self) -> subprocess.Popen:
+        hidden, python = self.folder / "hidden", self.folder / "bare-python"
+        hidden.mkdir(exist_ok=True)
+        (hidden / "sitecustomize.py").write_text(HIDDEN)
+        python.write_text(f'#!/bin/sh\nPYTHONPATH="$PYTHONPATH:{hidden}" exec "{sys.executable}" "$@"\n')
+        python.chmod(0o755)
+        environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+        return subprocess.Popen(
+            ["bash", str(self.folder / "jobs-carried.sh")],
+            env=environment | {"PYTHON": str(python), "REPVGG_COMPANION_CHECKPOINT_MINUTES": "0.01"},
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        )  # fmt: skip
+
+    def stop_a_training(self) -> str:
+        """Start the script, stop it once a training has a checkpoint; returns what it said."""
+        process = self.start()
+        limit = time.monotonic() + 200
+        while not list(self.folder.glob("results/state/*/*/*/*/checkpoint-*")):
+            assert process.poll() is None and time.monotonic() < limit, process.communicate()[0]
+            time.sleep(0.02)
+        (holder,) = self.folder.glob("results/state/*/*/*/*/holder.json")
+        os.kill(json.loads(holder.read_text())["pid"], signal.SIGTERM)
+        said, _ = process.communicate(timeout=100)
+        assert process.returncode == 75, said
+        return said
+
+    def finish(self) -> None:
+        process = self.start()
+        said, _ = process.communicate(timeout=500)
+        assert process.returncode == 0, said
+
+
+def attempts(folder: Path) -> dict[str, list[dict]]:
+    """The ends of the attempts of each training, by its seed."""
+    logs = folder.glob("results/state/*/*/*/*/attempts.jsonl")
+    lines = {path.parent.name: [json.loads(line) for line in path.read_text().splitlines()] for path in logs}
+    return {seed: [line for line in found if line["event"] == "end"] for seed, found in lines.items()}
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_work_goes_to_a_machine_without_snakemake_and_back(tmp_path, monkeypatch, capsys):
-    """The whole way; on the way back a flipped byte and foreign images are refused before anything is copied."""
-    here, there = tmp_path / "here", tmp_path / "there"
+    """The whole way, stopped once on each side: nothing is trained twice, and what was tampered with is refused."""
+    here = tmp_path / "here"
     here.mkdir()
-    there.mkdir()
-    for folder in (here, there):
-        (folder / "src").symlink_to(ROOT / "src")
     (here / "carried.yaml").write_text(yaml.safe_dump(CONFIG, sort_keys=False))
     monkeypatch.chdir(here)
-    target = here / "results/data/demo-digits/dataset.json"
-    subprocess.run(
-        [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), "--configfile", "carried.yaml",
-         "--cores", "1", str(target.relative_to(here))],
-        check=True, capture_output=True, timeout=300,
-    )  # fmt: skip
     assert main(["jobs", "carried.yaml"]) == 0
     assert "2 of them trainings" in capsys.readouterr().out
-    shutil.copy(here / "jobs-carried.sh", there)
-    done = subprocess.run(
-        ["bash", str(there / "jobs-carried.sh")],
-        env=os.environ | {"PYTHON": sys.executable}, capture_output=True, text=True, timeout=600,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout + done.stderr
+    first = Bare(tmp_path / "first")
+    assert first.fetch(here) == []
+    assert "start the script again" in first.stop_a_training()
+    # A training that is half done comes back, and the script for the next machine takes its state along.
+    assert main(["adopt", str(first.folder)]) == 0
+    ((seed, (half,)),) = attempts(here).items()
+    assert half["reason"] == "SIGTERM" and 0 < half["to_step"] < STEPS
+    assert main(["jobs", "carried.yaml"]) == 0
+    second = Bare(tmp_path / "second")
+    assert [path for path in second.fetch(here) if "/state/" in path] == [
+        str(next(here.glob("results/state/*/*/*/*")).relative_to(here))
+    ]
+    second.finish()
+    found = attempts(second.folder)
+    assert len(found) == 2 and found[seed][-1]["from_step"] == half["to_step"]
+    assert all(ends[-1]["to_step"] == STEPS for ends in found.values())
 
-    weights = next((there / "results/weights").rglob("deploy.safetensors"))
-    data = bytearray(weights.read_bytes())
-    data[-1] ^= 1
-    good = weights.read_bytes()
-    weights.write_bytes(data)
-    with pytest.raises(CompanionError, match="speaks of weights of RepVGG-A0 with SHA-256"):
-        plan_adoption(there / "results", here / "results")
-    weights.write_bytes(good)
-    description = target.read_text()
-    target.write_text(description.replace('"dataset_sha256": "', '"dataset_sha256": "0'))
+    with pytest.raises(CompanionError, match="the same one at step"):
+        plan_adoption(second.folder / "results", here / "results")
+    # As the sentence says; here the other one is known to have gone on from ours.
+    (state,) = here.glob("results/state/*/*/*/*")
+    shutil.move(state, tmp_path / "moved-away")
+
+    empty = tmp_path / "empty"
+    for pattern, said in TAMPERED.items():
+        path = sorted((second.folder / "results").glob(pattern))[0]
+        good = path.read_bytes()
+        bad = bytearray(good)
+        bad[-1 if path.suffix != ".csv" else -3] ^= 1
+        path.write_bytes(bad)
+        with pytest.raises(CompanionError, match=said):
+            plan_adoption(second.folder / "results", empty)
+        path.write_bytes(good)
+    dataset = empty / "data/demo-digits/dataset.json"
+    dataset.parent.mkdir(parents=True)
+    dataset.write_text(json.dumps({"dataset_sha256": "0" * 64}))
     with pytest.raises(CompanionError, match="trained on other images"):
-        plan_adoption(there / "results", here / "results")
-    target.write_text(description)
-    assert not (here / "results/weights").exists()
+        plan_adoption(second.folder / "results", empty)
+    assert [path for path in empty.rglob("*") if path.is_file()] == [dataset], "nothing is copied where a check fails"
 
-    assert main(["adopt", str(there)]) == 0
-    left = {job.verb for job in planned_jobs("carried.yaml")}
-    assert not left & {"train", "reparameterize", "evaluate", "index", "make-demo-data"}, left
-    assert main(["adopt", str(there)]) == 0
+    assert main(["adopt", str(second.folder)]) == 0
+    left = {job.verb for job in planned_jobs("carried.yaml")} - {""}
+    assert left == {"collect", "tables", "figures", "claims", "provenance", "report"}, "only cheap rules"
+    assert main(["adopt", str(second.folder)]) == 0
     assert "adopted 0 files" in capsys.readouterr().out.splitlines()[-1]
     assert main(["jobs", "carried.yaml"]) == 0
-    assert "0 of them trainings" in capsys.readouterr().out
+    assert "nothing is left to carry" in capsys.readouterr().out
+
+
+TAMPERED = {
+    "weights/*/*/*/*/deploy.safetensors": "speaks of weights of RepVGG-A0 with SHA-256",
+    "weights/*/*/*/*/train.safetensors": "differs from what was trained",
+    "weights/*/*/*/*/history.csv": "differs from what was trained",
+    "state/*/*/*/*/final.safetensors": "is missing or damaged",
+    "carried/predictions/*.parquet": "is not readable",
+}
+
+
+def test_bad_input_is_one_sentence(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "carried.yaml").write_text(yaml.safe_dump(CONFIG))
+    (tmp_path / "mine.sh").write_text("echo mine\n")
+    (tmp_path / "empty").mkdir()
+    for words, said in (
+        (["jobs", "nowhere.yaml"], "nowhere.yaml does not exist"),
+        (["jobs", "carried.yaml", "--output", "mine.sh"], "mine.sh exists and is no script of `jobs`"),
+        (["jobs", "carried.yaml", "--gpus", "-1"], "--gpus is -1"),
+        (["adopt", "nowhere"], "nowhere is no folder"),
+        (["adopt", "mine.sh"], "mine.sh is no folder"),
+        (["adopt", "empty"], "holds no states, weights or rows"),
+    ):
+        assert main(words) == 2
+        error = capsys.readouterr().err
+        assert said in error and error.count("\n") == 1
+    assert (tmp_path / "mine.sh").read_text() == "echo mine\n"
+    assert not (tmp_path / "results").exists() and not (tmp_path / "jobs-carried.sh").exists()

@@ -54,6 +54,15 @@ def test_the_verb_works_from_a_given_speed(root, capsys, tmp_path, monkeypatch):
     assert main(["plan", experiment, "--images-per-s", "RepVGG-B1=1200", "--devices", "8", "--device", "cpu"]) == 0
     said = capsys.readouterr().out
     assert "RepVGG-B1 " in said and "    1200.0 " in said and "device-hours, at least" in said and "C35" in said
+    # 50 000 images at 224 px, and once more at 300 px for EfficientNet-B3.
+    assert f"{3 * (224**2 + 300**2) * 50_000 / 1e6:.0f} MB more" in said
+    rates = {line.split()[0]: float(line.split()[4]) for line in said.splitlines() if " 120-epochs " in line}
+    # Multiply-adds alone would make EfficientNet-B0 10 times as fast as ResNet-50; thin layers move more than that.
+    assert 2 * rates["ResNet-101"] > rates["ResNet-50"] > rates["RepVGG-B1"]
+    assert rates["EfficientNet-B0"] < 6 * rates["ResNet-50"]
+    for option in ("--devices", "--train-images"):
+        assert main(["plan", experiment, "--images-per-s", "RepVGG-B1=1200", option, "0"]) == 2
+        assert f"{option} is 0; give 1 or more" in capsys.readouterr().err
     assert main(["plan", experiment, "--images-per-s", "RepVGG-B1"]) == 2
     assert "is not of the form MODEL=NUMBER" in capsys.readouterr().err
     assert main(["plan", str(root / "config/demo.yaml"), "--images-per-s", "RepVGG-B1=9"]) == 2

@@ -21,8 +21,13 @@ from repvgg_companion.__main__ import main
 from repvgg_companion.complexity.count import count_model
 from repvgg_companion.contract import read_rows, write_rows
 from repvgg_companion.errors import CompanionError
+from repvgg_companion.paper.checks import World
 from repvgg_companion.paper.claims import judged, ledger
+from repvgg_companion.paper.contexts import widest_of_each_device
+from repvgg_companion.paper.figure_bars import _of_one_run
 from repvgg_companion.paper.measured import Results
+from repvgg_companion.paper.table_rows import table1
+from repvgg_companion.speed.feature_maps import WHOLE
 
 NEVER_TESTED = {"C34", "C48", "C49", "C50", "C51", "C53", "P01", "P02"}
 
@@ -160,6 +165,53 @@ def test_a_claim_has_a_row_for_each_device_and_backend(tmp_path, facts):
         ("gpu-b", "eager"): "contradicted",  # 1.26
     }
     assert found["gpu-a", "compile"]["verdict_inference"] == "reproduced"
+
+
+def test_networks_in_different_memory_formats_are_compared_in_the_best_of_each(tmp_path, facts):
+    rows = []
+    for model, formats in (("RepVGG-B3", {"channels-last": 400.0}),
+                           ("RegNetX-12GF", {"nchw": 277.0, "channels-last": 200.0})):  # fmt: skip
+        rows += [speed_row(model, "deploy", speed, memory_format=name) for name, speed in formats.items()]
+    write_rows(tmp_path / "speed.csv", "speed", rows)
+    (row,) = one("C30", tmp_path, facts)
+    assert row["backend"] == "eager"
+    assert row["our_value"].startswith("1.444")
+    write_rows(tmp_path / "speed.csv", "speed", rows[:2])
+    (row,) = one("C30", tmp_path, facts)
+    assert row["verdict_number"] == "reproduced"
+
+
+def test_a_claim_over_all_networks_takes_the_setting_that_has_them(imagenet, facts):
+    rows = read_rows(imagenet / "speed.csv", "speed")
+    # A second run at a larger batch has two networks only; the claims about pairs may use it, C04 and C32 may not.
+    rows += [speed_row(model, "deploy", speed, batch_size=256, run_id="run-few", flags="spread 30 %")
+             for model, speed in (("RepVGG-A0", 3000.0), ("ResNet-18", 2500.0))]  # fmt: skip
+    few = [row | {"batch_size": 128 if row["run_id"] == "run-few" else 1} for row in rows]
+    write_rows(imagenet / "speed.csv", "speed", few)
+    for claim in ("C04", "C32"):
+        (row,) = one(claim, imagenet, facts)
+        assert row["verdict_number"] == "reproduced"
+        assert "batch 1," in row["reason"]
+    (row,) = one("C20", imagenet, facts)
+    assert "batch 128" in row["reason"]
+    assert "flagged: spread 30 %" in row["evidence"]
+    (context,) = widest_of_each_device(Results(imagenet))
+    assert context.batch_size == 1
+
+
+def test_table_1_and_the_memory_figure_show_one_setting_of_one_device(imagenet, facts):
+    rows = read_rows(imagenet / "kernel_size.csv", "kernel_size")
+    other = {"precision": "bf16", "memory_format": "channels-last", "device": "a-gpu", "run_id": "a-run"}
+    rows += [row | other | {"time_ms": 1.0, "low_ms": 0.9, "high_ms": 1.1} for row in rows]
+    write_rows(imagenet / "kernel_size.csv", "kernel_size", rows)
+    found = table1(World(facts, Results(imagenet)))
+    assert [row["ours_time_ms"] for row in found] == [fact["time_ms"] for fact in facts.table("table1")]
+    assert {row["ours_precision"] for row in found} == {"fp32"}
+    memory = memory_rows()
+    memory += [row | {"device": "a-gpu", "run_id": "a-run"} for row in memory if row["model"] == "RepVGG-A0"]
+    peaks = _of_one_run([row for row in memory if row["layer"] == WHOLE])
+    assert {row["device"] for row in peaks} == {CPU}
+    assert len(peaks) == 4
 
 
 def test_noise_leaves_a_speed_open(tmp_path, facts):

@@ -165,3 +165,42 @@ def test_markdown_and_latex_hold_every_row_and_escape(tmp_path):
     assert "A\\_b [1] & 50.00 \\\\" in latex and "100 \\% \\& more" in latex and "Title\\_1" in latex
     assert len(re.findall(r"(?<!\\)&", latex)) == 3  # one between two columns in the header and in each row
     assert latex.count("{") == latex.count("}")
+
+
+def test_every_character_of_latex_is_escaped_once():
+    rows = [{"model": "a\\b{c}^~$#|<x>", "paper_top1_pct": 50.0, "note": []}]
+    latex = as_latex(rows, "T", "t")
+    escaped = "a\\textbackslash{}b\\{c\\}\\textasciicircum{}\\textasciitilde{}\\$\\#\\textbar{}"
+    assert f"{escaped}\\textless{{}}x\\textgreater{{}}" in latex
+
+
+def test_printed_numbers_stand_as_printed_and_intervals_beside_their_value(demo, tmp_path, facts):
+    written(demo, tmp_path / "tables")
+    text = (tmp_path / "tables" / "table1.md").read_text(encoding="utf-8")
+    for fact in facts.table("table1"):
+        assert f"| {fact['flops_b']} | {fact['time_ms']} |" in text
+    assert re.search(r"\| \d[\d.]* \[\d[\d.]*, \d[\d.]*\] \|", text)  # our time with its interval
+    text = (tmp_path / "tables" / "table8.md").read_text(encoding="utf-8")
+    for fact in facts.table("table8"):
+        assert f"| {fact['speed_examples_per_s']:.1f} |" in text
+    text = (tmp_path / "tables" / "table7.md").read_text(encoding="utf-8")
+    assert "| -0.96 |" in text and "| +0.55 |" in text
+    head = (tmp_path / "tables" / "table7.tex").read_text(encoding="utf-8")
+    assert "\\begin{tabular}{llrrl" in head
+
+
+def test_every_conversion_of_table_8_is_certified_without_training(tmp_path, facts, monkeypatch):
+    from repvgg_companion.models.blocks import BATCH_NORM_EPSILON
+    from repvgg_companion.paper import structure
+    from repvgg_companion.reparameterization import convert
+
+    for row in table_rows.table8(world(tmp_path, facts)):
+        assert row["conversion_certified"] == "yes" and 0 < row["conversion_float64_error"] < 1e-12
+        assert any("random weights" in note for note in row["note"])
+    # A conversion that forgets the epsilon is noticed.
+    structure.conversion_errors.cache_clear()
+    right = convert.norm_scale_and_shift
+    monkeypatch.setattr(convert, "norm_scale_and_shift", lambda norm, eps: right(norm, eps - BATCH_NORM_EPSILON))
+    rows = {row["model"]: row for row in table_rows.table8(world(tmp_path, facts))}
+    structure.conversion_errors.cache_clear()
+    assert rows["PSPNet-RepVGG-B1g2"]["conversion_certified"] == "no"

@@ -1,6 +1,8 @@
 """A real Slurm of two nodes with fake GPUs on this machine, started for these tests and stopped after them."""
 
+import json
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -14,6 +16,7 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 TOOL = Path(__file__).with_name("slurm-localhost")
+MARGIN_SECONDS = 25
 
 
 @dataclass
@@ -55,7 +58,7 @@ def slurm() -> Iterator[Slurm]:
             "PATH": f"{folder / 's' / 'bin'}:{Path(sys.executable).parent}:{os.environ['PATH']}",
             # The GPUs are counted and granted by Slurm, but there is no CUDA behind them.
             "REPVGG_COMPANION_DEVICE": "cpu",
-            "REPVGG_COMPANION_DEADLINE_MARGIN": "25",
+            "REPVGG_COMPANION_DEADLINE_MARGIN": str(MARGIN_SECONDS),
         }
         yield Slurm(environment)
     finally:
@@ -134,3 +137,27 @@ def demo_data(tmp_path_factory) -> Path:
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-4000:]
     return folder
+
+
+def seconds_per_epoch(folder: Path) -> float:
+    """CPU seconds of an epoch of the model that the tests train: what it takes at least, whatever else runs here."""
+    data, used = folder / "results/data/demo-digits", []
+    for epochs in (1, 4):
+        recipe = experiment("probe", models=["RepVGG-A0"], epochs=epochs, runtime="10m")["recipes"]["slurm"]
+        probe = folder / f"probe{epochs}"
+        options = {
+            "--dataset": "demo-digits", "--model": "RepVGG-A0", "--width": "0.125", "--device": "cpu",
+            "--recipe-name": "probe", "--recipe": json.dumps(recipe), "--state": probe / "state",
+            "--train-manifest": data / "train.parquet", "--val-manifest": data / "val.parquet",
+            "--output": probe / "train.safetensors", "--history": probe / "history.csv",
+        }  # fmt: skip
+        words = [str(word) for pair in options.items() for word in pair]
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        subprocess.run(
+            [sys.executable, "-m", "repvgg_companion", "train", *words],
+            cwd=folder, env=os.environ | {"PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"},
+            check=True, capture_output=True, timeout=120,
+        )  # fmt: skip
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        used.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+    return (used[1] - used[0]) / 3

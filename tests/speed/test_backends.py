@@ -55,6 +55,20 @@ def test_the_additions_of_a_residual_network_are_fused_too():
     assert not any("relu" in str(node.target) or "add" in str(node.target) for node in graph.graph.nodes)
 
 
+@pytest.mark.parametrize("adds", [False, True])
+def test_a_layer_without_a_fused_operator_is_computed_one_operator_after_the_other(adds):
+    conv = torch.nn.Conv2d(4, 4, 3, padding=1)
+    fused = FusedConvolution(conv, (2, 4, 8, 8), relu=True, adds=adds)
+    # cuDNN's operators do not exist for these tensors, as they do not for some layers on a GPU.
+    fused.on_cpu, fused.weight = False, conv.weight.detach()
+    images, other = torch.randn(2, 4, 8, 8), torch.randn(2, 4, 8, 8) if adds else None
+    with torch.inference_mode():
+        fused.try_native(images, other)
+        assert not fused.native
+        expected = torch.relu(conv(images) + (other if adds else 0))
+        assert torch.allclose(fused(images, other), expected, atol=1e-6)
+
+
 def test_a_network_in_train_mode_is_not_fused():
     with pytest.raises(NotFusable, match="train mode"):
         fuse(Network("RepVGG-A0", "deploy", 0.25, 10).build().train(), torch.randn(1, 3, 64, 64))

@@ -73,6 +73,23 @@ def test_throttling_and_foreign_processes_become_flags():
     assert readings.gpu_flags(quiet, busy) == ["busy: python (42)", "throttled: 0x4"]
 
 
+@pytest.mark.parametrize(
+    ("found", "known", "others"),
+    [
+        ([42], {42}, []),
+        ([42, 7], {42, 7}, [7]),
+        # A container: NVML gives the host's numbers, and one that is unknown here is this process itself.
+        ([90001], {42}, []),
+        ([90001, 90002], {42}, [90002]),
+        ([], {42}, []),
+        # Another process of the same container beside ours under the host's number.
+        ([7, 90001], {42, 7}, [7]),
+    ],
+)
+def test_own_process_is_not_foreign(found, known, others):
+    assert readings.foreign_pids(found, 42, known.__contains__) == others
+
+
 def test_foreign_share_counts_others_and_the_hypervisor():
     before = readings.CpuMoment(wall_s=0, busy_s=100, stolen_s=5, own_s=10)
     after = readings.CpuMoment(wall_s=10, busy_s=117, stolen_s=6, own_s=20)

@@ -1,5 +1,6 @@
 """The verb on small networks: rows derived again from the raw samples, groups, reasons, resuming."""
 
+import argparse
 import json
 
 import pytest
@@ -10,9 +11,11 @@ from repvgg_companion.contract import read_rows
 from repvgg_companion.errors import CompanionError
 from repvgg_companion.models.build import build_model
 from repvgg_companion.models.names import require_model
-from repvgg_companion.speed import memory, plan
+from repvgg_companion.speed import group, memory, plan
 from repvgg_companion.speed.feature_maps import MemorySettings
+from repvgg_companion.speed.harness import measure_group
 from repvgg_companion.speed.kernel_size import KernelSettings
+from repvgg_companion.speed.measure import _measure_start as measure_start
 from repvgg_companion.speed.networks import Network, fill
 from repvgg_companion.speed.samples import Samples, find_run
 from repvgg_companion.speed.settings import SpeedSettings
@@ -61,6 +64,9 @@ def test_every_row_is_derived_again_from_the_raw_samples(measured):
         assert row["low_examples_per_s"] == pytest.approx(1 / time.high, rel=1e-9)
         assert row["high_examples_per_s"] == pytest.approx(1 / time.low, rel=1e-9)
         assert row["low_examples_per_s"] <= row["examples_per_s"] <= row["high_examples_per_s"]
+        ranked = sorted(1 / value for value in seconds)
+        assert row["p10_examples_per_s"] == pytest.approx(ranked[1] + 0.9 * (ranked[2] - ranked[1]))
+        assert row["p90_examples_per_s"] == pytest.approx(ranked[17] + 0.1 * (ranked[18] - ranked[17]))
 
 
 def test_the_deploy_form_of_a_row_has_no_branches(measured):
@@ -93,13 +99,13 @@ def test_ratio_of_the_two_forms_comes_from_paired_rounds(measured):
 
 
 def test_a_backend_that_is_missing_gives_empty_rows_with_the_reason(tmp_path):
-    assert measure(tmp_path, backends=["cuda-graph", "eager"], precisions=["fp16"]) == 0
+    assert measure(tmp_path, backends=["cuda-graph", "eager"], precisions=["tf32"]) == 0
     rows = read_rows(tmp_path / "speed.csv", "speed")
     assert {row["backend"] for row in rows} == {"cuda-graph", "eager"}
     for row in rows:
         assert row["examples_per_s"] is None
         assert row["n_samples"] == 0
-        assert "not measured: fp16 is not measured on a CPU" in row["flags"]
+        assert "not measured: a CPU has no tf32" in row["flags"]
 
 
 def test_out_of_memory_is_recorded_and_the_rest_goes_on(tmp_path, monkeypatch):
@@ -116,6 +122,41 @@ def test_out_of_memory_is_recorded_and_the_rest_goes_on(tmp_path, monkeypatch):
     assert rows["RepVGG-A0", "train"]["flags"] == "not measured: out of memory at batch 1"
     assert rows["RepVGG-A0", "train"]["examples_per_s"] is None
     assert rows["RepVGG-A0", "deploy"]["n_samples"] == 20
+
+
+def test_memory_that_runs_out_while_a_group_is_measured_is_recorded_too(tmp_path, monkeypatch):
+    calls = 0
+
+    def harness(subjects, *rest, **options):
+        nonlocal calls
+        calls += 1
+        if calls == 1:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return measure_group(subjects, *rest, **options)
+
+    monkeypatch.setattr(group, "measure_group", harness)
+    assert measure(tmp_path, models=["RepVGG-A0", "RepVGG-B0"], forms=["deploy"], group_size=2) == 0
+    rows = {row["model"]: row for row in read_rows(tmp_path / "speed.csv", "speed")}
+    assert rows["RepVGG-A0"]["flags"] == "not measured: out of memory at batch 1 while the group was measured"
+    assert rows["RepVGG-B0"]["n_samples"] == 20
+    assert "partly not measured" in rows["ResNet-18"]["flags"]
+
+
+def test_a_backend_that_fails_gives_a_reason_and_a_lost_device_ends_the_run(tmp_path, monkeypatch):
+    def broken(*_, **__):
+        raise RuntimeError("no engine to execute this computation\nand more")
+
+    monkeypatch.setattr(group, "make_call", broken)
+    assert measure(tmp_path, models=["RepVGG-A0"]) == 0
+    for row in read_rows(tmp_path / "speed.csv", "speed"):
+        assert row["flags"] == "not measured: eager failed (no engine to execute this computation)"
+
+    def lost(*_, **__):
+        raise torch.AcceleratorError("an illegal memory access was encountered")
+
+    monkeypatch.setattr(group, "make_call", lost)
+    with pytest.raises(torch.AcceleratorError):
+        group.measure(next(plan.programme(SpeedSettings.from_mapping(SMALL))), SpeedSettings.from_mapping(SMALL), "cpu")
 
 
 def test_the_gpu_programme_is_made_of_valid_plans(root):
@@ -150,6 +191,27 @@ def test_a_stopped_programme_goes_on_with_the_next_group(tmp_path):
     assert 0 < same < len(again), "three groups are kept, one is measured again"
 
 
+def test_no_group_is_begun_that_will_not_fit_and_finish_writes_what_is_there(tmp_path):
+    changes = {"models": ["RepVGG-A0", "RepVGG-B0"], "forms": ["deploy"], "group_size": 2}
+    state = ("--state", str(tmp_path / "state"))
+    assert measure(tmp_path, *state, "--finish", **changes) == 2, "nothing is measured yet"
+    # There is time for the first group, which is begun whatever it takes; the second would end after the limit.
+    assert measure(tmp_path, *state, "--minutes", "0.001", **changes) == 75
+    (kept,) = (tmp_path / "state").iterdir()
+    assert json.loads(kept.read_text())["seconds"] > 0
+    assert measure(tmp_path, *state, "--finish", **changes) == 0
+    rows = read_rows(tmp_path / "speed.csv", "speed")
+    assert {row["model"] for row in rows} == {"RepVGG-A0", "ResNet-18"}
+    assert len(list((tmp_path / "state").iterdir())) == 1
+
+
+def test_samples_of_a_row_are_those_of_all_process_starts():
+    settings = SpeedSettings.from_mapping(SMALL | {"rounds": 7, "process_starts": 3})
+    assert settings.rounds * settings.process_starts == 21
+    with pytest.raises(CompanionError, match="rounds times process_starts must be at least 20"):
+        SpeedSettings.from_mapping(SMALL | {"rounds": 7, "process_starts": 2})
+
+
 @pytest.mark.slow
 def test_several_process_starts_are_pooled(tmp_path):
     assert measure(tmp_path, models=["RepVGG-A0"], process_starts=2) == 0
@@ -166,6 +228,34 @@ def test_the_memory_format_is_found_by_a_probe(tmp_path):
     facts = json.loads(next((tmp_path / "runs").iterdir()).read_text())
     for member in facts["groups"][0]["members"]:
         assert min(member["probe_s"], key=member["probe_s"].get) == member["memory_format"]
+
+
+def test_a_memory_format_is_probed_once_in_a_run(tmp_path, monkeypatch):
+    answers = iter(["nchw", "channels-last", "nchw"] + ["channels-last", "nchw"] * 9)
+    probed = []
+
+    def probe(module, *_):
+        probed.append(module)
+        return next(answers), {}
+
+    monkeypatch.setattr(group, "_probe", probe)
+    changes = {"models": ["RepVGG-A0", "RepVGG-B0"], "forms": ["deploy"], "group_size": 2, "memory_formats": ["probe"]}
+    assert measure(tmp_path, "--state", str(tmp_path / "state"), **changes) == 0
+    assert len(probed) == 3, "the anchor is in two groups"
+    rows = {row["model"]: row for row in read_rows(tmp_path / "speed.csv", "speed")}
+    assert {model: row["memory_format"] for model, row in rows.items()} == {
+        "ResNet-18": "nchw", "RepVGG-A0": "channels-last", "RepVGG-B0": "nchw"}  # fmt: skip
+    run = find_run(tmp_path / "speed", rows["RepVGG-A0"]["run_id"])
+    assert run.ratio(rows["RepVGG-A0"], rows["RepVGG-B0"]).value > 0, "through the anchor in another format"
+    # A later process start takes the formats of the first.
+    first = plan.programme(SpeedSettings.from_mapping(SMALL | changes))
+    settings = SpeedSettings.from_mapping(SMALL | changes | {"process_starts": 2})
+    options = argparse.Namespace(state=str(tmp_path / "state"), minutes=None, finish=False)
+    records = measure_start(settings, options, 1)
+    assert len(probed) == 3
+    assert [[member.memory_format for member in record.members] for record in records] == [
+        ["nchw", "channels-last"], ["nchw", "nchw"]]  # fmt: skip
+    assert len(list(first)) == len(records)
 
 
 DEMO = {

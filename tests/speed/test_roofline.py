@@ -66,6 +66,10 @@ def contributed(tmp_path_factory):
     places = {"--output": "speed.csv", "--samples": "speed", "--runs": "runs"}
     options = [word for option, name in places.items() for word in (option, str(folder / name))]
     assert main(["measure-speed", "--experiment", "test", "--plan", json.dumps(plan), *options]) == 0
+    plan = {"batch_size": 1, "channels": 32, "resolution_px": 28, "threads": 1}
+    places = {"--output": "kernel_size.csv", "--samples": "speed", "--runs": "runs"}
+    options = [word for option, name in places.items() for word in (option, str(folder / name))]
+    assert main(["measure-kernel-sizes", "--experiment", "test", "--plan", json.dumps(plan), *options]) == 0
     label = read_rows(folder / "speed.csv", "speed")[0]["device"]
     return folder.rename(folder.parent / label)
 
@@ -77,23 +81,25 @@ def device(contributed, tmp_path):
 
 def test_measured_rows_pass(device):
     rows, flags = check_device(device)
-    assert rows == 3
+    assert rows == 3 + 4
     assert flags == []
     for row in read_rows(device / "speed.csv", "speed"):
         assert 0 < row["roofline_share"] < 1
     assert main(["check-devices", "--folder", str(device.parent)]) == 0
 
 
-def tamper(device, changes):
-    rows = read_rows(device / "speed.csv", "speed")
+def tamper(device, changes, table="speed"):
+    path = device / f"{table}.csv"
+    rows = read_rows(path, table)
     rows[0] |= {name: value(rows[0][name]) for name, value in changes.items()}
-    write_rows(device / "speed.csv", "speed", rows)
+    write_rows(path, table, rows)
 
 
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
         ({"examples_per_s": lambda v: 1.01 * v, "high_examples_per_s": lambda v: 2 * v}, "raw samples give"),
+        ({"p10_examples_per_s": lambda v: 0.9 * v}, "p10_examples_per_s"),
         ({"params": lambda v: v + 1}, "another network"),
         ({"device": lambda v: "cpu-other"}, "folder of that device"),
         ({"run_id": lambda v: "x"}, "is missing"),
@@ -108,8 +114,61 @@ def test_tampered_rows_are_refused(device, changes, words, capsys):
     assert main(["check-devices", "--folder", str(device.parent)]) == 2
 
 
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"time_ms": lambda v: 0.99 * v}, "raw samples give"),
+        ({"tflops": lambda v: 1.01 * v}, "raw samples give"),
+        ({"channels": lambda v: 2 * v}, "raw samples give"),
+        ({"kernel_size": lambda v: 9}, "no samples"),
+        ({"n_samples": lambda v: 5}, "5 samples"),
+    ],
+)
+def test_tampered_kernel_rows_are_refused(device, changes, words):
+    tamper(device, changes, "kernel_size")
+    with pytest.raises(CompanionError, match=words):
+        check_device(device)
+
+
+def test_kernel_rows_are_judged_by_the_ceiling_of_their_run(device):
+    rows = read_rows(device / "kernel_size.csv", "kernel_size")
+    path = device / "runs" / f"{rows[0]['run_id']}.json"
+    facts = json.loads(path.read_text())
+
+    def ceiling(tflops):
+        facts["ceilings"][0]["operations_per_s"] = tflops * 1e12
+        path.write_text(json.dumps(facts))
+
+    dense = next(row["tflops"] for row in rows if row["kernel_size"] == 1)
+    ceiling(dense / 1.05)
+    above = sum(row["tflops"] > dense / 1.05 for row in rows)
+    assert len(check_device(device)[1]) == above >= 1, "above the direct ceiling, as Winograd's can be: flagged"
+    ceiling(max(row["tflops"] for row in rows) / 100)
+    with pytest.raises(CompanionError, match="Winograd convolutions of"):
+        check_device(device)
+
+
+def test_memory_below_the_weights_is_refused(device):
+    plan = json.dumps({"models": ["RepVGG-A0"], "width": 0.25, "num_classes": 10, "input_px": 64})
+    options = ["--output", str(device / "memory.csv"), "--runs", str(device / "runs")]
+    assert main(["measure-memory", "--experiment", "test", "--plan", plan, *options]) == 0
+    rows = read_rows(device / "memory.csv", "memory")
+    # The label of this measurement counts all cores, that of the speeds one.
+    for row in rows:
+        row["device"] = device.name
+    run = device / "runs" / f"{rows[0]['run_id']}.json"
+    run.write_text(json.dumps(json.loads(run.read_text()) | {"device": device.name}))
+    write_rows(device / "memory.csv", "memory", rows)
+    assert check_device(device)[0] == 7 + len(rows)
+    for row in rows:
+        row["peak_mib"] = 1.0 if row["peak_mib"] is not None else None
+    write_rows(device / "memory.csv", "memory", rows)
+    with pytest.raises(CompanionError, match="below its weights"):
+        check_device(device)
+
+
 def test_impossible_ceilings_are_noticed(device):
-    path = next((device / "runs").iterdir())
+    path = device / "runs" / f"{read_rows(device / 'speed.csv', 'speed')[0]['run_id']}.json"
     facts = json.loads(path.read_text())
     facts["ceilings"][0]["operations_per_s"] /= 1e6
     path.write_text(json.dumps(facts))

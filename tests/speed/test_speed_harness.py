@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from repvgg_companion.errors import CompanionError
-from repvgg_companion.speed.clocks import CpuClock, require_synchronised
+from repvgg_companion.speed.clocks import CpuClock, CudaClock, require_synchronised
 from repvgg_companion.speed.harness import Limits, Subject, measure_group, measure_in_sequence, warm_up
 from repvgg_companion.speed.statistics import speed_ratio
 
@@ -176,16 +176,20 @@ class AsynchronousDevice:
     """Takes work at once and does it later, as a GPU does."""
 
     def __init__(self):
-        self.tasks = queue.Queue()
+        self.tasks, self.now = queue.Queue(), 0.0
         threading.Thread(target=self._serve, daemon=True).start()
 
     def _serve(self):
         while True:
-            time.sleep(self.tasks.get())
+            self.tasks.get()()
             self.tasks.task_done()
 
-    def launch(self):
-        self.tasks.put(0.02)
+    def launch(self, seconds=0.02):
+        def work():
+            time.sleep(seconds)
+            self.now += seconds
+
+        self.tasks.put(work)
 
     def wait(self):
         self.tasks.join()
@@ -208,3 +212,60 @@ def test_guard_refuses_a_clock_that_does_not_wait():
     require_synchronised(WaitingClock(device), device.launch, device.wait)
     with pytest.raises(CompanionError, match="before the work has ended"):
         require_synchronised(CpuClock(), device.launch, device.wait)
+
+
+@pytest.fixture
+def gpu(monkeypatch):
+    """A device whose events are stamped when its queue reaches them, in the place of torch's."""
+    import torch
+
+    device = AsynchronousDevice()
+
+    class Event:
+        def __init__(self, enable_timing=False):
+            assert enable_timing
+            self.reached = threading.Event()
+
+        def record(self):
+            def stamp():
+                self.moment = device.now
+                self.reached.set()
+
+            device.tasks.put(stamp)
+
+        def synchronize(self):
+            self.reached.wait()
+
+        def elapsed_time(self, later):
+            assert self.reached.is_set() and later.reached.is_set(), "read before the device was there"
+            return 1e3 * (later.moment - self.moment)
+
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    monkeypatch.setattr(torch.cuda, "synchronize", device.wait)
+    return device
+
+
+def test_the_clock_of_a_gpu_waits_once_and_only_at_the_end(gpu):
+    clock = CudaClock()
+    require_synchronised(clock, gpu.launch, gpu.wait)
+    waits = []
+    assert clock.time_block(lambda: gpu.launch(0.01), 5) == pytest.approx(0.01)
+    durations = iter([0.1, 0.01, 0.03, 0.02])
+    started = time.perf_counter()
+
+    def call():
+        gpu.launch(next(durations))
+        waits.append(time.perf_counter() - started)
+
+    times = clock.time_each(call, 3)
+    assert times == pytest.approx([0.01, 0.03, 0.02])
+    assert waits[-1] < 0.05, "the calls must be queued without waiting for each other"
+
+
+def test_guard_refuses_device_events_that_are_read_on_the_wall(gpu):
+    class Hasty(CudaClock):
+        def time_block(self, call, iterations):
+            return CpuClock().time_block(call, iterations)
+
+    with pytest.raises(CompanionError, match="before the work has ended"):
+        require_synchronised(Hasty(), gpu.launch, gpu.wait)

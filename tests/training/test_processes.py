@@ -8,11 +8,12 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
-from test_resume import history_without_times, wait_for_step
+from test_resume import wait_for_step
 from torch import nn
 from training_environment import clean_environment
 
@@ -46,10 +47,10 @@ def batch(size, px=16):
     return images, torch.arange(size) % 4
 
 
-def compare(trainings, one, many):
+def compare(trainings, one, many, epochs=2):
     """The same weights to the bit, so the same validation; the loss curve up to the order of its sum."""
     rows = [list(csv.DictReader(trainings.history(name).open())) for name in (one, many)]
-    assert len(rows[0]) == len(rows[1]) == 2
+    assert len(rows[0]) == len(rows[1]) == epochs
     for ours, theirs in zip(*rows, strict=True):
         assert float(theirs["train_loss"]) == pytest.approx(float(ours["train_loss"]), rel=1e-6)
         assert theirs["val_top1_pct"] == ours["val_top1_pct"]
@@ -57,7 +58,7 @@ def compare(trainings, one, many):
     assert sha256_of_file(trainings.weights(one)) == sha256_of_file(trainings.weights(many))
     tensors = load_file(trainings.weights(many))
     tracked = {name: int(tensor) for name, tensor in tensors.items() if name.endswith("num_batches_tracked")}
-    assert tracked and set(tracked.values()) == {10}, "running statistics are updated once per optimizer step"
+    assert tracked and set(tracked.values()) == {5 * epochs}, "running statistics are updated once per optimizer step"
 
 
 def test_two_processes_train_like_one(trainings):
@@ -76,19 +77,45 @@ def test_four_processes_train_like_one(trainings):
     compare(trainings, "one", "four")
 
 
-def test_two_processes_stop_together_and_continue_with_the_same_bits(trainings):
-    recipe = {**SHARED, "epochs": 4}
-    trainings.train("whole", "--processes", 2, recipe=recipe)
+def ranks(trainings, name):
+    """The processes of a running training: the leading one, and the others."""
+    leading = json.loads((trainings.state(name) / "holder.json").read_text())["pid"]
+    launcher = Path(f"/proc/{leading}/stat").read_text().rsplit(")", 1)[1].split()[1]
+    children = Path(f"/proc/{launcher}/task/{launcher}/children").read_text().split()
+    return leading, [int(pid) for pid in children if int(pid) != leading]
+
+
+def test_processes_stop_together_die_together_and_any_number_continues_with_the_same_bits(trainings):
+    """Two are asked to stop, one of two dies, one alone goes on; then torchrun publishes what is finished."""
+    recipe = {**SHARED, "epochs": 6}
+    assert trainings.train_here("whole", recipe=recipe) == 0
     process = trainings.start("stopped", "--processes", 2, "--checkpoint-steps", 1, recipe=recipe)
     assert wait_for_step(trainings, "stopped", process, 7)
     process.send_signal(signal.SIGTERM)
     said = process.communicate(timeout=120)[1]
     assert process.returncode == 75, said
+    assert said.count("stopped by SIGTERM after step") == 2 and "Traceback" not in said and "W1" not in said
     assert not trainings.weights("stopped").exists()
-    trainings.train("stopped", "--processes", 2, recipe=recipe)
-    assert trainings.attempts("stopped")[-1]["from_step"] >= 7
-    assert sha256_of_file(trainings.weights("stopped")) == sha256_of_file(trainings.weights("whole"))
-    assert history_without_times(trainings.history("stopped")) == history_without_times(trainings.history("whole"))
+
+    process = trainings.start("stopped", "--processes", 2, "--checkpoint-steps", 1, recipe=recipe)
+    assert wait_for_step(trainings, "stopped", process, 12)
+    os.kill(ranks(trainings, "stopped")[1][0], signal.SIGKILL)
+    said = process.communicate(timeout=120)[1]
+    assert process.returncode == 2, said
+    assert "process 1 (counted from 0) of 2 was ended by SIGKILL" in said and "Traceback" not in said
+
+    assert trainings.train_here("stopped", recipe=recipe) == 0
+    starts = [line for line in trainings.attempts("stopped") if line["event"] == "start"]
+    assert [line["processes"] for line in starts] == [2, 2, 1]
+    assert 7 <= starts[1]["from_step"] < starts[2]["from_step"]
+    compare(trainings, "whole", "stopped", epochs=6)
+
+    digest = sha256_of_file(trainings.weights("stopped"))
+    trainings.weights("stopped").unlink()
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m"]
+    command += ["repvgg_companion", *trainings.arguments("stopped", recipe=recipe)]
+    subprocess.run(command, env=clean_environment(), check=True, timeout=120, capture_output=True)
+    assert sha256_of_file(trainings.weights("stopped")) == digest
 
 
 def test_batch_norm_sees_the_micro_batch_and_statistics_come_from_the_first():

@@ -85,6 +85,9 @@ def test_every_single_setting_changes_the_digest():
         "threads": 2,
         "compile": True,
         "deterministic": True,
+        "schedule": "poly",
+        "poly_power": 0.8,
+        "auxiliary_weight": 0.3,
     }
     assert set(other) == {field.name for field in dataclasses.fields(Recipe)}
     digests = {digest(dataclasses.replace(RECIPE_120_EPOCHS, **{name: value})) for name, value in other.items()}

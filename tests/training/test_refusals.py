@@ -3,7 +3,9 @@
 import json
 import shutil
 import signal
+import threading
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,6 +13,7 @@ from test_resume import wait_for_step
 
 from repvgg_companion.errors import CompanionError
 from repvgg_companion.files import sha256_of_file
+from repvgg_companion.training import state as state_module
 from repvgg_companion.training import step as step_module
 from repvgg_companion.training.checkpoint import checkpoint_files
 from repvgg_companion.training.stop import StopWatch, parse_slurm_time
@@ -140,6 +143,71 @@ def test_weights_that_are_not_finite_never_become_a_checkpoint(trainings, said, 
     assert [file.step for file in checkpoint_files(trainings.state("run"))] == [4]
 
 
+def test_a_checkpoint_of_another_training_is_refused(trainings, said, stopped):
+    """Same network, so that every tensor would fit; it is neither used nor removed."""
+    process = trainings.start("other", "--checkpoint-steps", 1, seed=1)
+    assert wait_for_step(trainings, "other", process, 6)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(60) == 75
+    foreign = checkpoint_files(trainings.state("other"))[0]
+    moved = trainings.state("run") / foreign.path.name.replace(f"{foreign.step:09d}", "000000019")
+    shutil.copy(foreign.path, moved)
+    assert "belongs to another training (seed 1, not 0)" in said("run")
+    assert moved.exists() and all(path.exists() for path in stopped)
+
+
+def test_a_damaged_state_is_one_sentence(trainings, said, stopped):
+    (trainings.state("run") / "state.json").write_text("{")
+    assert "state.json is damaged; restore it from a backup, or move" in said("run")
+    assert all(path.exists() for path in stopped)
+
+
+def test_a_full_disk_keeps_the_checkpoint_before(trainings, said, monkeypatch):
+    """The writer's own sentence for a full disk, at the third checkpoint and in the log."""
+    import safetensors.torch
+    from safetensors import SafetensorError
+
+    real, written = safetensors.torch.save_file, []
+
+    def full(tensors, path, **rest):
+        if len(written) == 2:
+            Path(path).write_bytes(b"half")
+            raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+        written.append(path)
+        real(tensors, path, **rest)
+
+    monkeypatch.setattr(safetensors.torch, "save_file", full)
+    assert "the disk is full while writing" in said("run", "--checkpoint-steps", 4)
+    assert [file.step for file in checkpoint_files(trainings.state("run"))] == [8, 4]
+    assert not list(trainings.state("run").glob(".*"))
+    monkeypatch.undo()
+    assert trainings.train_here("run") == 0
+    assert trainings.attempts("run")[-2]["from_step"] == 8
+
+
+def test_a_holder_on_another_host_is_heeded_while_its_heart_beats(trainings, said, stopped, monkeypatch):
+    """Where a shared file system keeps locks within a host, the lock is free; the heartbeat still moves."""
+    monkeypatch.setattr(state_module, "ELSEWHERE_SECONDS", 1.0)
+    holder = {"pid": 1, "host": "elsewhere", "since": "2026", "slurm_job": None}
+    (trainings.state("run") / "holder.json").write_text(json.dumps(holder))
+    beating = threading.Event()
+
+    def beat():
+        step = 100
+        while not beating.wait(0.05):
+            (trainings.state("run") / "heartbeat").write_text(f"9 {step} {time.time()} -")
+            step += 1
+
+    thread = threading.Thread(target=beat)
+    thread.start()
+    try:
+        assert "is being trained by process 1 on elsewhere" in said("run")
+    finally:
+        beating.set()
+        thread.join()
+    assert trainings.train_here("run") == 0, "a holder without a heartbeat is dead"
+
+
 def test_out_of_memory_names_the_batch_that_would_fit(said, monkeypatch):
     from repvgg_companion.models.repvgg import RepVGG
 
@@ -153,6 +221,26 @@ def test_out_of_memory_names_the_batch_that_would_fit(said, monkeypatch):
     monkeypatch.setattr(RepVGG, "forward", limited)
     sentence = said("run")
     assert "out of memory on cpu with batch_norm_batch_size 32 at 16 px; 8 would fit" in sentence
+
+
+def test_out_of_memory_elsewhere_is_one_sentence(said, monkeypatch):
+    """In validation, whose batch no recipe sets; and in the probe of memory formats, which only goes without."""
+    from repvgg_companion.models.repvgg import RepVGG
+    from repvgg_companion.training import decide
+
+    real = RepVGG.forward
+
+    def limited(self, images):
+        if not self.training:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return real(self, images)
+
+    def probe(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr(RepVGG, "forward", limited)
+    monkeypatch.setattr(decide, "probe_memory_formats", probe)
+    assert "out of memory on cpu outside a training step" in said("run", recipe={"memory_format": "auto"})
 
 
 def test_a_deadline_stops_with_a_checkpoint_and_the_next_attempt_goes_on_from_it(trainings):
@@ -185,7 +273,7 @@ def test_slurm_is_asked_and_an_extended_limit_is_noticed(tmp_path, monkeypatch):
     (tmp_path / "left").write_text("0:02\n")
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     monkeypatch.setenv("SLURM_JOB_ID", "77")
-    watch = StopWatch(None, margin_s=1.5)
+    watch = StopWatch(None, margin_s=1.5, time_limit_minutes=600)
     assert watch.reason() is None and 0 < watch.seconds_left() < 0.6
     time.sleep(0.7)
     (tmp_path / "left").write_text("1:00:00\n")
@@ -195,3 +283,10 @@ def test_slurm_is_asked_and_an_extended_limit_is_noticed(tmp_path, monkeypatch):
     assert watch.reason() == "deadline"
     with pytest.raises(CompanionError, match="give the job more minutes"):
         StopWatch(None, margin_s=60)
+
+
+def test_another_schedulers_limit_is_heeded_where_slurm_says_nothing(monkeypatch):
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    passed = 600 * 60 - StopWatch(None, margin_s=0, time_limit_minutes=600).seconds_left()
+    assert 0 < passed < 3600, "the time since the process started is gone"
+    assert StopWatch(30, margin_s=0, time_limit_minutes=600).seconds_left() < 30 * 60

@@ -43,3 +43,14 @@ def test_every_state_is_told_apart(trainings, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[:2] for line in lines[:3]] == [["training", "state"], ["done", "finished"], ["run", "failed"]]
     assert lines[3] == "run: the disk is full"
+
+    (trainings.folder / "state/bad").mkdir()
+    (trainings.folder / "state/bad/state.json").write_text("{")
+    (trainings.folder / "state/other").mkdir()
+    (trainings.folder / "state/other/state.json").write_text("{}")
+    assert main(["status", "--state", str(trainings.folder / "state")]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[:2] for line in lines[1:5]] == [
+        ["bad", "unreadable"], ["done", "finished"], ["other", "unreadable"], ["run", "failed"],
+    ]  # fmt: skip
+    assert "state.json is not readable as JSON" in lines[5] and "is not one of a training" in lines[6]

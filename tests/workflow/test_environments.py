@@ -1,8 +1,9 @@
-"""pyproject.toml, requirements.lock and environment.yml say the same."""
+"""pyproject.toml, requirements.lock and environment.yml say the same; `tests/conda` solves and uses the latter."""
 
 import re
 import tomllib
 
+import pytest
 import yaml
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
@@ -42,19 +43,49 @@ def test_the_lock_fits_pyproject_and_its_pins():
     assert pins["torch"] == ["2.13.0"] and pins["torchvision"] == ["0.28.0"]
 
 
-def test_environment_yml_has_every_requirement_with_a_range_that_holds_the_pin():
-    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
-    assert environment["channels"] == ["conda-forge"]
+def disagreement(text: str) -> str:
+    """What an environment file says otherwise than pyproject.toml and the lock; empty where they agree."""
+    environment = yaml.safe_load(text)
+    if environment["channels"] != ["conda-forge", "bioconda"]:
+        return f"channels {environment['channels']}"
     conda = {}
     for line in environment["dependencies"]:
         name, _, rest = line.partition(" ")
         conda[name] = SpecifierSet(rest)
     pins = locked()
     for name, requirement in requirements().items():
-        there = conda.pop(CONDA_NAMES.get(name, name))
-        assert str(there) == str(requirement.specifier), name
-        assert any(there.contains(version) for version in pins[name]), name
-    assert set(conda) == {"python"}
+        there = conda.pop(CONDA_NAMES.get(name, name), None)
+        if there is None:
+            return f"lacks {name}"
+        if str(there) != str(requirement.specifier):
+            return f"{name} {there}, not {requirement.specifier}"
+        if not all(there.contains(version) for version in pins[name]):
+            return f"{name} {there} does not hold {pins[name]}"
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    python = conda.pop("python", SpecifierSet())
+    lowest = project["requires-python"].removeprefix(">=")
+    if not python.contains(lowest) or python.contains("3.10"):
+        return f"python {python}, not {project['requires-python']}"
+    return f"also {', '.join(conda)}" if conda else ""
+
+
+def test_environment_yml_has_every_requirement_with_a_range_that_holds_the_pin():
+    assert disagreement((ROOT / "environment.yml").read_text()) == ""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("  - scipy >=1.13\n", "", "lacks scipy"),
+        ("scipy >=1.13", "scipy >=1.14", "scipy >=1.14, not >=1.13"),
+        ("python >=3.11,", "python >=3.12,", "python"),
+        ("  - rich >=13\n", "  - rich >=13\n  - tqdm >=4\n", "also tqdm"),
+        ("  - bioconda\n", "", "channels"),
+    ],
+)
+def test_a_planted_difference_is_found(old, new, said):
+    text = (ROOT / "environment.yml").read_text()
+    assert text.count(old) == 1 and disagreement(text.replace(old, new)).startswith(said)
 
 
 def test_every_requirement_is_justified():

@@ -1,4 +1,10 @@
-# Both forms of all weights on the validation images, which are decoded once for each protocol.
+# Both forms of all weights on the validation images, which are decoded once for each protocol; whole images with label
+# maps are decoded as they come.
+SEGMENTS = EXPERIMENT.data.segments
+VERB, SCORES = ("evaluate-segmentation", "segmentation") if SEGMENTS else ("evaluate", "accuracy")
+CACHED = EXPERIMENT.data.cache and not SEGMENTS
+EVALUATION = f"--batch-size {EXPERIMENT.evaluation.batch_size} --workers {EXPERIMENT.evaluation.workers}"
+
 for batch, members in BATCHES:
 
     rule:
@@ -16,11 +22,11 @@ for batch, members in BATCHES:
                         for protocol in EXPERIMENT.evaluation.protocols_of(weights.model)
                     }
                 )
-                if EXPERIMENT.data.cache
+                if CACHED
                 else []
             ),
         output:
-            rows=f"{PARTS}/accuracy-{batch}.csv",
+            rows=f"{PARTS}/{SCORES}-{batch}.csv",
             predictions=[
                 f"{RESULTS}/predictions/{name}"
                 for weights in members
@@ -36,14 +42,14 @@ for batch, members in BATCHES:
         params:
             experiment=NAME,
             weights=evaluation_options(EXPERIMENT, members),
-            cache=f"--cache-folder {DATA}/cache" if EXPERIMENT.data.cache else "",
+            verb=VERB,
+            options="" if SEGMENTS else EVALUATION,
+            cache=f"--cache-folder {DATA}/cache" if CACHED else "",
             predictions=lambda wildcards: f"{RESULTS}/predictions",
             runs=RUNS,
             undecodable=EXPERIMENT.data.undecodable,
-            batch_size=EXPERIMENT.evaluation.batch_size,
-            workers=EXPERIMENT.evaluation.workers,
         shell:
-            "python -m repvgg_companion evaluate --experiment {params.experiment} {params.weights} "
-            "--val-manifest {input.manifest} {params.cache} --batch-size {params.batch_size} "
-            "--workers {params.workers} --output {output.rows} --predictions {params.predictions} "
+            "python -m repvgg_companion {params.verb} --experiment {params.experiment} {params.weights} "
+            "--val-manifest {input.manifest} {params.cache} {params.options} "
+            "--output {output.rows} --predictions {params.predictions} "
             "--undecodable {params.undecodable} --runs {params.runs} --log {log}"

@@ -1,7 +1,7 @@
 # Parts of single jobs to the result tables of the contract, and these to the paper's tables beside ours.
 PART_FILES = {
     "reparameterization": [f"{PARTS}/reparameterization-{batch}.csv" for batch, _ in CONVERTED],
-    "accuracy": [f"{PARTS}/accuracy-{batch}.csv" for batch, _ in BATCHES],
+    SCORES: [f"{PARTS}/{SCORES}-{batch}.csv" for batch, _ in BATCHES],
     "complexity": [f"{PARTS}/complexity-{number}.csv" for number in range(len(COMPLEXITY))],
     "speed": [f"{PARTS}/speed.csv"] if EXPERIMENT.speed else [],
     "kernel_size": [f"{PARTS}/kernel_size.csv"] if EXPERIMENT.kernel_size else [],

@@ -29,12 +29,17 @@ if TRAINED:
             experiment=NAME,
             dataset=DATASET,
             undecodable=EXPERIMENT.data.undecodable,
+            backbone=lambda wildcards: f"--backbone {backbone}" if (backbone := trained(wildcards).backbone) else "",
         shell:
             "python -m repvgg_companion train --experiment {params.experiment} --dataset {params.dataset} "
             "--model {wildcards.model} --width {params.width} {params.classes} "
             "--recipe-name {params.recipe_name} --recipe '{params.recipe}' --training-digest {wildcards.digest} "
-            "--seed {wildcards.seed} --train-manifest {input.train_manifest} --val-manifest {input.val_manifest} "
-            "--undecodable {params.undecodable} --state {params.state} --gpus {resources.gpu} --output {output.weights} --history {output.history} "
+            "--seed {wildcards.seed} {params.backbone} --train-manifest {input.train_manifest} "
+            "--val-manifest {input.val_manifest} "
+            "--undecodable {params.undecodable} --state {params.state} --gpus {resources.gpu} "
+            # On this machine nothing enforces `runtime`; a scheduler does.
+            + ("--time-limit {resources.runtime} " if workflow.remote_exec else "")
+            + "--output {output.weights} --history {output.history} "
             "--log {log}"
 
 

@@ -79,7 +79,8 @@ def _auto_augment(image: "torch.Tensor", draws: np.ndarray) -> "torch.Tensor":
     from torchvision.transforms.v2 import AutoAugment
 
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(int(draws[4 * CROP_TRIES + 1] * 2**53))
+        # Not torch.manual_seed, which would seed the devices' generators as well.
+        torch.default_generator.manual_seed(int(draws[4 * CROP_TRIES + 1] * 2**53))
         return AutoAugment()(image)
 
 

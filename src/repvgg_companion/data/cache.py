@@ -17,6 +17,7 @@ import numpy as np
 from repvgg_companion.data.decode import POLICIES, Undecodable, UndecodableImages
 from repvgg_companion.data.evaluation_input import EvaluationProtocol, evaluation_batches
 from repvgg_companion.data.manifest import Manifest
+from repvgg_companion.data.reader import require_unchanged
 from repvgg_companion.errors import CompanionError
 from repvgg_companion.files import atomic_path
 from repvgg_companion.progress import Progress
@@ -89,6 +90,7 @@ def write_cache(
                 progress.advance(len(images))
             facts = {
                 "manifest_sha256": manifest.sha256,
+                "archives": archive_stamps(manifest),
                 "protocol": protocol.label,
                 "undecodable": [list(item) for item in undecodable.found.values()],
             }
@@ -96,6 +98,11 @@ def write_cache(
             stream.write(text + len(text).to_bytes(8, "little") + MAGIC)
     except OSError as error:
         raise CompanionError(f"{output} cannot be written: {error.strerror}; nothing was kept of it") from None
+
+
+def archive_stamps(manifest: Manifest) -> list[list[int]]:
+    """Size in bytes and modification time in ns of each archive, sorted; a moved archive keeps both."""
+    return sorted(list(stamp) for stamp in manifest.stamps.values())
 
 
 class DecodedCache:
@@ -114,6 +121,12 @@ class DecodedCache:
                 f"cache {path} was made of other images or by another protocol ({facts['protocol']}); remove it and run"
                 " again"
             )
+        if facts.get("archives", archive_stamps(manifest)) != archive_stamps(manifest):
+            raise CompanionError(
+                f"cache {path} was made before the archive was replaced (size or modification time differ); remove it "
+                "and run again"
+            )
+        require_unchanged(manifest)
         self._pixels = np.load(path, mmap_mode="r")
         found = [Undecodable(*item) for item in facts["undecodable"]]
         if undecodable is not None:

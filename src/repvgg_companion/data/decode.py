@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from repvgg_companion.data.manifest import Manifest
-from repvgg_companion.errors import CompanionError
+from repvgg_companion.errors import CompanionError, one_line
 
 if TYPE_CHECKING:
     import torch
@@ -67,8 +67,11 @@ def decode_pillow(data: bytes) -> "Image.Image":
             # Corrupt EXIF and palette transparency are warnings of Pillow; the pixels are right all the same.
             warnings.simplefilter("ignore")
             return Image.open(io.BytesIO(data)).convert("RGB")
-    except (OSError, ValueError, SyntaxError, EOFError, TypeError, IndexError, Image.DecompressionBombError) as error:
-        raise UndecodableImage(f"{type(error).__name__}: {error}".replace("\n", " ")) from None
+    except MemoryError:
+        raise
+    except Exception as error:
+        # Pillow's readers raise a different error for each kind of damage.
+        raise UndecodableImage(one_line(f"{type(error).__name__}: {error}")) from None
 
 
 def decode_torchvision(data: bytes) -> "torch.Tensor":

@@ -6,13 +6,18 @@ place of its WNID in the sorted list and not its ID less one (torchvision, datas
 
 import gzip
 import io
+import json
 import lzma
+import os
+import re
+import subprocess
+import sys
 import tarfile
 import zlib
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from repvgg_companion.errors import CompanionError
+from repvgg_companion.errors import CompanionError, one_line
 
 META = "meta.mat"
 GROUND_TRUTH = "ILSVRC2012_validation_ground_truth.txt"
@@ -41,7 +46,7 @@ def read_devkit(path: str | Path) -> Devkit:
     files = _from_folder(path) if path.is_dir() else _from_tar(path)
     for name in (META, GROUND_TRUTH):
         if name not in files:
-            other = next((found for found in files if found.endswith("validation_ground_truth.txt")), None)
+            other = next((found for found in files if found not in (META, GROUND_TRUTH)), None)
             raise CompanionError(
                 f"{path} holds no {name}" + (f" but {other}, so it is of another year" if other else "")
                 + f"; {NEEDED} is needed"
@@ -73,33 +78,50 @@ def _from_tar(path: Path) -> dict[str, bytes]:
                     raise CompanionError(f"{path} holds a member outside its folder, {member.name!r}; get it again")
                 if member.isfile() and _wanted(name.name):
                     files[name.name] = archive.extractfile(member).read()
-    except (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile, OSError) as error:
-        raise CompanionError(f"{path} is not readable as a devkit archive ({error}); get {NEEDED} again") from None
+    except (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile, OSError, ValueError) as error:
+        reason = one_line(error)
+        raise CompanionError(f"{path} is not readable as a devkit archive ({reason}); get {NEEDED} again") from None
     return files
 
 
 def _classes(path: Path, content: bytes) -> tuple[dict[int, str], dict[str, str]]:
-    from scipy.io import loadmat
-
-    try:
-        synsets = loadmat(io.BytesIO(content), squeeze_me=True)["synsets"].reshape(-1)
-        leaves = [synset for synset in synsets if int(synset["num_children"]) == 0]
-        wnid_of_id = {int(synset["ILSVRC2012_ID"]): str(synset["WNID"]) for synset in leaves}
-        words = {str(synset["WNID"]): str(synset["words"]) for synset in leaves}
-    except Exception as error:
-        # loadmat raises a different error for each kind of damage.
-        raise CompanionError(
-            f"{path}: {META} is not the table of synsets of ILSVRC2012 ({type(error).__name__}); {NEEDED} is needed"
-        ) from None
+    leaves = _leaves(path, content)
+    wnid_of_id = {number: wnid for number, wnid, _ in leaves}
+    words = {wnid: text for _, wnid, text in leaves}
     if not leaves or len(wnid_of_id) != len(leaves) or len(words) != len(leaves):
         raise CompanionError(f"{path}: the IDs and WNIDs of {META} are not unique; {NEEDED} is needed")
     return wnid_of_id, words
 
 
+def _leaves(path: Path, content: bytes) -> list[tuple[int, str, str]]:
+    """ID, WNID and words of each synset without children, read in a process of its own.
+
+    Some kinds of damage make scipy's compiled reader crash, which no `except` would catch.
+    """
+    code = f"from {__name__} import print_leaves; print_leaves()"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    done = subprocess.run(
+        [sys.executable, "-c", code], input=content, capture_output=True, env=environment, check=False
+    )
+    if done.returncode:
+        reason = done.stderr.decode("utf-8", "replace").strip().rpartition("\n")[2] or "its reader crashed"
+        raise CompanionError(f"{path}: {META} is not the table of synsets of ILSVRC2012 ({reason}); {NEEDED} is needed")
+    return [tuple(leaf) for leaf in json.loads(done.stdout)]
+
+
+def print_leaves() -> None:
+    """Read a `meta.mat` from standard input and print its leaves as JSON; any exception means that it is none."""
+    from scipy.io import loadmat
+
+    synsets = loadmat(io.BytesIO(sys.stdin.buffer.read()), squeeze_me=True)["synsets"].reshape(-1)
+    leaves = [synset for synset in synsets if int(synset["num_children"]) == 0]
+    print(json.dumps([(int(leaf["ILSVRC2012_ID"]), str(leaf["WNID"]), str(leaf["words"])) for leaf in leaves]))
+
+
 def _ground_truth(path: Path, content: bytes) -> list[int]:
     ids = []
     for number, line in enumerate(content.decode("utf-8", "replace").splitlines(), start=1):
-        if not line.strip().isdecimal():
+        if not re.fullmatch(r"\s*[0-9]{1,9}\s*", line):
             raise CompanionError(f"{path}: line {number} of {GROUND_TRUTH} is {line[:40]!r} and no ID; get it again")
         ids.append(int(line))
     if not ids:

@@ -26,7 +26,7 @@ def expected_md5(path: str | os.PathLike) -> str | None:
     path = Path(path)
     sums = path.with_name(SUMS_FILE)
     if sums.is_file():
-        for line in sums.read_text(encoding="utf-8").splitlines():
+        for line in sums.read_text(encoding="utf-8", errors="replace").splitlines():
             digest, _, name = line.partition("  ")
             if name.lstrip("*") == path.name:
                 return digest.lower()
@@ -48,8 +48,8 @@ class DigestRecord:
             status = archive.stat()
         except OSError:
             return None
-        if record and (record["size"], record["mtime_ns"]) == (status.st_size, status.st_mtime_ns):
-            return record["md5"]
+        if record and (record.get("size"), record.get("mtime_ns")) == (status.st_size, status.st_mtime_ns):
+            return record.get("md5")
         return None
 
     def keep(self, archive: str | os.PathLike, md5: str, stamp: tuple[int, int]) -> None:

@@ -22,6 +22,7 @@ from repvgg_companion.data.decode import (
     jpeg_components,
     pixels_of,
 )
+from repvgg_companion.data.loading import load
 from repvgg_companion.data.manifest import Manifest
 from repvgg_companion.data.reader import ImageReader
 from repvgg_companion.errors import CompanionError
@@ -79,7 +80,8 @@ def decode_evaluation_image(data: bytes, protocol: EvaluationProtocol) -> "torch
         image = pixels_of(_resized_pillow(decode_pillow(data), protocol))
     else:
         image = decode_torchvision(data)
-        if _ties_are_common(image.shape[2], image.shape[1], protocol.resize_px):
+        # torch's bicubic is off by two levels on some edges, whatever the sizes.
+        if protocol.interpolation != "bilinear" or _ties_are_common(*image.shape[:0:-1], protocol.resize_px):
             image = pixels_of(_resized_pillow(_as_pillow(image), protocol))
         else:
             image = _resized_torchvision(image, protocol)
@@ -176,20 +178,17 @@ def evaluation_batches(
             yield decoded.images(group), _labels(manifest, group)
         return
     images = _EvaluationImages(ImageReader(manifest).open(), protocol, groups, undecodable)
-    for batch in _loaded(images, workers):
+    for batch in load(images, range(len(groups)), workers=workers):
         undecodable.found.update({item.index: item for item in batch.undecodable})
-        if batch.error:
-            raise CompanionError(batch.error)
         yield batch.images, batch.labels
 
 
 class EvaluationBatch(NamedTuple):
-    """What a worker sends back; an error travels as text because exceptions lose their form between processes."""
+    """What a worker sends back: the batch and its undecodable images."""
 
-    images: "torch.Tensor | None"
-    labels: "torch.Tensor | None"
+    images: "torch.Tensor"
+    labels: "torch.Tensor"
     undecodable: list[Undecodable]
-    error: str = ""
 
 
 class _EvaluationImages:
@@ -203,24 +202,18 @@ class _EvaluationImages:
         self.reader, self.protocol, self.groups = reader, protocol, groups
         self.policy = undecodable.policy
 
-    def __len__(self) -> int:
-        return len(self.groups)
-
     def __getitem__(self, number: int) -> EvaluationBatch:
         import torch
 
         group, px, manifest = self.groups[number], self.protocol.crop_px, self.reader.manifest
         images = torch.empty((len(group), px, px, 3), dtype=torch.uint8)
         undecodable = UndecodableImages(self.policy)
-        try:
-            for place, index in enumerate(group.tolist()):
-                try:
-                    images[place] = decode_evaluation_image(self.reader.read(index), self.protocol)
-                except UndecodableImage as error:
-                    undecodable.report(manifest, index, str(error))
-                    images[place] = UNDECODABLE_LEVEL
-        except CompanionError as error:
-            return EvaluationBatch(None, None, [], str(error))
+        for place, index in enumerate(group.tolist()):
+            try:
+                images[place] = decode_evaluation_image(self.reader.read(index), self.protocol)
+            except UndecodableImage as error:
+                undecodable.report(manifest, index, str(error))
+                images[place] = UNDECODABLE_LEVEL
         return EvaluationBatch(images.permute(0, 3, 1, 2), _labels(manifest, group), list(undecodable.found.values()))
 
 
@@ -228,13 +221,3 @@ def _labels(manifest: Manifest, indices: np.ndarray) -> "torch.Tensor":
     import torch
 
     return torch.from_numpy(manifest.labels[indices])
-
-
-def _loaded(images: _EvaluationImages, workers: int) -> Iterator[EvaluationBatch]:
-    if workers == 0:
-        for number in range(len(images)):
-            yield images[number]
-        return
-    from torch.utils.data import DataLoader
-
-    yield from DataLoader(images, batch_size=None, sampler=range(len(images)), num_workers=workers, prefetch_factor=2)

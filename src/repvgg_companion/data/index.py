@@ -4,7 +4,9 @@ Nothing is extracted: a manifest holds byte ranges of the archives as they are. 
 """
 
 import argparse
+import contextlib
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +15,25 @@ from repvgg_companion.data.digests import DigestRecord, expected_md5, require_ma
 from repvgg_companion.data.manifest import Manifest, dataset_sha256
 from repvgg_companion.data.source import HashedSource, SeekSource
 from repvgg_companion.data.splits import Split, from_folder, from_kaggle, from_zip, train_from_archive, val_from_archive
-from repvgg_companion.data.verify import HashProgress, md5_with_progress
+from repvgg_companion.data.verify import ByteProgress, md5_with_progress
 from repvgg_companion.errors import CompanionError
-from repvgg_companion.files import write_json
+from repvgg_companion.files import atomic_path, write_json
 
 FORMS = """one of: --train-archive, --val-archive and --devkit together; --val-archive and --devkit; --zip;
---train-folder and --val-folder (and --devkit where validation images lie flat); --kaggle-folder; --parquet-folder"""
+--train-folder and --val-folder (and --devkit where validation images lie flat); --kaggle-folder; --parquet-folder;
+--cityscapes-folder"""
+
+_SOURCES = (
+    "train_archive",
+    "val_archive",
+    "devkit",
+    "zip",
+    "train_folder",
+    "val_folder",
+    "kaggle_folder",
+    "parquet_folder",
+    "cityscapes_folder",
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,6 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--val-folder", metavar="FOLDER", help="the same, or a flat folder with --devkit")
     parser.add_argument("--kaggle-folder", metavar="FOLDER", help="the folder that holds LOC_val_solution.csv")
     parser.add_argument("--parquet-folder", metavar="FOLDER", help="Parquet shards train-* and validation-*")
+    parser.add_argument("--cityscapes-folder", metavar="FOLDER", help="the folder that holds leftImg8bit and gtFine")
     parser.add_argument("--num-classes", type=int, metavar="N", help="fail unless there are N classes")
     parser.add_argument(
         "--verify",
@@ -49,24 +65,43 @@ def run(arguments: argparse.Namespace) -> None:
     opener = _Opener(DigestRecord(output / "digests.json"), arguments.verify)
     devkit = None
     if arguments.devkit is not None:
-        devkit = read_devkit(arguments.devkit)
         opener.check(arguments.devkit)
-    splits = _splits(arguments, devkit, opener, output)
-    classes, class_names = _classes(splits, devkit)
+        devkit = read_devkit(arguments.devkit)
+    splits: dict[str, Split] = {}
+    if arguments.cityscapes_folder is not None:
+        manifests = _segmentation(arguments)
+        classes = list(manifests["train"].classes)
+    else:
+        splits = _splits(arguments, devkit, opener, output)
+        classes, class_names = _classes(splits, devkit)
     if arguments.num_classes not in (None, len(classes)):
         raise CompanionError(
             f"dataset {arguments.dataset} has {len(classes)} classes instead of {arguments.num_classes}; "
             "correct --num-classes (data.num_classes) or name other images"
         )
-    manifests = {name: split.builder.build(classes, class_names, stamps=split.stamps) for name, split in splits.items()}
+    if splits:
+        manifests = {
+            name: split.builder.build(classes, class_names, stamps=split.stamps) for name, split in splits.items()
+        }
     notes = [f"{name}: {note}" for name, split in splits.items() for note in split.all_findings().notes()]
-    for name, manifest in manifests.items():
-        manifest.write(output / f"{name}.parquet")
-    write_json(output / "dataset.json", _facts(arguments, manifests, notes))
+    with contextlib.ExitStack() as stack:  # all of them or, on a full disk, none
+        for name, manifest in manifests.items():
+            manifest.write(stack.enter_context(atomic_path(output / f"{name}.parquet")))
+        write_json(stack.enter_context(atomic_path(output / "dataset.json")), _facts(arguments, manifests, notes))
     for note in notes:
         print(f"index: note: {note}", file=sys.stderr)
     counts = ", ".join(f"{len(manifest):,} {name} images" for name, manifest in manifests.items())
     print(f"{arguments.dataset}: {counts} in {len(classes)} classes")
+
+
+def _segmentation(arguments: argparse.Namespace) -> dict[str, Manifest]:
+    from repvgg_companion.data.cityscapes import from_cityscapes
+
+    if others := [option for option in _SOURCES if option != "cityscapes_folder" and getattr(arguments, option)]:
+        raise CompanionError(
+            f"--cityscapes-folder and --{others[0].replace('_', '-')} both name images; leave one of them out"
+        )
+    return from_cityscapes(arguments.cityscapes_folder)
 
 
 class _Opener:
@@ -92,30 +127,60 @@ class _Opener:
         """A source whose `finish` compares the digest where one is due."""
         expected = expected_md5(path) if self.verify else None
         if expected is None:
-            return SeekSource(path)
+            source = _SoughtSource(path)
+            if self.verify:
+                print(
+                    f"index: note: no MD5 is published for a file called {Path(path).name}: it is not compared",
+                    file=sys.stderr,
+                )
+            return source
         known = self.record.known(path)
         if known is not None:
             require_match(path, known, expected)
-            return SeekSource(path)
+            return _SoughtSource(path)
         return _CheckedSource(path, expected, self.record)
 
 
-class _CheckedSource(HashedSource):
+class _Watched(SeekSource):
+    """A source with a progress bar of the bytes that lie behind it."""
+
+    _bar: ByteProgress | None = None
+
+    def _watch(self, title: str) -> Callable[[int], None]:
+        self._bar = ByteProgress(f"{title} of {Path(self.path).name}", self.size)
+        return self._bar.__enter__()
+
+    def close(self) -> None:
+        if self._bar is not None:
+            bar, self._bar = self._bar, None
+            bar.__exit__(*sys.exc_info())
+        super().close()
+
+
+class _SoughtSource(_Watched):
+    def __init__(self, path: str) -> None:
+        super().__init__(path)
+        self._done, self._advance = 0, self._watch("index")
+
+    def reached(self, offset: int) -> None:
+        self._advance(offset - self._done)
+        self._done = offset
+
+    def finish(self) -> None:
+        self.reached(self.size)
+        super().finish()
+
+
+class _CheckedSource(_Watched, HashedSource):
     def __init__(self, path: str, expected: str, record: DigestRecord) -> None:
+        super().__init__(path)
         self._expected, self._record = expected, record
-        self._progress_bar = HashProgress(path, Path(path).stat().st_size if Path(path).exists() else 0)
-        super().__init__(path, self._progress_bar.__enter__())
+        self._progress = self._watch("index and MD5")
 
     def finish(self) -> None:
         super().finish()
         self._record.keep(self.path, self.md5, self.stamp)
         require_match(self.path, self.md5, self._expected)
-
-    def close(self) -> None:
-        if self._progress_bar is not None:
-            self._progress_bar.__exit__(None, None, None)
-            self._progress_bar = None
-        super().close()
 
 
 def _splits(arguments: argparse.Namespace, devkit: Devkit | None, opener: _Opener, output: Path) -> dict[str, Split]:
@@ -181,22 +246,12 @@ def _classes(splits: dict[str, Split], devkit: Devkit | None) -> tuple[list[str]
 
 def _facts(arguments: argparse.Namespace, manifests: dict[str, Manifest], notes: list[str]) -> dict[str, Any]:
     some = next(iter(manifests.values()))
-    options = (
-        "train_archive",
-        "val_archive",
-        "devkit",
-        "zip",
-        "train_folder",
-        "val_folder",
-        "kaggle_folder",
-        "parquet_folder",
-    )
     return {
         "dataset": arguments.dataset,
         "dataset_sha256": dataset_sha256(*manifests.values()),
         "num_classes": some.num_classes,
         **{name: {"n_images": len(manifest), "sha256": manifest.sha256} for name, manifest in manifests.items()},
-        "sources": [str(getattr(arguments, option)) for option in options if getattr(arguments, option) is not None],
+        "sources": [str(getattr(arguments, option)) for option in _SOURCES if getattr(arguments, option) is not None],
         "wnids": some.classes,
         "class_names": some.class_names,
         "notes": notes,

@@ -8,6 +8,7 @@ import csv
 import io
 import os
 import re
+from pathlib import Path
 
 from repvgg_companion.data.devkit import Devkit
 from repvgg_companion.data.members import Image
@@ -101,6 +102,14 @@ def check_against_devkit(classes: Classes, devkit: Devkit, where: str) -> None:
                 )
 
 
+def text_of(path: Path) -> str:
+    """The text of a list of images or class names; raises CompanionError where it is no UTF-8."""
+    try:
+        return path.read_text("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise CompanionError(f"{path} is no UTF-8 text (byte {error.start}); get it again") from None
+
+
 def flat_by_annotations(images: list[Image], text: str, where: str) -> Classes:
     """Tiny-ImageNet's validation images by `val_annotations.txt`: lines of file, WNID and a box, split by tabs."""
     listed = [(fields[0], fields[1]) for line in text.splitlines() if len(fields := line.split("\t")) >= 2]
@@ -110,10 +119,14 @@ def flat_by_annotations(images: list[Image], text: str, where: str) -> Classes:
 def flat_by_solution(images: list[Image], text: str, where: str) -> Classes:
     """Kaggle's validation images by `LOC_val_solution.csv`: ImageId, and a prediction that begins with the WNID."""
     wnid_of = {}
-    for row in csv.DictReader(io.StringIO(text)):
-        if not row.get("ImageId") or not row.get("PredictionString"):
-            raise CompanionError(f"{where}: LOC_val_solution.csv lacks ImageId or PredictionString; get it again")
-        wnid_of[row["ImageId"] + ".JPEG"] = row["PredictionString"].split()[0]
+    try:
+        for row in csv.DictReader(io.StringIO(text)):
+            words = (row.get("PredictionString") or "").split()
+            if not row.get("ImageId") or not words:
+                raise CompanionError(f"{where}: LOC_val_solution.csv lacks ImageId or PredictionString; get it again")
+            wnid_of[row["ImageId"] + ".JPEG"] = words[0]
+    except csv.Error as error:
+        raise CompanionError(f"{where}: LOC_val_solution.csv is no table ({error}); get it again") from None
     return _by_list(images, wnid_of, where, "LOC_val_solution.csv")
 
 

@@ -8,7 +8,7 @@ import json
 import os
 from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import accumulate
 from typing import Any
@@ -50,7 +50,8 @@ class Manifest:
     `classes` are the WNIDs in label order (a class may have no image in this split), `class_names` their words.
     `stamps` holds size in bytes and modification time in ns of every archive; a single image file has no stamp.
     `packed` is the label of a packed copy, empty for the images themselves; `source_sha256` is the digest of the
-    manifest that a packed copy was made of.
+    manifest that a packed copy was made of. `maps`, for segmentation only, lists the label map of each image in the
+    same order, a PNG of label ids; the label of such an image is its map, and `labels` holds 0.
     """
 
     files: TextColumn
@@ -65,6 +66,7 @@ class Manifest:
     packed: str = ""
     source_sha256: str = ""
     path: str = ""
+    maps: "Manifest | None" = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -84,6 +86,13 @@ class Manifest:
         file, name, offset = self.files[index], self.names[index], int(self.offsets[index])
         return f"{file}, image {name} at byte {offset}" if file in self.stamps else file
 
+    def with_maps(self, maps: "Manifest") -> "Manifest":
+        """These images with their label maps, whose digest then covers both; raises ValueError for another order."""
+        if self.names[:] != maps.names[:]:
+            raise ValueError("images and label maps do not have the same names in the same order")
+        digest = hashlib.sha256(f"{self.sha256}\n{maps.sha256}".encode()).hexdigest()
+        return replace(self, maps=maps, sha256=digest)
+
     @classmethod
     def read(cls, path: str | os.PathLike) -> "Manifest":
         """Read a manifest; raises CompanionError where the file is missing, damaged or not one of ours."""
@@ -91,12 +100,13 @@ class Manifest:
         from pyarrow import parquet
 
         try:
-            with parquet.ParquetFile(path) as stream:  # read_table would import pyarrow.dataset and pandas
+            # read_table would import pyarrow.dataset and pandas.
+            with parquet.ParquetFile(path, page_checksum_verification=True) as stream:
                 table = stream.read()
             facts = json.loads(table.schema.metadata[METADATA_KEY])
             if facts["version"] != VERSION:
                 raise KeyError("version")
-            return cls(
+            own = cls(
                 files=TextColumn(_one_array(table.column("file"))),
                 offsets=_int64(table.column("offset")),
                 lengths=_int64(table.column("length")),
@@ -110,6 +120,13 @@ class Manifest:
                 source_sha256=facts["source_sha256"],
                 path=str(path),
             )
+            if "maps_sha256" not in facts:
+                return own
+            maps = {name: table.column(f"map_{name}") for name in ("file", "offset", "length")}
+            return replace(own, maps=replace(
+                own, files=TextColumn(_one_array(maps["file"])), offsets=_int64(maps["offset"]),
+                lengths=_int64(maps["length"]), sha256=facts["maps_sha256"], stamps={}, path="",
+            ))  # fmt: skip
         except FileNotFoundError:
             raise CompanionError(f"manifest {path} does not exist; make it with the verb index") from None
         except (pyarrow.ArrowException, KeyError, TypeError, ValueError, OSError) as error:
@@ -139,11 +156,23 @@ class Manifest:
             "wnid": self.wnids.arrow,
             "name": self.names.arrow,
         }
+        if self.maps is not None:
+            facts["maps_sha256"] = self.maps.sha256
+            columns |= {
+                "map_file": self.maps.files.arrow,
+                "map_offset": _numbers(self.maps.offsets),
+                "map_length": _numbers(self.maps.lengths),
+            }
         table = pyarrow.Table.from_arrays(list(columns.values()), names=list(columns))
         table = table.replace_schema_metadata({METADATA_KEY: json.dumps(facts, sort_keys=True)})
         with atomic_path(path) as temporary:
             parquet.write_table(
-                table, temporary, row_group_size=ROW_GROUP, compression="zstd", use_dictionary=["file", "wnid"]
+                table,
+                temporary,
+                row_group_size=ROW_GROUP,
+                compression="zstd",
+                use_dictionary=["file", "wnid"],
+                write_page_checksum=True,
             )
 
 
@@ -164,10 +193,12 @@ def _numbers(values: np.ndarray) -> Any:
     return pyarrow.Array.from_buffers(pyarrow.from_numpy_dtype(values.dtype), len(values), [None, _buffer(values)])
 
 
-def _texts(utf8: bytes, ends: np.ndarray) -> Any:
+def _texts(utf8: bytes | bytearray, ends: np.ndarray) -> Any:
     import pyarrow
 
-    return pyarrow.LargeStringArray.from_buffers(len(ends) - 1, _buffer(ends.astype(np.int64)), _buffer(utf8))
+    return pyarrow.LargeStringArray.from_buffers(
+        len(ends) - 1, _buffer(ends.astype(np.int64, copy=False)), _buffer(utf8)
+    )
 
 
 def _coded(codes: np.ndarray, words: Sequence[str]) -> Any:
@@ -176,7 +207,7 @@ def _coded(codes: np.ndarray, words: Sequence[str]) -> Any:
     utf8 = [word.encode() for word in words]
     ends = np.concatenate([[0], np.cumsum([len(word) for word in utf8], dtype=np.int64)])
     values = pyarrow.StringArray.from_buffers(len(utf8), _buffer(ends.astype(np.int32)), _buffer(b"".join(utf8)))
-    return pyarrow.DictionaryArray.from_arrays(_numbers(codes.astype(np.int32)), values)
+    return pyarrow.DictionaryArray.from_arrays(_numbers(codes.astype(np.int32, copy=False)), values)
 
 
 def _buffer(values: Any) -> Any:
@@ -256,28 +287,31 @@ class ManifestBuilder:
         packed: str = "",
         source_sha256: str = "",
     ) -> Manifest:
-        """The manifest of all images added, with labels from the place of their WNID in `classes`."""
+        """The manifest of all images added, with labels from the place of their WNID in `classes`.
+
+        The builder is empty afterwards, so that no image is held twice.
+        """
         label_of = {wnid: label for label, wnid in enumerate(classes)}
-        names, name_ends, counts = bytearray(), [np.zeros(1, np.int64)], []
-        files, offsets, lengths, labels = [], [], [], []
-        digest = hashlib.sha256()
+        n, names, digest = len(self), bytearray(), hashlib.sha256()
+        files, name_ends = np.empty(n, np.int32), np.zeros(n + 1, np.int64)
+        offsets, lengths, labels = (np.empty(n, np.int64) for _ in range(3))
+        start = 0
         for wnid in sorted(self._classes, key=label_of.__getitem__):
-            columns, label = self._classes[wnid], label_of[wnid]
-            ends = np.array(columns.name_ends, np.int64)
-            name_ends.append(ends + len(names))
+            columns, label = self._classes.pop(wnid), label_of[wnid]
+            stop = start + len(columns.lengths)
+            name_ends[start + 1 : stop + 1] = columns.name_ends
+            name_ends[start + 1 : stop + 1] += len(names)
             names += columns.names
-            files.append(np.array(columns.files, np.int32))
-            offsets.append(np.array(columns.offsets, np.int64))
-            lengths.append(np.array(columns.lengths, np.int64))
-            labels.append(label)
-            counts.append(len(ends))
+            files[start:stop], offsets[start:stop] = columns.files, columns.offsets
+            lengths[start:stop], labels[start:stop] = columns.lengths, label
             digest.update("".join(columns.identity_lines(wnid, label)).encode())
+            start = stop
         return Manifest(
-            files=TextColumn(_coded(np.concatenate([*files, np.empty(0, np.int32)]), self._files)),
-            offsets=np.concatenate([*offsets, np.empty(0, np.int64)]),
-            lengths=np.concatenate([*lengths, np.empty(0, np.int64)]),
-            labels=np.repeat(np.array(labels, np.int64), counts),
-            names=TextColumn(_texts(bytes(names), np.concatenate(name_ends))),
+            files=TextColumn(_coded(files, self._files)),
+            offsets=offsets,
+            lengths=lengths,
+            labels=labels,
+            names=TextColumn(_texts(names, name_ends)),
             classes=tuple(classes),
             class_names=tuple(class_names),
             sha256=digest.hexdigest(),

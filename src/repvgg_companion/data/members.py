@@ -3,9 +3,12 @@
 In: a tar (also of tars), a zip or a folder. Out: images grouped by inner tar, and what was left out on the way.
 """
 
+import lzma
 import os
 import stat
+import struct
 import zipfile
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,11 +17,24 @@ from typing import NamedTuple
 
 from repvgg_companion.data.source import SeekSource
 from repvgg_companion.data.tar_members import Member, tar_members
-from repvgg_companion.errors import CompanionError
+from repvgg_companion.errors import CompanionError, one_line
 
 # torchvision's datasets/folder.py, IMG_EXTENSIONS
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 ZIP_LOCAL_HEADER_BYTES = 30
+ZIP_UTF8_FLAG = 0x800
+# What `zipfile` and its decompressors raise on damaged, foreign or encrypted content.
+UNREADABLE_ZIP = (
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    struct.error,
+    NotImplementedError,
+    OSError,
+    EOFError,
+    RuntimeError,
+    ValueError,
+)
 
 
 class Image(NamedTuple):
@@ -64,6 +80,7 @@ def images_of_tar(source: SeekSource, findings: Findings) -> Iterator[tuple[str,
     outer: dict[str, Image] = {}
     links: list[Member] = []
     for member in tar_members(source, 0, source.size):
+        source.reached(member.offset)
         if member.is_file and member.name.lower().endswith(".tar") and not _hidden(member.name):
             yield member.name, _images_of_inner_tar(source, member, findings)
         elif member.is_link:
@@ -151,8 +168,8 @@ def images_of_zip(path: str | Path, texts: tuple[str, ...], findings: Findings) 
                     _add(images, _stored(source, info, name), findings)
                     if name != info.filename:
                         original_names[name] = info.filename
-    except (zipfile.BadZipFile, NotImplementedError, OSError, EOFError, RuntimeError) as error:
-        raise CompanionError(f"{path} is not readable as a zip ({error}); get it again") from None
+    except UNREADABLE_ZIP as error:
+        raise CompanionError(f"{path} is not readable as a zip ({one_line(error)}); get it again") from None
     finally:
         source.close()
     return ZipContent(source.path, source.stamp, list(images.values()), contents, original_names)
@@ -175,8 +192,12 @@ def _stored(source: SeekSource, info: zipfile.ZipInfo, name: str) -> Image:
     if len(header) < ZIP_LOCAL_HEADER_BYTES or not header.startswith(b"PK\x03\x04"):
         raise zipfile.BadZipFile(f"no local header of {name!r} at byte {info.header_offset}")
     # The local copy of name and extra field can differ in length from those in the directory.
-    offset = info.header_offset + len(header) + int.from_bytes(header[26:28], "little")
-    offset += int.from_bytes(header[28:30], "little")
+    name_bytes, extra_bytes = (int.from_bytes(header[at : at + 2], "little") for at in (26, 28))
+    encoding = "utf-8" if int.from_bytes(header[6:8], "little") & ZIP_UTF8_FLAG else "cp437"
+    local_name = source.read(info.header_offset + len(header), name_bytes).decode(encoding, "replace")
+    if local_name != info.orig_filename:
+        raise zipfile.BadZipFile(f"{name!r} is called {local_name!r} at byte {info.header_offset}")
+    offset = info.header_offset + len(header) + name_bytes + extra_bytes
     if info.file_size != info.compress_size or offset + info.file_size > source.size:
         raise zipfile.BadZipFile(f"member {name!r} ends after the archive's last byte")
     return Image(name, source.path, offset, info.file_size)

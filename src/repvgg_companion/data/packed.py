@@ -7,12 +7,14 @@ other data: its manifest has its own digest and a label (`short256-q90`) that ev
 import argparse
 import os
 import sys
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 
 from repvgg_companion.data.decode import POLICIES, UndecodableImage, UndecodableImages, decode_simplejpeg
 from repvgg_companion.data.image_tar import ImageTar
+from repvgg_companion.data.loading import load
 from repvgg_companion.data.manifest import Manifest, ManifestBuilder
 from repvgg_companion.data.members import Image
 from repvgg_companion.data.reader import ImageReader
@@ -80,7 +82,8 @@ def write_packed(
     target = Path(output).with_suffix(".tar")
     try:
         with ImageTar(target) as tar, Progress("packing", total=len(manifest), unit="images") as progress:
-            for index, content in enumerate(_encoded(encoder, len(manifest), workers)):
+            chunks = load(encoder, range(-(-len(manifest) // CHUNK)), workers=workers if workers > 1 else 0)
+            for index, content in enumerate(chain.from_iterable(chunks)):
                 if isinstance(content, str):
                     undecodable.report(manifest, index, content)
                 else:
@@ -103,12 +106,16 @@ def write_packed(
 
 
 class _Encoder:
-    """Index in, JPEG bytes out; a `str` is the reason why an image cannot be decoded. Travels to worker processes."""
+    """Number of a chunk of images in, the JPEG bytes of each out; a `str` says why an image cannot be decoded."""
 
     def __init__(self, reader: ImageReader, short_side_px: int, quality: int) -> None:
         self.reader, self.short_side_px, self.quality = reader, short_side_px, quality
 
-    def __call__(self, index: int) -> bytes | str:
+    def __getitem__(self, chunk: int) -> list[bytes | str]:
+        stop = min((chunk + 1) * CHUNK, len(self.reader.manifest))
+        return [self._encoded(index) for index in range(chunk * CHUNK, stop)]
+
+    def _encoded(self, index: int) -> bytes | str:
         import simplejpeg
 
         data = self.reader.read(index)
@@ -129,13 +136,3 @@ def _shrunk(pixels: np.ndarray, short: int) -> np.ndarray:
     scale = short / min(height, width)
     size = (max(short, round(width * scale)), max(short, round(height * scale)))
     return cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
-
-
-def _encoded(encoder: _Encoder, count: int, workers: int):
-    if workers <= 1:
-        yield from map(encoder, range(count))
-        return
-    import multiprocessing
-
-    with multiprocessing.get_context("fork" if sys.platform == "linux" else None).Pool(workers) as pool:
-        yield from pool.imap(encoder, range(count), chunksize=CHUNK)

@@ -8,13 +8,14 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from repvgg_companion.data.devkit import Devkit
 from repvgg_companion.data.image_tar import ImageTar
 from repvgg_companion.data.manifest import Manifest
 from repvgg_companion.data.members import Image
 from repvgg_companion.data.splits import Split
-from repvgg_companion.errors import CompanionError
+from repvgg_companion.errors import CompanionError, one_line
 from repvgg_companion.files import read_json, write_json
 from repvgg_companion.progress import Progress
 
@@ -107,12 +108,16 @@ def _imported_before(output: Path, name: str, record: Path, stamps: dict, wnids:
 
 
 def _import(shards: list[Path], name: str, wnids: dict[int, str], words: dict[int, str], target: Path) -> Split:
+    import pyarrow
     from pyarrow import parquet
 
     split = Split()
     classes: dict[str, list[Image]] = {}
     try:
-        rows = sum(parquet.ParquetFile(path).metadata.num_rows for path in shards)
+        rows = 0
+        for path in shards:
+            with parquet.ParquetFile(path) as shard:
+                rows += shard.metadata.num_rows
         with ImageTar(target) as tar, Progress(f"importing {name}", total=rows, unit="images") as progress:
             for number, path in enumerate(shards):
                 for place, (content, image_path, label) in enumerate(_rows(path, words)):
@@ -123,10 +128,10 @@ def _import(shards: list[Path], name: str, wnids: dict[int, str], words: dict[in
                     image_name = image_name or f"{number:05d}-{place:06d}.JPEG"
                     classes.setdefault(wnid, []).append(tar.add(wnid, image_name, content))
                     progress.advance()
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError, NotImplementedError, pyarrow.ArrowException) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise CompanionError(f"importing into {target} failed: {error.strerror}; nothing was kept of it") from None
-        raise CompanionError(f"the shards beside {shards[0]} are not readable ({error}); get them again") from None
+        raise CompanionError(f"{path} is not readable as a shard ({one_line(error)}); get it again") from None
     split.stamps = {tar.path: tar.stamp}
     split.add(classes, str(shards[0].parent))
     return split
@@ -135,17 +140,28 @@ def _import(shards: list[Path], name: str, wnids: dict[int, str], words: dict[in
 def _rows(path: Path, words: dict[int, str]) -> Iterator[tuple[bytes | None, str | None, int]]:
     from pyarrow import parquet
 
-    shard = parquet.ParquetFile(path)
-    names = set(shard.schema_arrow.names)
-    if not {"image", "label"} <= names:
-        raise CompanionError(
-            f"{path} has columns {sorted(names)} instead of image and label; name imagenet-1k's shards"
-        )
-    for label, text in enumerate(_class_names(shard.schema_arrow.metadata)):
-        words.setdefault(label, text)
-    for batch in shard.iter_batches(batch_size=ROWS_AT_ONCE, columns=["image", "label"]):
-        images, labels = batch.column("image"), batch.column("label").to_pylist()
-        yield from zip(images.field("bytes").to_pylist(), images.field("path").to_pylist(), labels)
+    with parquet.ParquetFile(path, page_checksum_verification=True) as shard:
+        schema = shard.schema_arrow
+        names = set(schema.names)
+        if not {"image", "label"} <= names:
+            raise CompanionError(
+                f"{path} has columns {sorted(names)} instead of image and label; name imagenet-1k's shards"
+            )
+        if not (_is_image_struct(schema.field("image").type) and str(schema.field("label").type).startswith("int")):
+            raise CompanionError(
+                f"{path}: image is no struct of bytes and path, or label no integer; name imagenet-1k's shards"
+            )
+        for label, text in enumerate(_class_names(schema.metadata)):
+            words.setdefault(label, text)
+        for batch in shard.iter_batches(batch_size=ROWS_AT_ONCE, columns=["image", "label"]):
+            images, labels = batch.column("image"), batch.column("label").to_pylist()
+            yield from zip(images.field("bytes").to_pylist(), images.field("path").to_pylist(), labels)
+
+
+def _is_image_struct(kind: Any) -> bool:
+    from pyarrow import types
+
+    return types.is_struct(kind) and {"bytes", "path"} <= {kind.field(place).name for place in range(kind.num_fields)}
 
 
 def _class_names(metadata: dict[bytes, bytes] | None) -> list[str]:

@@ -1,5 +1,6 @@
 """Bytes of single images out of archives: a manifest and an index in, the image's file content out. Needs no torch."""
 
+import contextlib
 import os
 
 from repvgg_companion.data.manifest import Manifest
@@ -27,10 +28,15 @@ class ImageReader:
         """The bytes of image `index`; raises CompanionError where they are not those that were indexed."""
         manifest = self.manifest
         file, offset, length = manifest.files[index], int(manifest.offsets[index]), int(manifest.lengths[index])
-        if file in manifest.stamps:
-            data = os.pread(self._descriptor(file), length, offset)
-        else:
-            data = _whole_file(file, offset, length)
+        try:
+            if file in manifest.stamps:
+                data = os.pread(self._descriptor(file), length, offset)
+            else:
+                data = _whole_file(file, offset, length)
+        except OSError as error:
+            raise CompanionError(
+                f"{manifest.where(index)} cannot be read ({error.strerror}); check the disk that holds it"
+            ) from None
         if len(data) != length:
             raise CompanionError(f"{manifest.where(index)} has changed since it was indexed; index the data again")
         return data
@@ -39,13 +45,11 @@ class ImageReader:
         descriptor = self._descriptors.get(file)
         if descriptor is None:
             descriptor = _open(file)
-            status = os.fstat(descriptor)
-            if (status.st_size, status.st_mtime_ns) != tuple(self.manifest.stamps[file]):
+            try:
+                _require_stamp(file, os.fstat(descriptor), self.manifest.stamps[file])
+            except CompanionError:
                 os.close(descriptor)
-                raise CompanionError(
-                    f"{file} was replaced or changed since it was indexed (size or modification time differ); "
-                    "index the data again"
-                )
+                raise
             self._descriptors[file] = descriptor
         return descriptor
 
@@ -59,6 +63,21 @@ class ImageReader:
 
     def __del__(self) -> None:
         self.close()
+
+
+def require_unchanged(manifest: Manifest) -> None:
+    """Raises CompanionError where an archive was replaced since it was indexed; one that is away is no fault here."""
+    for file, stamp in manifest.stamps.items():
+        with contextlib.suppress(OSError):
+            _require_stamp(file, os.stat(file), stamp)  # noqa: PTH116
+
+
+def _require_stamp(file: str, status: os.stat_result, stamp: tuple[int, int]) -> None:
+    if (status.st_size, status.st_mtime_ns) != tuple(stamp):
+        raise CompanionError(
+            f"{file} was replaced or changed since it was indexed (size or modification time differ); "
+            "index the data again"
+        )
 
 
 def _open(file: str) -> int:

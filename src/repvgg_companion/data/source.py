@@ -39,6 +39,9 @@ class SeekSource:
         """Up to `count` bytes from `offset`; fewer only at the end of the file."""
         return os.pread(self._descriptor, count, offset)
 
+    def reached(self, offset: int) -> None:
+        """Told by the walk over an archive that everything before `offset` is indexed; for progress."""
+
     def finish(self) -> None:
         """Check that the file did not change while it was read, and close it."""
         status = os.fstat(self._descriptor)

@@ -1,5 +1,6 @@
 """One split from one source: an archive, folder or zip in, a filled `ManifestBuilder` and the archives' stamps out."""
 
+import contextlib
 import sys
 import zipfile
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from repvgg_companion.data.devkit import Devkit
 from repvgg_companion.data.image_tar import ImageTar
 from repvgg_companion.data.manifest import ManifestBuilder
 from repvgg_companion.data.members import (
+    UNREADABLE_ZIP,
     Findings,
     Image,
     ZipContent,
@@ -19,7 +21,7 @@ from repvgg_companion.data.members import (
     images_of_zip,
 )
 from repvgg_companion.data.source import SeekSource
-from repvgg_companion.errors import CompanionError
+from repvgg_companion.errors import CompanionError, one_line
 from repvgg_companion.progress import Progress
 
 ZIP_TEXTS = ("wnids.txt", "words.txt", "val_annotations.txt")
@@ -130,7 +132,7 @@ def from_folder(path: str, devkit: Devkit | None, *, flat_allowed: bool) -> Spli
         return _not_empty(split, path)
     annotations = Path(path) / "val_annotations.txt"
     if flat_allowed and annotations.is_file():
-        split.add(layouts.flat_by_annotations(images, annotations.read_text("utf-8"), path), path)
+        split.add(layouts.flat_by_annotations(images, layouts.text_of(annotations), path), path)
     elif flat_allowed:
         split.add(_validation_classes(images, devkit, path, root_known=True), path)
     else:
@@ -140,7 +142,7 @@ def from_folder(path: str, devkit: Devkit | None, *, flat_allowed: bool) -> Spli
         raise CompanionError(f"{path} has no image in class folder {empty[0]}; remove the folder or complete it")
     words = Path(path).parent / "words.txt"
     if words.is_file():
-        split.words = layouts.words_of(words.read_text("utf-8"))
+        split.words = layouts.words_of(layouts.text_of(words))
     return split
 
 
@@ -161,10 +163,10 @@ def from_kaggle(root: str) -> tuple[Split, Split]:
     train = from_folder(str(images / "train"), None, flat_allowed=False)
     val = Split()
     found, _ = images_of_folder(images / "val", val.findings)
-    val.add(layouts.flat_by_solution(found, solution.read_text("utf-8"), str(images / "val")), str(images / "val"))
+    val.add(layouts.flat_by_solution(found, layouts.text_of(solution), str(images / "val")), str(images / "val"))
     words = solution.with_name("LOC_synset_mapping.txt")
     if words.is_file():
-        train.words = layouts.words_of(words.read_text("utf-8"))
+        train.words = layouts.words_of(layouts.text_of(words))
     return train, _not_empty(val, str(images / "val"))
 
 
@@ -175,59 +177,77 @@ def from_zip(path: str, output: Path) -> tuple[Split, Split]:
     """
     findings = Findings()
     content = images_of_zip(path, ZIP_TEXTS, findings)
+    parts = _by_split(content.images)
+    texts = {PurePosixPath(name).name: text for name, text in content.texts.items()}
+    words = layouts.words_of(texts.get("words.txt", ""))
+    splits = {name: Split(stamps={content.path: content.stamp}, words=words) for name in parts}
+
+    def classes(name: str, images: list[Image]) -> layouts.Classes:
+        inside = [image._replace(path=below) for image, (_, below) in zip(images, parts[name], strict=True)]
+        if name == "val" and "val_annotations.txt" in texts:
+            return layouts.flat_by_annotations(inside, texts["val_annotations.txt"], path)
+        return layouts.by_folder(inside, f"{path}, folder {name},", root_known=True)
+
+    # A fault in one split shows before the other one is copied.
+    found_classes = {}
+    for name, found in parts.items():
+        if not found:
+            raise CompanionError(f"{path} holds no image in a folder {name!r}; it needs train/CLASS and val")
+        found_classes[name] = set(classes(name, [image for image, _ in found]))
+    listed = set(texts.get("wnids.txt", "").split())
+    if missing := sorted((listed | found_classes["val"]) - found_classes["train"]):
+        raise CompanionError(
+            f"{path} has no training image of class {missing[0]}, which its validation images or wnids.txt name; "
+            "get it again"
+        )
+    with contextlib.ExitStack() as stack:
+        tars: dict[str, ImageTar] = {}
+        for name, found in parts.items():
+            images = [image for image, _ in found]
+            if any(image.offset < 0 for image in images):
+                tars[name] = stack.enter_context(ImageTar(output / f"{name}.tar"))
+                images = _copied(content, images, tars[name], name)
+            splits[name].add(classes(name, images), path)
+    for name, tar in tars.items():
+        splits[name].stamps = {tar.path: tar.stamp}
+    splits["train"].findings = findings
+    return splits["train"], splits["val"]
+
+
+def _by_split(images: list[Image]) -> dict[str, list[tuple[Image, str]]]:
+    """Images with their paths below the folder `train` or `val`, by that folder."""
     parts: dict[str, list[tuple[Image, str]]] = {"train": [], "val": []}
-    for image in content.images:
+    for image in images:
         folders = image.path.split("/")
         for place, folder in enumerate(folders[:3]):
             if folder in parts:
                 parts[folder].append((image, "/".join(folders[place + 1 :])))
                 break
-    texts = {PurePosixPath(name).name: text for name, text in content.texts.items()}
-    splits = []
-    for name, found in parts.items():
-        if not found:
-            raise CompanionError(f"{path} holds no image in a folder {name!r}; it needs train/CLASS and val")
-        split = Split(stamps={content.path: content.stamp}, words=layouts.words_of(texts.get("words.txt", "")))
-        placed = _import_compressed(content, [image for image, _ in found], split, output / f"{name}.tar", name)
-        images = [image._replace(path=inside) for image, (_, inside) in zip(placed, found, strict=True)]
-        if name == "val" and "val_annotations.txt" in texts:
-            split.add(layouts.flat_by_annotations(images, texts["val_annotations.txt"], path), path)
-        else:
-            split.add(layouts.by_folder(images, f"{path}, folder {name},", root_known=True), path)
-        splits.append(split)
-    splits[0].findings = findings
-    _require_listed_classes(path, texts.get("wnids.txt"), splits[0])
-    return splits[0], splits[1]
+    return parts
 
 
-def _require_listed_classes(path: str, listed: str | None, train: Split) -> None:
-    missing = sorted(set((listed or "").split()) - set(train.builder.classes))
-    if missing:
-        raise CompanionError(f"{path} has no training image of class {missing[0]}, which wnids.txt names; get it again")
-
-
-def _import_compressed(content: ZipContent, images: list[Image], split: Split, target: Path, name: str) -> list[Image]:
-    if all(image.offset >= 0 for image in images):
-        return images
+def _copied(content: ZipContent, images: list[Image], tar: ImageTar, name: str) -> list[Image]:
+    """The places in `tar` of images that are compressed inside the zip, with the paths that they have there."""
     total = sum(image.length for image in images)
     print(
-        f"{name} images are compressed inside the zip: copying {total / 1e6:,.0f} MB once to {target}", file=sys.stderr
+        f"{name} images are compressed inside the zip: copying {total / 1e6:,.0f} MB once to {tar.path}",
+        file=sys.stderr,
     )
     with (
         zipfile.ZipFile(content.path) as archive,
-        ImageTar(target) as tar,
         Progress(f"copying {name} images", total=len(images), unit="images") as progress,
     ):
         placed = []
         for image in images:
             try:
                 data = archive.read(content.original_names.get(image.path, image.path))
-            except (zipfile.BadZipFile, EOFError, OSError, RuntimeError) as error:
-                raise CompanionError(f"{content.path}: {image.path} cannot be read ({error}); get it again") from None
+            except (*UNREADABLE_ZIP, KeyError) as error:
+                raise CompanionError(
+                    f"{content.path}: {image.path} cannot be read ({one_line(error)}); get it again"
+                ) from None
             folder, _, base = image.path.rpartition("/")
             placed.append(tar.add(folder, base, data)._replace(path=image.path))
             progress.advance()
-    split.stamps = {tar.path: tar.stamp}
     return placed
 
 

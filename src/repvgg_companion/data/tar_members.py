@@ -206,7 +206,8 @@ class _Walk:
                 offset, f"is damaged: {rest:,} bytes lie after its end mark; compare its digest and get it again"
             )
         if self.source.read(offset, rest).strip(b"\0"):
-            self._fail(offset, "is damaged, or several archives in one: data follows its end mark")
+            what = "is damaged, or several archives in one: data follows its end mark"
+            self._fail(offset, f"{what}; compare its digest and get it again, or pack its images into one archive")
 
     def _fail_member(self, offset: int, name: str) -> NoReturn:
         self._fail(offset, f"is truncated: member {name!r} ends after the archive's last byte")

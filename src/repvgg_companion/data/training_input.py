@@ -12,6 +12,7 @@ import numpy as np
 from repvgg_companion.data.augment import CROP_FLIP, DRAWS, require_augmentation, shift
 from repvgg_companion.data.decode import DECODERS, Undecodable, UndecodableImage, UndecodableImages
 from repvgg_companion.data.evaluation_input import EvaluationProtocol, decode_evaluation_image
+from repvgg_companion.data.loading import load
 from repvgg_companion.data.manifest import Manifest
 from repvgg_companion.data.randomness import epoch_order, uniform_draws
 from repvgg_companion.data.reader import ImageReader
@@ -80,52 +81,30 @@ class TrainingInput:
         if self.workers == 0:
             self._images.keep_decoded()
         dataset = _EpochBatches(self._images, share, epoch)
-        for batch in _loaded(dataset, range(start, steps), self.workers, self.pin_memory):
+        for batch in load(dataset, range(start, steps), workers=self.workers, pin_memory=self.pin_memory):
             self.undecodable.found.update({item.index: item for item in batch.undecodable})
-            if batch.error:
-                raise CompanionError(batch.error)
             yield batch.images, batch.labels
 
 
 class Batch(NamedTuple):
-    """What a worker sends back; an error travels as text because exceptions lose their form between processes."""
+    """What a worker sends back: the batch and the undecodable images that it met for the first time."""
 
-    images: "torch.Tensor | None"
-    labels: "torch.Tensor | None"
+    images: "torch.Tensor"
+    labels: "torch.Tensor"
     undecodable: list[Undecodable]
-    error: str = ""
 
 
 class _EpochBatches:
-    """A map-style dataset whose items are whole batches."""
+    """The batches of one process in one epoch, by step."""
 
     def __init__(self, images: "_AugmentedImages", share: np.ndarray, epoch: int) -> None:
         self.images, self.share, self.epoch = images, share, epoch
 
-    def __len__(self) -> int:
-        return len(self.share)
-
     def __getitem__(self, step: int) -> Batch:
         known = set(self.images.undecodable.found)
-        try:
-            images, labels = self.images.batch(self.share[step], self.epoch)
-        except CompanionError as error:
-            return Batch(None, None, [], str(error))
+        images, labels = self.images.batch(self.share[step], self.epoch)
         found = self.images.undecodable.found
         return Batch(images, labels, [found[index] for index in found.keys() - known])
-
-
-def _loaded(dataset: _EpochBatches, steps: range, workers: int, pin_memory: bool) -> Iterator[Batch]:
-    if workers == 0:
-        for step in steps:
-            yield dataset[step]
-        return
-    from torch.utils.data import DataLoader
-
-    loader = DataLoader(
-        dataset, batch_size=None, sampler=steps, num_workers=workers, prefetch_factor=2, pin_memory=pin_memory
-    )
-    yield from loader
 
 
 class _AugmentedImages:

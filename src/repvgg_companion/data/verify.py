@@ -39,16 +39,16 @@ def md5_with_progress(archive: str) -> tuple[str, tuple[int, int]]:
     path = Path(archive)
     if not path.is_file():
         raise CompanionError(f"{archive} does not exist")
-    with HashProgress(archive, path.stat().st_size) as advance:
+    with ByteProgress(f"MD5 of {path.name}", path.stat().st_size) as advance:
         return md5_of(archive, advance)
 
 
-class HashProgress:
-    """Progress in whole megabytes from counts in bytes."""
+class ByteProgress:
+    """Progress in whole megabytes from counts in bytes; entering it gives the function that counts."""
 
-    def __init__(self, archive: str, size: int) -> None:
+    def __init__(self, title: str, size: int) -> None:
         self._bytes = 0
-        self._progress = Progress(f"MD5 of {Path(archive).name}", total=-(-size // MEGABYTE), unit="MB")
+        self._progress = Progress(title, total=-(-size // MEGABYTE), unit="MB")
 
     def __enter__(self):
         self._progress.__enter__()

@@ -53,7 +53,7 @@ def predict(
 
     module = module.eval().to(device, memory_format=torch.channels_last)
     all_labels, all_top, all_margins = [], [], []
-    with torch.inference_mode(), _exact_float32():
+    with torch.inference_mode(), exact_float32():
         for images, labels in batches:
             logits = module(normalize(images, device=device, channels_last=True))
             if not torch.isfinite(logits).all():
@@ -68,8 +68,8 @@ def predict(
     return Predictions(np.concatenate(all_labels), np.concatenate(all_top), np.concatenate(all_margins))
 
 
-def _exact_float32():
-    """Convolutions in plain float32: TF32 would change predictions from one GPU generation to the next."""
+def exact_float32():
+    """A context with plain float32 convolutions: TF32 would change predictions from one GPU generation to the next."""
     import contextlib
 
     import torch

@@ -13,6 +13,14 @@ from repvgg_companion.runs import new_run_id, write_run
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the `evaluate` verb."""
+    add_evaluation_arguments(parser, "resize256-crop224-bilinear-pillow")
+    parser.add_argument("--cache-folder", help="folder of decode-once caches, one PROTOCOL.npy each")
+    parser.add_argument("--batch-size", type=int, default=100)
+    parser.add_argument("--workers", type=int, default=0)
+
+
+def add_evaluation_arguments(parser: argparse.ArgumentParser, protocol: str) -> None:
+    """Options of every verb that evaluates weights files; `protocol` is named as an example."""
     parser.add_argument("--experiment", required=True)
     parser.add_argument(
         "--weights",
@@ -20,15 +28,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         required=True,
         metavar=("FILE", "PROTOCOL"),
-        help="a weights file of either form and the protocol to evaluate it by; may be repeated",
+        help=f"a weights file of either form and the protocol to evaluate it by, such as {protocol}; may be repeated",
     )
     parser.add_argument("--val-manifest", required=True)
-    parser.add_argument("--cache-folder", help="folder of decode-once caches, one PROTOCOL.npy each")
-    parser.add_argument("--output", required=True, help="CSV of accuracy rows")
+    parser.add_argument("--output", required=True, help="CSV of rows")
     parser.add_argument("--predictions", required=True, help="folder of per-image predictions")
     parser.add_argument("--runs", required=True, help="folder of run records")
-    parser.add_argument("--batch-size", type=int, default=100)
-    parser.add_argument("--workers", type=int, default=0)
     parser.add_argument(
         "--undecodable",
         choices=("stop", "count"),
@@ -52,14 +57,14 @@ def run(arguments: argparse.Namespace) -> None:
 
     manifest = Manifest.read(arguments.val_manifest)
     dataset = read_json(Path(arguments.val_manifest).with_name("dataset.json"))
-    device = _device(arguments.device)
+    device = chosen_device(arguments.device)
     run_id = new_run_id("evaluate")
     rows: list[dict[str, Any]] = []
     unread: dict[int, str] = {}
     with Progress("evaluating", total=len(manifest) * len(arguments.weights), unit="images") as progress:
         for path, label in arguments.weights:
             state, identity = load_weights(path)
-            _require_same_images(path, identity, dataset)
+            require_same_images(path, identity, dataset)
             protocol = EvaluationProtocol.parse(label)
             module = build_model(
                 identity.model, num_classes=identity.num_classes, width=identity.width, form=identity.form
@@ -122,7 +127,8 @@ def run(arguments: argparse.Namespace) -> None:
     write_rows(arguments.output, "accuracy", rows)
 
 
-def _device(wanted: str) -> str:
+def chosen_device(wanted: str) -> str:
+    """`cpu` or `cuda` for `auto`; raises CompanionError where a GPU is asked for and there is none."""
     import torch
 
     if wanted == "auto":
@@ -135,7 +141,8 @@ def _device(wanted: str) -> str:
     return wanted
 
 
-def _require_same_images(path: str, identity: WeightsIdentity, dataset: dict[str, Any]) -> None:
+def require_same_images(path: str, identity: WeightsIdentity, dataset: dict[str, Any]) -> None:
+    """Raise CompanionError unless weights and dataset have the same classes and, where known, the same images."""
     if identity.num_classes != dataset["num_classes"]:
         raise CompanionError(
             f"{path} knows {identity.num_classes} classes, but dataset {dataset['dataset']} has "

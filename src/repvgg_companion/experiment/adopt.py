@@ -2,20 +2,23 @@
 
 Everything is checked before anything is copied: digests of finished weights and checkpoints, the identity inside each
 weights file against its path, the images they were trained on against ours, and for each measured row that the weights
-it speaks of are there. What exists here already is kept. Snakemake then finds nothing left to do but the cheap rules.
+it speaks of are there and that its accuracy is that of its predictions. What exists here already is kept. Where the
+images are not indexed here, the index comes along. Snakemake then finds nothing left to do but the cheap rules.
 """
 
 import argparse
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from repvgg_companion.contract import TABLES, read_rows
+from repvgg_companion.data.manifest import Manifest, dataset_sha256
 from repvgg_companion.errors import CompanionError
 from repvgg_companion.files import atomic_path, read_json, sha256_of_file
-from repvgg_companion.identity import FORMS, WeightsIdentity
+from repvgg_companion.identity import FORMS, WeightsIdentity, predictions_name
 from repvgg_companion.training.checkpoint import checkpoint_files
-from repvgg_companion.training.publish import SEAL, is_final
+from repvgg_companion.training.publish import HISTORY, SEAL, WEIGHTS, is_final, tensors_sha256
 from repvgg_companion.training.state import StateFolder
 
 NOT_CARRIED = ("lock", "holder.json")
@@ -54,10 +57,12 @@ def plan_adoption(source: Path, target: Path) -> Adoption:
     """What to copy from one results folder to another; raises CompanionError on the first thing that does not fit."""
     adoption = Adoption([], [])
     digests: dict[tuple[str, ...], dict[str, str]] = {}
+    # In the order of the chain: what is younger than what was made from it would be made again.
+    for folder in sorted(source.glob("data/*")):
+        _add_index(adoption, folder, target / folder.relative_to(source))
     for path in sorted(source.glob("state/*/*/*/*/state.json")):
         _add_state(adoption, path.parent, target / path.parent.relative_to(source), target)
-    # Decoded caches name the manifest they belong to, and their reader refuses them where it is another one. They come
-    # first: a cache younger than the rows would measure them again.
+    # Decoded caches name the manifest they belong to, and their reader refuses them where it is another one.
     for path in sorted(source.glob("data/*/cache/*")):
         _add(adoption, path, target / path.relative_to(source))
     folders = sorted(source.glob("weights/*/*/*/*"))
@@ -77,6 +82,20 @@ def plan_adoption(source: Path, target: Path) -> Adoption:
     return adoption
 
 
+def _add_index(adoption: Adoption, folder: Path, there: Path) -> None:
+    """The manifests of images that are not indexed here; raises CompanionError where they are not as described."""
+    described = folder / "dataset.json"
+    if not described.exists() or (there / "dataset.json").exists():
+        return
+    manifests = [folder / f"{split}.parquet" for split in ("train", "val") if (folder / f"{split}.parquet").exists()]
+    if len(manifests) == 2:
+        found = dataset_sha256(*(Manifest.read(path) for path in manifests))
+        if found != read_json(described)["dataset_sha256"]:
+            raise CompanionError(f"{folder} does not hold the manifests that its dataset.json describes; copy it again")
+    for path in (*manifests, described):
+        _add(adoption, path, there / path.name)
+
+
 def _add(adoption: Adoption, here: Path, there: Path) -> None:
     if not here.exists():
         return
@@ -91,12 +110,15 @@ def _add_state(adoption: Adoption, folder: Path, there: Path, target: Path) -> N
     if state.is_held():
         raise CompanionError(f"{folder} is still being trained; wait until that ends, then copy it again")
     training = state.stored()["training"]
-    _check_images(training["dataset"], training["dataset_sha256"], folder, target)
+    for results in (target, folder.parents[4]):
+        _check_images(training["dataset"], training["dataset_sha256"], folder, results)
     if (folder / SEAL).exists():
         is_final(state)  # raises where the files do not have the digests that were noted when they were finished
     for file in checkpoint_files(folder):
         if sha256_of_file(file.path)[:16] != file.digest:
             raise CompanionError(f"{file.path} is damaged; copy it again from the other machine, or remove it there")
+    if ours.is_held():
+        raise CompanionError(f"{there} is being trained here; wait until that ends, then adopt")
     if ours.stored() is not None:
         if ours.stored()["training"] != training or ours.stored()["recipe"] != state.stored()["recipe"]:
             raise CompanionError(f"{there} holds another training than {folder}; move one of them away")
@@ -113,6 +135,9 @@ def _add_state(adoption: Adoption, folder: Path, there: Path, target: Path) -> N
 
 
 def _steps(state: StateFolder) -> int:
+    seal = state.folder / SEAL
+    if seal.exists():
+        return read_json(seal)["steps"]
     return max((file.step for file in checkpoint_files(state.folder)), default=0)
 
 
@@ -144,9 +169,14 @@ def _check_weights(folder: Path, source: Path) -> dict[str, str]:
         ) != expected:
             raise CompanionError(f"{path} holds the weights of another training ({identity.model}); copy it again")
         found[form] = sha256_of_file(path)
-    seal = source / "state" / folder.relative_to(source / "weights") / SEAL
-    if seal.exists() and "train" in found and read_json(seal)["sha256"]["final.safetensors"] != found["train"]:
-        raise CompanionError(f"{folder}/train.safetensors differs from what was trained; copy it again")
+    state = source / "state" / folder.relative_to(source / "weights")
+    if (state / SEAL).exists():
+        # The names in the file's metadata may have been changed since; its tensors may not.
+        if "train" in found and tensors_sha256(folder / "train.safetensors") != tensors_sha256(state / WEIGHTS):
+            raise CompanionError(f"{folder}/train.safetensors differs from what was trained; copy it again")
+        history = folder / "history.csv"
+        if history.exists() and sha256_of_file(history) != read_json(state / SEAL)["sha256"][HISTORY]:
+            raise CompanionError(f"{history} differs from what was trained; copy it again")
     return found
 
 
@@ -168,6 +198,8 @@ def _check_rows(path: Path, experiment: Path, digests: dict[tuple[str, ...], dic
     for row in read_rows(path, table):
         if "run_id" in row and not (experiment / "runs" / f"{row['run_id']}.json").exists():
             raise CompanionError(f"{path} speaks of run {row['run_id']}, whose file is missing; copy runs/ as well")
+        if table == "accuracy":
+            _check_accuracy(row, path, experiment)
         sha256 = row.get("weights_sha256")
         if sha256 in (None, "random"):
             continue
@@ -178,3 +210,25 @@ def _check_rows(path: Path, experiment: Path, digests: dict[tuple[str, ...], dic
                 f"{path} speaks of weights of {row['model']} with SHA-256 {sha256[:12]}, which are not in the folder; "
                 "copy weights/ as well"
             )
+
+
+def _check_accuracy(row: dict[str, Any], path: Path, experiment: Path) -> None:
+    """The top-1 of a row is the share of its per-image predictions that are right."""
+    from pyarrow import ArrowInvalid, parquet
+
+    keys = ("model", "recipe", "seed", "form", "protocol")
+    name = predictions_name(digest=row["training_digest"], **{key: row[key] for key in keys})
+    predictions = experiment / "predictions" / name
+    if not predictions.exists():
+        raise CompanionError(f"{path} speaks of predictions/{name}, which is missing; copy predictions/ as well")
+    try:
+        table = parquet.read_table(predictions, columns=["label", "top5"])
+    except (ArrowInvalid, OSError) as error:
+        raise CompanionError(f"{predictions} is not readable ({error}); copy it again") from None
+    first = table["top5"].combine_chunks().flatten().to_numpy().reshape(len(table), -1)[:, 0]
+    right = 100 * float((first == table["label"].to_numpy()).mean())
+    if len(table) != row["n_images"] or abs(right - row["top1_pct"]) > 1e-6:
+        raise CompanionError(
+            f"{path} says {row['top1_pct']} % of {row['n_images']} images, {predictions.name} {right:.4f} % of "
+            f"{len(table)}; copy both again"
+        )

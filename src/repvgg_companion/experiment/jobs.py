@@ -10,7 +10,8 @@ import re
 import shlex
 import subprocess
 import sys
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from repvgg_companion.errors import CompanionError
@@ -21,16 +22,22 @@ ROOT = Path(__file__).resolve().parents[3]
 PREPARING = ("make-demo-data", "index", "pack", "cache")
 CARRIED = (
     *PREPARING,
-    *("train", "weights", "reparameterize", "evaluate"),
+    *("train", "weights", "reparameterize", "evaluate", "evaluate-segmentation"),
     *("count-complexity", "measure-speed", "measure-kernel-sizes", "measure-memory"),
 )
 """Verbs whose work is worth a machine of its own; none of them imports more than torch's own dependencies."""
 
-HEAD = """#!/usr/bin/env bash
-# {count} jobs of {origin}, written by `python -m repvgg_companion jobs`. They need Python with torch, torchvision,
-# numpy, scipy, pyarrow, safetensors, pillow, rich, filelock and nvidia-ml-py, this script in the companion's folder,
-# and the images at the paths of the experiment file. Start it again to continue. Afterwards, where Snakemake is:
-#   python -m repvgg_companion adopt FOLDER     (FOLDER: where this machine's `results` was copied to)
+MARK = "written by `python -m repvgg_companion jobs`"
+HEAD = (
+    """#!/usr/bin/env bash
+# {count} jobs of {origin}, """
+    + MARK
+    + """. The other machine needs Python 3.11 or newer with
+# torch, torchvision, numpy, scipy, pyarrow, safetensors, pillow, rich, filelock and nvidia-ml-py; and in one folder:
+#   this script
+#   src/
+{files}# Start it in that folder; again to continue. Afterwards bring its `results` back, and where Snakemake is say:
+#   python -m repvgg_companion adopt FOLDER
 set -uo pipefail
 cd "$(dirname "${{BASH_SOURCE[0]}}")"
 export PYTHONPATH="$PWD/src"
@@ -48,6 +55,7 @@ job() {{ # OUTPUTS (one word), then the command
     [ $status = 0 ] || {{ failed=$((failed + 1)); echo "failed with status $status: $*" >&2; }}
 }}
 """
+)
 
 TAIL = """
 [ $failed = 0 ] || { echo "$failed jobs failed" >&2; exit 1; }
@@ -56,11 +64,12 @@ TAIL = """
 
 @dataclass(frozen=True)
 class Job:
-    """One command of the workflow: its rule, its output files, its words."""
+    """One command of the workflow: its rule, its output files, its words, its input files."""
 
     rule: str
     outputs: tuple[str, ...]
     command: tuple[str, ...]
+    inputs: tuple[str, ...] = ()
 
     @property
     def verb(self) -> str:
@@ -73,16 +82,42 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the `jobs` verb."""
     parser.add_argument("experiment", help="an experiment file, such as config/imagenet.yaml")
     parser.add_argument("--output", help="the script (default: jobs-EXPERIMENT.sh in this folder)")
+    parser.add_argument("--gpus", type=int, help="GPUs of the other machine for each training, instead of the file's")
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Write the script; raises CompanionError where the experiment or its workflow is not in order."""
     experiment = read_experiment(arguments.experiment)
     output = Path(arguments.output or f"jobs-{experiment.experiment}.sh")
+    if output.exists() and MARK not in output.read_bytes()[:2000].decode(errors="replace"):
+        raise CompanionError(f"{output} exists and is no script of `jobs`; name another file with --output")
+    if arguments.gpus is not None and arguments.gpus < 0:
+        raise CompanionError(f"--gpus is {arguments.gpus}; give 0 for none, or how many")
     jobs = jobs_to_carry(arguments.experiment)
-    write_text(output, script(jobs, arguments.experiment))
+    if all(job.verb in PREPARING for job in jobs):
+        print(f"{arguments.experiment}: nothing is left to carry; `snakemake` here makes the rest")
+        return
+    if arguments.gpus is not None:
+        jobs = [_with_gpus(job, arguments.gpus) for job in jobs]
+    images = [path for key, path in experiment.data.source.items() if key != "generate"]
+    write_text(output, script(jobs, arguments.experiment, [*images, *files_to_carry(jobs)]))
     output.chmod(0o755)
     print(f"{output}: {len(jobs)} jobs, {sum(job.verb == 'train' for job in jobs)} of them trainings")
+
+
+def _with_gpus(job: Job, count: int) -> Job:
+    words = list(job.command)
+    if job.verb == "train" and "--gpus" in words:
+        words[words.index("--gpus") + 1] = str(count)
+    return replace(job, command=tuple(words))
+
+
+def files_to_carry(jobs: list[Job]) -> list[str]:
+    """What the jobs read and none of them makes: weights that are finished here, and states of trainings begun here."""
+    made = {path for job in jobs for path in job.outputs}
+    read = {path for job in jobs for path in job.inputs if not Path(path).is_relative_to(ROOT / "src")}
+    states = {job.command[job.command.index("--state") + 1] for job in jobs if "--state" in job.command}
+    return sorted(path for path in (read - made) | states if Path(path).exists())
 
 
 def jobs_to_carry(config: str) -> list[Job]:
@@ -114,15 +149,18 @@ def parse_dry_run(text: str) -> list[Job]:
     for block in re.split(r"^\[[A-Z][a-z]{2} .*\]$", text, flags=re.MULTILINE)[1:]:
         rule = re.search(r"^(?:local)?(?:rule|checkpoint) (\S+):$", block, re.MULTILINE)
         command = re.search(r"^Shell command: (.*)$", block, re.MULTILINE)
-        output = re.search(r"^    output: (.*)$", block, re.MULTILINE)
+        files = []
+        for kind in ("output", "input"):
+            found = re.search(rf"^    {kind}: (.*)$", block, re.MULTILINE)
+            files.append(tuple(name.strip() for name in found[1].split(", ")) if found else ())
         if rule and command:
-            outputs = tuple(name.strip() for name in output[1].split(", ")) if output else ()
-            jobs.append(Job(rule[1], outputs, tuple(shlex.split(command[1]))))
+            jobs.append(Job(rule[1], files[0], tuple(shlex.split(command[1])), files[1]))
     return jobs
 
 
-def script(jobs: list[Job], origin: str) -> str:
-    """The shell script that runs the jobs one after the other."""
-    lines = [HEAD.format(count=len(jobs), origin=origin)]
+def script(jobs: list[Job], origin: str, files: Sequence[str] = ()) -> str:
+    """The shell script that runs the jobs one after the other; `files` are what must be carried along."""
+    told = "".join(f"#   {path}\n" for path in dict.fromkeys(files))
+    lines = [HEAD.format(count=len(jobs), origin=origin, files=told)]
     lines += [f"job {shlex.quote(' '.join(job.outputs))} {shlex.join(job.command)}" for job in jobs]
     return "\n".join(lines) + "\n" + TAIL

@@ -6,11 +6,12 @@ Pure functions of the checked experiment; the workflow's rules and `plan` read t
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from repvgg_companion.data.evaluation_input import EvaluationProtocol
-from repvgg_companion.experiment.settings import Experiment, Resources
-from repvgg_companion.files import canonical_json
+from repvgg_companion.data.protocols import parse_protocol
+from repvgg_companion.experiment.settings import Experiment, Resources, TrainingGroup
+from repvgg_companion.files import canonical_json, sha256_of_file
 from repvgg_companion.identity import predictions_name, training_digest
 from repvgg_companion.models.names import MODELS, require_model
 
@@ -29,6 +30,8 @@ class Weights:
     source: str = ""
     """The released file that these weights are imported from; empty for weights that are trained."""
     source_form: str = "train"
+    backbone: str = ""
+    """For segmentation: the file that the backbone starts from, or the word random; else empty."""
 
     @property
     def key(self) -> str:
@@ -95,9 +98,10 @@ def weights_of(experiment: Experiment) -> list[Weights]:
             model=model,
             width=group.width,
             recipe=group.recipe,
-            digest=digest_of(experiment, model, group.recipe, group.width),
+            digest=digest_of(experiment, model, group.recipe, group.width, backbone_of(group, model)),
             seed=str(seed),
             protocol=experiment.evaluation.protocols_of(model)[0],
+            backbone=backbone_of(group, model),
         )
         for group in experiment.training
         for model in group.models
@@ -131,14 +135,24 @@ def _released_weights(experiment: Experiment) -> list[Weights]:
     ]
 
 
-def digest_of(experiment: Experiment, model: str, recipe: str, width: float) -> str:
-    """The training digest of one model under one recipe of the experiment."""
+def backbone_of(group: TrainingGroup, model: str) -> str:
+    """The file that the backbone of a segmentation network starts from, or `random`; empty for other networks."""
+    return group.backbones.get(require_model(model).backbone, "")
+
+
+def digest_of(experiment: Experiment, model: str, recipe: str, width: float, backbone: str = "") -> str:
+    """The training digest of one model under one recipe of the experiment.
+
+    A backbone counts by the content of its file; one that is not there yet (a dry run goes on without it) by its path.
+    """
+    start = sha256_of_file(backbone) if backbone and Path(backbone).is_file() else backbone
     return training_digest(
         model=model,
         width=width,
         num_classes=experiment.data.num_classes,
         dataset=experiment.data.dataset,
         recipe=experiment.recipes[recipe].settings(),
+        backbone=start or None,
     )
 
 
@@ -186,10 +200,14 @@ def complexity_groups(experiment: Experiment) -> list[ComplexityGroup]:
     groups = [ComplexityGroup(tuple(MODELS), 1.0, None, None)]
     classes = experiment.data.num_classes
     for group in experiment.training if classes else []:
-        protocol = EvaluationProtocol.parse(experiment.evaluation.protocol)
-        own = ComplexityGroup(tuple(group.models), group.width, classes, protocol.crop_px)
-        if (own.width, own.num_classes) != (1.0, 1000):
-            groups.append(own)
+        px = parse_protocol(experiment.evaluation.protocol).crop_px
+        if experiment.data.segments:
+            paper = {name: (1.0, MODELS[name].num_classes, MODELS[name].input_px) for name in group.models}
+            models = [name for name in group.models if (group.width, classes, px) != paper[name]]
+        else:
+            models = group.models if (group.width, classes) != (1.0, 1000) else []
+        if models:
+            groups.append(ComplexityGroup(tuple(models), group.width, classes, px))
     merged: dict[tuple, list[str]] = {}
     for group in groups:
         names = merged.setdefault((group.width, group.num_classes, group.input_px), [])

@@ -50,6 +50,18 @@ def require_sources(experiment: Experiment, origin: str) -> None:
         )
 
 
+def require_backbones(experiment: Experiment, origin: str) -> None:
+    """Raise CompanionError naming model and file where the weights that a PSPNet starts from do not exist."""
+    for group in experiment.training:
+        for model, path in group.backbones.items():
+            if path != "random" and not Path(path).is_file():
+                raise CompanionError(
+                    f"{origin}: training backbones {model} is {path}, which does not exist; train that network, or "
+                    "bring released weights into this form with 'python -m repvgg_companion weights convert FILE "
+                    "--to companion'"
+                )
+
+
 def _sentence(error: ValidationError) -> str:
     details = error.errors(include_url=False)
     first = details[0]

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from repvgg_companion.data.evaluation_input import EvaluationProtocol
 from repvgg_companion.errors import CompanionError
 from repvgg_companion.experiment.layout import train_resources, weights_of
 from repvgg_companion.experiment.load import read_experiment
@@ -60,6 +61,9 @@ def run(arguments: argparse.Namespace) -> None:
     experiment = read_experiment(arguments.experiment)
     if not experiment.training:
         raise CompanionError(f"{arguments.experiment} trains nothing, so there is nothing to plan")
+    for option, value in (("--devices", arguments.devices), ("--train-images", arguments.train_images)):
+        if value is not None and value < 1:
+            raise CompanionError(f"{option} is {value}; give 1 or more")
     images = _images(experiment, arguments.train_images, arguments.val_images)
     seconds_of, told = _speeds(experiment, arguments)
     costs = predict(experiment, images, seconds_of)
@@ -69,6 +73,8 @@ def run(arguments: argparse.Namespace) -> None:
     print(f"{experiment.experiment}: {len(costs)} trainings on {images[0]:,} images; {told}")
     for line in _table(costs, devices, "GPU" if gpus else "device"):
         print(line)
+    if cached := _cache_bytes(experiment, images[1]):
+        print(f"Decoded validation images, kept for all evaluations (data.cache): {cached / 1e6:.0f} MB more.")
     cores = max(cost.images_per_s for cost in costs) / IMAGES_PER_CORE_S
     print(f"ImageNet's JPEGs at the highest of these rates: {cores:.1f} cores that decode, a third of that if packed.")
     for line in cheaper(costs, read_claims()):
@@ -86,6 +92,15 @@ def _images(experiment: Experiment, train: int | None, val: int | None) -> tuple
     if train is None:
         raise CompanionError(f"{path} does not exist, so the number of images is unknown; give --train-images")
     return train, val
+
+
+def _cache_bytes(experiment: Experiment, val_images: int) -> int:
+    """Size of the decode-once cache: three bytes per pixel of each validation image, for each protocol."""
+    if not experiment.data.cache:
+        return 0
+    models = [model for group in experiment.training for model in group.models]
+    labels = {label for model in models for label in experiment.evaluation.protocols_of(model)}
+    return sum(3 * EvaluationProtocol.parse(label).crop_px ** 2 * val_images for label in labels)
 
 
 def predict(
@@ -120,7 +135,7 @@ def predict(
 
 def _speeds(experiment: Experiment, arguments: argparse.Namespace) -> tuple[Callable, str]:
     if arguments.images_per_s:
-        return _given(experiment, arguments.images_per_s)
+        return _given(experiment, arguments.images_per_s, arguments.device == "cpu")
     import torch
 
     from repvgg_companion.training.cost import Network, Probe
@@ -151,28 +166,25 @@ def _speeds(experiment: Experiment, arguments: argparse.Namespace) -> tuple[Call
     return seconds_of, f"predicted from a probe of {anchor} on {name}"
 
 
-def _given(experiment: Experiment, text: str) -> tuple[Callable, str]:
-    """From one given speed, by multiply-adds alone; cruder than a probe."""
+def _given(experiment: Experiment, text: str, on_cpu: bool) -> tuple[Callable, str]:
+    """From one given speed, by arithmetic and moved bytes of every layer; cruder than a probe."""
     match = re.fullmatch(r"([^=]+)=(\d+(?:\.\d+)?)", text)
     if match is None or float(match[2]) <= 0:
         raise CompanionError(f"--images-per-s {text!r} is not of the form MODEL=NUMBER, such as RepVGG-B1=1200")
-    from repvgg_companion.complexity.count import count
-    from repvgg_companion.models.build import build_model
     from repvgg_companion.models.names import require_model
-
-    def flops(model: str, width: float, px: int) -> int:
-        import torch
-
-        with torch.device("meta"):
-            return count(build_model(model, width=width), px).flops
+    from repvgg_companion.training.cost import Network, nominal_cost
 
     require_model(match[1])
+    classes = experiment.data.num_classes or 1000
 
     def seconds_of(model: str, width: float, recipe: Recipe) -> tuple[float, float]:
-        share = flops(model, width, recipe.input_px) / flops(match[1], width, recipe.input_px)
+        share = nominal_cost(Network(model, width, classes, recipe.input_px), on_cpu=on_cpu) / nominal_cost(
+            Network(match[1], width, classes, recipe.input_px), on_cpu=on_cpu
+        )
         return share / float(match[2]), share / float(match[2]) / 3
 
-    return seconds_of, f"predicted from {match[2]} images/s of {match[1]} by multiply-adds"
+    told = f"scaled from {match[2]} images/s of {match[1]} by the arithmetic and the moved bytes of each layer (rough)"
+    return seconds_of, told
 
 
 def _anchor(experiment: Experiment) -> str:

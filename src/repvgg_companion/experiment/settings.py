@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from repvgg_companion.data.evaluation_input import EvaluationProtocol
+from repvgg_companion.data.protocols import SlidingProtocol, parse_protocol
 from repvgg_companion.errors import CompanionError
 from repvgg_companion.models.names import require_model
 from repvgg_companion.speed.settings import SpeedSettings
@@ -23,6 +23,7 @@ SOURCES: dict[str, tuple[str, ...]] = {
     "train_folder": ("val_folder", "devkit_archive"),
     "kaggle_folder": (),
     "parquet_folder": ("devkit_archive",),
+    "cityscapes_folder": (),
     "val_archive": ("devkit_archive",),
     "val_folder": ("devkit_archive",),
 }
@@ -45,7 +46,7 @@ def _known_model(name: str) -> str:
 
 def _known_protocol(label: str) -> str:
     try:
-        EvaluationProtocol.parse(label)
+        parse_protocol(label)
     except CompanionError as error:
         raise ValueError(str(error)) from None
     return label
@@ -71,6 +72,7 @@ class Data(Strict):
     val_folder: str | None = Field(None, description="the same for validation, or a flat folder beside a devkit")
     kaggle_folder: str | None = Field(None, description="the folder that holds ILSVRC/ and LOC_val_solution.csv")
     parquet_folder: str | None = Field(None, description="imagenet-1k as Parquet shards")
+    cityscapes_folder: str | None = Field(None, description="the folder that holds leftImg8bit/ and gtFine/")
     verify: bool = Field(True, description="compare the archives with their published digests, where there are any")
     undecodable: Literal["stop", "count"] = Field("stop", description="what an image that cannot be decoded does")
     cache: bool = Field(True, description="decode the validation images once for all evaluations")
@@ -99,6 +101,11 @@ class Data(Strict):
         return {key: getattr(self, key) for key in keys if getattr(self, key) is not None}
 
     @property
+    def segments(self) -> bool:
+        """Whether the images have label maps instead of labels."""
+        return self.cityscapes_folder is not None
+
+    @property
     def trains(self) -> bool:
         """Whether there are training images."""
         return self.val_archive is None or self.train_archive is not None
@@ -111,6 +118,9 @@ class TrainingGroup(Strict):
     recipe: Name
     seeds: list[Annotated[int, Field(ge=0)]] = Field([0], min_length=1)
     width: float = Field(1.0, gt=0, le=4, description="factor on every stage's width; 1 is the paper's network")
+    backbones: dict[str, str] = Field(
+        {}, description="for PSPNet: the train file that each backbone starts from, or the word random"
+    )
 
     @field_validator("models")
     @classmethod
@@ -122,6 +132,18 @@ class TrainingGroup(Strict):
     def _seeds(cls, seeds: list[int]) -> list[int]:
         _no_doubles([str(seed) for seed in seeds], "seed")
         return seeds
+
+    @model_validator(mode="after")
+    def _every_backbone(self) -> Self:
+        needed = {require_model(model).backbone for model in self.models} - {""}
+        if missing := sorted(needed - self.backbones.keys()):
+            raise ValueError(
+                f"trains PSPNet with the backbone {missing[0]}, but backbones names no weights for it; name its "
+                f"train.safetensors, as in backbones: {{{missing[0]}: FILE}}, or write random"
+            )
+        if unused := sorted(self.backbones.keys() - needed):
+            raise ValueError(f"backbones names {unused[0]}, which no model of the group starts from; remove it")
+        return self
 
 
 class Released(Strict):
@@ -253,8 +275,26 @@ class Experiment(Strict):
                             f"{seed} twice; name it once"
                         )
                     seen.add((model, group.recipe, group.width, seed))
+        self._require_tasks_that_fit()
         if self.training and not self.data.trains:
             raise ValueError("training needs training images, but data gives validation images only")
         if self.released and self.training:
             raise ValueError("released and training exclude each other; make two experiments of them")
         return self
+
+    def _require_tasks_that_fit(self) -> None:
+        """Networks, images and protocols all classify, or all segment."""
+        segments = self.data.segments
+        said = "label maps" if segments else "no label maps"
+        for model in (model for group in self.training for model in group.models):
+            if (require_model(model).family == "PSPNet") != segments:
+                raise ValueError(f"training names {model}, but data has {said}; name a network that fits the images")
+        if not (self.training or self.released):
+            return
+        labels = [self.evaluation.protocol, *self.evaluation.further_protocols]
+        labels += [*self.evaluation.protocol_by_model.values()]
+        labels += [self.recipes[group.recipe].validation for group in self.training]
+        for label in labels:
+            if isinstance(parse_protocol(label), SlidingProtocol) != segments:
+                example = "slide713-pillow" if segments else "resize256-crop224-bilinear-pillow"
+                raise ValueError(f"evaluates by {label}, but data has {said}; write a protocol such as {example}")

@@ -156,7 +156,8 @@ def _pspnet(backbone: str, dilated: str) -> ModelSpec:
         "The paper does not print the strides of the fast version. Here the first layers of stages 4 and 5 have stride "
         "1 in both versions, so that both give the same map of an eighth of the input."
         if backbone.startswith("RepVGG")
-        else ""
+        else "The backbone is the ResNet of Table 4, stem and place of the stride included; the public PSPNet code has "
+        "three 3x3 convolutions in place of the 7x7 one, which the paper does not mention."
     )
     return ModelSpec(name, "PSPNet", input_px=713, test_px=713, num_classes=19, backbone=backbone, dilated=dilated,
                      block="pspnet", decision=decision)  # fmt: skip

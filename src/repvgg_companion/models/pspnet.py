@@ -50,6 +50,7 @@ class PSPNet(nn.Module):
         auxiliary: bool,
     ) -> None:  # fmt: skip
         super().__init__()
+        self.num_classes = num_classes
         self.backbone = backbone
         self.pyramid = PyramidPooling(channels)
         self.head = nn.Sequential(

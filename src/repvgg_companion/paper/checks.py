@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from repvgg_companion.paper import segmentation
 from repvgg_companion.paper.contexts import Context, contexts
 from repvgg_companion.paper.facts import Facts
 from repvgg_companion.paper.grammar import NotAvailable, Quantity
@@ -36,7 +37,7 @@ class World:
         if quantity.name == "top1":
             return accuracy(self.results, self.facts, quantity)
         if quantity.name == "miou":
-            raise NotAvailable("no segmentation network was trained on Cityscapes")
+            return segmentation.mean_iou(self.results, quantity)
         if quantity.name in ("speed", "density"):
             if self.context is None:
                 raise NotAvailable(self.why_no_context)
@@ -180,12 +181,12 @@ def _every_baseline_matched(world: World) -> Finding:
 
 
 def _wino_ranks_speed(world: World) -> Finding:
-    """Section 4.1: over the networks of Tables 4 and 5, Wino MULs rank the speeds better than FLOPs."""
+    """Section 4.1: over the networks of Table 4, Wino MULs rank the speeds better than FLOPs."""
     from scipy.stats import spearmanr
 
     points = proxies(world)
     if len(points) < 8:
-        reason = f"the speeds of {len(points)} networks of Tables 4 and 5 are too few for a rank correlation"
+        reason = f"the speeds of {len(points)} networks of Table 4 are too few for a rank correlation"
         return Finding(NOT_TESTED, NOT_TESTED, reason=world.why_no_context or reason)
     speeds = [point["speed"] for point in points]
     by_flops = float(spearmanr(speeds, [point["flops"] for point in points]).statistic)
@@ -201,9 +202,9 @@ def _wino_ranks_speed(world: World) -> Finding:
 
 
 def proxies(world: World) -> list[dict[str, Any]]:
-    """Speed, FLOPs and Wino MULs of the networks of Tables 4 and 5 that have all three, in the order of the tables."""
+    """Speed, FLOPs and Wino MULs of the networks of Table 4 that have all three, in the order of the table."""
     points = []
-    for name in dict.fromkeys(row["model"] for table in ("table4", "table5") for row in world.facts.table(table)):
+    for name in (row["model"] for row in world.facts.table("table4")):
         try:
             speed = world.read(Quantity("speed", name))
             flops, wino = (world.read(Quantity(column, name)).value for column in ("flops", "wino"))

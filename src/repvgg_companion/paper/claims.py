@@ -15,7 +15,7 @@ from repvgg_companion.files import write_text
 from repvgg_companion.paper.checks import CHECKS, World, needs_speed, world_for
 from repvgg_companion.paper.facts import Facts
 from repvgg_companion.paper.grammar import Check, parse
-from repvgg_companion.paper.measured import PAPER_DATASET, Results
+from repvgg_companion.paper.measured import PAPER_DATASET, PAPER_SEGMENTATION, Results
 from repvgg_companion.paper.verdicts import NOT_TESTED, VERDICTS, Finding, joined, judge
 
 KINDS = ("arithmetic", "structural", "value", "difference", "order", "ratio")
@@ -84,7 +84,8 @@ def _row(claim: dict[str, Any], terms: tuple, findings: list[Finding], world: Wo
     evidence = list(dict.fromkeys(line for finding in findings for line in finding.evidence))
     if len(evidence) > _MOST_EVIDENCE:
         evidence = [*evidence[:_MOST_EVIDENCE], f"and {len(evidence) - _MOST_EVIDENCE} more rows"]
-    uses_accuracy = any(q.name == "top1" for term in terms for q in term.quantities)
+    names = {quantity.name for term in terms for quantity in term.quantities}
+    images = PAPER_DATASET if "top1" in names else PAPER_SEGMENTATION if "miou" in names else None
     return {
         "id": claim["id"],
         "claim": claim["claim"],
@@ -97,7 +98,7 @@ def _row(claim: dict[str, Any], terms: tuple, findings: list[Finding], world: Wo
         "tolerance": next((finding.tolerance for finding in findings if finding.tolerance is not None), None),
         "verdict_number": number,
         "verdict_inference": inference,
-        "dataset": PAPER_DATASET if uses_accuracy and number != NOT_TESTED else None,
+        "dataset": images if number != NOT_TESTED else None,
         "device": context.device if context else None,
         "precision": context.precision if context else None,
         "backend": context.backend if context else None,

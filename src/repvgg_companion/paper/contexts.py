@@ -32,6 +32,11 @@ class Context:
     rows: Mapping[tuple[str, str], Row]
 
     @property
+    def networks(self) -> int:
+        """How many networks were measured in this setting, whatever their forms."""
+        return len({subject for subject, _ in self.rows})
+
+    @property
     def label(self) -> str:
         """`cpu-…, fp32, eager, batch 1`: the setting in words."""
         return f"{self.device}, {self.precision}, {self.backend}, batch {self.batch_size}"
@@ -55,6 +60,8 @@ class Context:
         evidence = f"{table} {self.run_id} {quantity.subject}"
         if quantity.name == "speed":
             evidence += f" {row['form']} {row['precision']} {row['backend']} batch {row['batch_size']}"
+        if row["flags"]:
+            evidence += f" (flagged: {row['flags']})"
         return Reading(value, (row,), (evidence,))
 
     def ratio(self, numerator: Quantity, denominator: Quantity) -> Interval:
@@ -115,8 +122,10 @@ def _paired_ratio(top: Row, bottom: Row) -> Interval | None:
 def contexts(results: Results, quantities: Iterable[Quantity]) -> tuple[list[Context], str]:
     """The best comparable setting for each device, precision and backend in which all `quantities` were measured.
 
-    Where a run has several backends, one more compares the best of each network. Without any, the second value says
-    why. Batch 128 of the paper is preferred, then the larger batch, then the later run.
+    Where a run has several backends, one more compares the best of each network, and where networks ran in several
+    memory formats, each backend compares the best one of each. Without any, the second value says
+    why. Batch 128 of the paper is preferred, then the larger batch, then the later run; where no quantity is named,
+    the setting with the most networks comes before all of these.
     """
     quantities = list(quantities)
     needed = {_key(quantity) for quantity in quantities}
@@ -130,10 +139,11 @@ def contexts(results: Results, quantities: Iterable[Quantity]) -> tuple[list[Con
     settings: dict[tuple, dict[tuple[str, str], Row]] = {}
     for row in usable:
         settings.setdefault(tuple(row.get(name) for name in SETTING), {})[_row_key(row)] = row
-    candidates = [Context(*key, rows=members) for key, members in settings.items()] + _best_backends(settings)
+    candidates = [Context(*key, rows=members) for key, members in settings.items()]
+    candidates += _best(settings, "memory_format") + _best(settings, "backend")
     fitting = [context for context in candidates if needed <= set(context.rows)]
     chosen: dict[tuple, Context] = {}
-    for context in sorted(fitting, key=_preference):
+    for context in sorted(fitting, key=lambda one: (0 if needed else -one.networks, *_preference(one))):
         chosen.setdefault((context.device, context.precision, context.backend), context)
     if chosen:
         return [chosen[key] for key in sorted(chosen)], ""
@@ -149,7 +159,7 @@ def widest_of_each_device(results: Results) -> list[Context]:
     order = {"fp32": 0, "tf32": 1, "fp16": 2, "bf16": 2}
     ranked = sorted(
         (context for context in every if context.backend != BEST),
-        key=lambda context: (order.get(context.precision, 9), context.backend != "eager", -len(context.rows)),
+        key=lambda context: (order.get(context.precision, 9), context.backend != "eager", -context.networks),
     )
     first: dict[str, Context] = {}
     for context in ranked:
@@ -178,20 +188,22 @@ def _preference(context: Context) -> tuple:
             -sum(speeds), context.memory_format)  # fmt: skip
 
 
-def _best_backends(settings: Mapping[tuple, dict[tuple[str, str], Row]]) -> list[Context]:
+def _best(settings: Mapping[tuple, dict[tuple[str, str], Row]], over: str) -> list[Context]:
+    """Contexts of the fastest row of each network over the memory formats, or over the backends and their formats."""
     merged: dict[tuple, dict[str, Any]] = {}
-    for (device, precision, backend, run_id, protocol, batch_size, _), members in settings.items():
-        entry = merged.setdefault((device, precision, run_id, protocol, batch_size), {"backends": set(), "rows": {}})
-        entry["backends"].add(backend)
-        for key, row in members.items():
-            best = entry["rows"].get(key)
+    for setting, members in settings.items():
+        key = dict(zip(SETTING, setting, strict=True)) | {"memory_format": BEST}
+        varied = key["backend"] if over == "backend" else setting[SETTING.index("memory_format")]
+        if over == "backend":
+            key["backend"] = BEST
+        entry = merged.setdefault(tuple(key.values()), {"varied": set(), "rows": {}})
+        entry["varied"].add(varied)
+        for network, row in members.items():
+            best = entry["rows"].get(network)
             if "examples_per_s" in row and (best is None or row["examples_per_s"] > best["examples_per_s"]):
-                entry["rows"][key] = row
-    return [
-        Context(device, precision, BEST, run_id, protocol, batch_size, BEST, entry["rows"])
-        for (device, precision, run_id, protocol, batch_size), entry in merged.items()
-        if len(entry["backends"]) > 1
-    ]
+                entry["rows"][network] = row
+    return [Context(*key, rows=entry["rows"]) for key, entry in merged.items()
+            if len(entry["varied"]) > 1 and entry["rows"]]  # fmt: skip
 
 
 def _why_none(needed: set[tuple[str, str]], usable: list[Row], rows: list[Row], density: bool) -> str:

@@ -15,8 +15,9 @@ from repvgg_companion.paper.figure_style import (
     wrapped,
 )
 from repvgg_companion.paper.grammar import NotAvailable, Quantity
+from repvgg_companion.paper.inference import LEAST_SEEDS
 from repvgg_companion.paper.measured import Row, accuracy_rows
-from repvgg_companion.paper.table_rows import ablations
+from repvgg_companion.paper.table_rows import ablations, kernel_row_order
 from repvgg_companion.speed.feature_maps import WHOLE
 
 if TYPE_CHECKING:
@@ -69,19 +70,16 @@ def table1(world: World) -> "Figure":
     shape += f"{first['n_samples']} samples"
     right.set(title=f"(b) here: {first['precision']}", xlabel="kernel size")
     right.margins(y=0.14)
-    figure.supxlabel(f"(b) {first['device']}\n{shape}\n(a) 2048 channels, batch 32, 56 px, 10 runs", fontsize=6)
+    figure.supxlabel(f"(a) 2048 channels, batch 32, 56 px, 10 runs\n(b) {first['device']}\n{shape}", fontsize=6)
     right.grid(axis="x", visible=False)
     return figure
 
 
 def _kernel_rows(world: World) -> list[Row]:
-    """The rows of one run and setting, fp32 and the paper's shape first."""
+    """The rows of one run and setting, the paper's shape and fp32 first."""
     groups: dict[tuple, list[Row]] = {}
     for row in world.results.rows("kernel_size"):
-        full = all(row[key] == value for key, value in PAPER_SHAPE.items())
-        key = (not full, row["precision"] != "fp32", row["backend"] != "eager", row["run_id"], row["device"],
-               row["precision"], row["backend"], row["memory_format"], row["channels"])  # fmt: skip
-        groups.setdefault(key, []).append(row)
+        groups.setdefault(kernel_row_order(row), []).append(row)
     return sorted(groups[min(groups)], key=lambda row: row["kernel_size"]) if groups else []
 
 
@@ -90,7 +88,7 @@ def figure3(world: World) -> "Figure":
     import matplotlib.pyplot as plt
 
     rows = world.results.rows("memory")
-    peaks = [row for row in rows if row["layer"] == WHOLE and row["peak_mib"] is not None]
+    peaks = _of_one_run([row for row in rows if row["layer"] == WHOLE and row["peak_mib"] is not None])
     count = len({row["model"] for row in peaks})
     figure, (top, bottom) = plt.subplots(
         2, 1, figsize=(COLUMN_INCHES, 2.5 + 0.33 * max(1, count)), height_ratios=(1.6, 0.5 + 0.33 * max(1, count))
@@ -110,6 +108,14 @@ def figure3(world: World) -> "Figure":
     return figure
 
 
+def _of_one_run(rows: list[Row]) -> list[Row]:
+    """The rows of the run with the most networks: bars of two devices or batches would not compare."""
+    runs: dict[tuple, list[Row]] = {}
+    for row in rows:
+        runs.setdefault((row["device"], row["run_id"], row["batch_size"]), []).append(row)
+    return max(runs.values(), key=len, default=[])
+
+
 def _peaks(axes: "Axes", rows: list[Row]) -> None:
     models = list(dict.fromkeys(row["model"] for row in rows))
     if not models:
@@ -127,8 +133,9 @@ def _peaks(axes: "Axes", rows: list[Row]) -> None:
     axes.margins(x=0.12)
     axes.grid(axis="y", visible=False)
     first = rows[0]
-    axes.set(title="(b) peak memory",
-             xlabel=f"MiB with weights; batch {first['batch_size']}\n{first['device']}")  # fmt: skip
+    sizes = "/".join(str(px) for px in sorted({row["input_px"] for row in rows}))
+    setting = f"fp32, eager, batch {first['batch_size']}, {sizes} px"
+    axes.set(title="(b) peak memory", xlabel=f"MiB with weights; {setting}\n{first['device']}")
     axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, borderaxespad=0)
 
 
@@ -171,8 +178,18 @@ def branches(world: World) -> "Figure":
                 axes.set_facecolor(column.tint)
     grid[1][0].set_xlabel("top-1 (%)\nImageNet, 120 epochs")
     for axes, column in zip(grid[1][1:], columns, strict=True):
-        axes.set_xlabel(column.label)
+        axes.set_xlabel(f"{column.label}\nbars: 95 % over {_bars(column.accuracies)}")
     return figure
+
+
+def _bars(accuracies: dict[str, Accuracy]) -> str:
+    """Over what the intervals of a column generalise."""
+    counts = sorted({len(accuracy.seeds) for accuracy in accuracies.values()})
+    least = [count for count in counts if count >= LEAST_SEEDS]
+    words = [f"{'/'.join(map(str, least))} seeds"] if least else []
+    if len(least) < len(counts):
+        words.append("images")
+    return " or ".join(words)
 
 
 def _printed_top1(world: World, model: str) -> float:

@@ -17,6 +17,7 @@ from repvgg_companion.paper.figure_style import (
     plain_ticks,
     separate_labels,
     short,
+    wrapped,
 )
 from repvgg_companion.paper.grammar import NotAvailable, Quantity
 from repvgg_companion.paper.measured import Row, accuracy_rows
@@ -161,11 +162,14 @@ def _other_panel(prefix: str, models: dict[str, Accuracy], context: Context) -> 
             points.append(
                 Point(model, speed.value, accuracy.top1, (speed.low, speed.high), (accuracy.low, accuracy.high))
             )
-    dataset, width, _, px = next(iter(models.values())).network.split(", ")
+    drawn = [accuracy for model, accuracy in models.items() if (model, "deploy") in context.rows]
+    dataset, width, _, px = drawn[0].network.split(", ") if drawn else ("", "", "", "")
+    recipes = ", ".join(sorted({accuracy.recipe for accuracy in drawn}))
     word = "DEMO" if prefix == "demo" else "OTHER IMAGES"
     y_label = f"{prefix} top-1 (%), other network:\n{dataset}, {width}, {px}"
+    x_label = f"{_speed_label(context)}\n{wrapped(f'recipes: {recipes}', 52)}"
     title = f"{word}: not ImageNet, not a result of the paper"
-    return Panel(title, points, _speed_label(context), y_label, tint="#fff6e5")
+    return Panel(title, points, x_label, y_label, tint="#fff6e5")
 
 
 def _speed(row: Row) -> Interval:
@@ -229,11 +233,11 @@ def proxies_figure(world: World) -> "Figure":
     import matplotlib.pyplot as plt
 
     paper = []
-    for fact in [*world.facts.table("table4"), *world.facts.table("table5")]:
-        if fact["wino_muls_b"] is not None and fact["model"] not in {point["model"] for point in paper}:
+    for fact in world.facts.table("table4"):
+        if fact["wino_muls_b"] is not None:
             speed, flops, wino = fact["speed_examples_per_s"], fact["flops_b"] * 1e9, fact["wino_muls_b"] * 1e9
             paper.append({"model": fact["model"], "speed": speed, "flops": flops, "wino": wino})
-    columns = [(f"paper: {PAPER_DEVICE}, 224 px", paper)]
+    columns = [(f"paper, Table 4: {PAPER_DEVICE}, 224 px", paper)]
     for context in widest_of_each_device(world.results):
         ours = proxies(replace(world, context=context))
         if not ours:

@@ -14,7 +14,7 @@ from repvgg_companion.paper.grammar import NotAvailable
 RESAMPLES = 10_000
 CONFIDENCE = 0.95
 LEAST_SEEDS = 3
-_SEED = 20210111  # the day of the paper's first version; fixed, so that a ledger is the same every time
+SEED = 20210111  # the day of the paper's first version; fixed, so that a ledger is the same every time
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ def over_images(coefficients: Sequence[float], correct: Sequence[np.ndarray]) ->
     per_image = sum(factor * part for factor, part in zip(coefficients, correct, strict=True))
     values, counts = np.unique(np.round(per_image, 9), return_counts=True)
     n = int(counts.sum())
-    draws = np.random.default_rng(_SEED).multinomial(n, counts / n, size=RESAMPLES)
+    draws = np.random.default_rng(SEED).multinomial(n, counts / n, size=RESAMPLES)
     low, high = 100 * np.quantile(draws @ values / n, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
     note = ""
     if sorted(coefficients) == [-1, 1] and set(values) <= {-1.0, 0.0, 1.0}:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from repvgg_companion.complexity.count import Complexity
 
 PAPER_DATASET = "imagenet"
+PAPER_SEGMENTATION = "cityscapes"
 VALIDATION_IMAGES = 50_000
 Row = dict[str, Any]
 
@@ -45,7 +46,8 @@ class Results:
     @cached_property
     def other_datasets(self) -> list[str]:
         """Names of datasets other than the paper's that accuracies were measured on."""
-        return sorted({row["dataset"] for row in self.rows("accuracy") if not is_paper_data(row)})
+        found = {row["dataset"] for row in self.rows("accuracy") if not is_paper_data(row)}
+        return sorted(found | {row["dataset"] for row in self.rows("segmentation")} - {PAPER_SEGMENTATION})
 
 
 def is_paper_data(row: Row) -> bool:

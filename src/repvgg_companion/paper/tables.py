@@ -43,7 +43,9 @@ _WORDS = {
     "conv1x1": "1x1",
     "n samples": "samples",
     "mean iou": "mIoU",
+    "pixel acc": "pixel accuracy",
 }
+_UNITS = ("_pct", "_examples_per_s", "_ms")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -122,7 +124,9 @@ def _cell(row: dict[str, Any], column: str) -> str:
     if value is None:
         return "–"
     text = _number(column, value)
-    stem = column.removesuffix("_pct").removesuffix("_examples_per_s")
+    stem = column
+    for unit in _UNITS:
+        stem = stem.removesuffix(unit)
     low, high = (row.get(f"{stem}_{side}{column[len(stem) :]}") for side in ("low", "high"))
     if low is not None and high is not None:
         text += f" [{_number(column, low)}, {_number(column, high)}]"
@@ -132,9 +136,15 @@ def _cell(row: dict[str, Any], column: str) -> str:
 def _number(column: str, value: Any) -> str:
     if not isinstance(value, float):
         return str(value)
+    if column.startswith("paper_") and column.endswith(("_examples_per_s", "_ms")):
+        return f"{value:.1f}"  # as it is printed
+    if column.endswith("_error"):
+        return f"{value:.1e}"
+    if column.endswith("_points"):
+        return f"{value:+.2f}"
     if column.endswith("_examples_per_s"):
         return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
-    if column.endswith(("_pct", "_m", "_points")):
+    if column.endswith(("_pct", "_m")):
         return f"{value:.2f}"
     if column.endswith("_tflops"):
         return f"{value:.2f}" if value >= 1 else f"{value:.3g}"
@@ -146,7 +156,7 @@ def _number(column: str, value: Any) -> str:
 def as_markdown(rows: list[dict[str, Any]], title: str) -> str:
     """A pipe table under its title, the notes as a numbered list."""
     headers, cells, notes = displayed(rows)
-    numeric = [all(line[i] == "–" or line[i][0].isdigit() for line in cells) for i in range(len(headers))]
+    numeric = numeric_columns(cells)
     lines = [
         title,
         "",
@@ -159,6 +169,12 @@ def as_markdown(rows: list[dict[str, Any]], title: str) -> str:
     return "\n".join(lines).rstrip() + "\n"
 
 
+def numeric_columns(cells: list[list[str]]) -> list[bool]:
+    """Which columns hold numbers only, apart from their notes, and so stand to the right."""
+    number = re.compile(r"–|[-+]?\d[\d.e+-]*( \[[^\]]*\])?")
+    return [all(number.fullmatch(line[place]) for line in cells) for place in range(len(cells[0]))]
+
+
 def as_latex(rows: list[dict[str, Any]], title: str, name: str) -> str:
     """A booktabs table; it needs the packages booktabs and graphicx (the table is scaled to the text width)."""
     import pandas
@@ -167,7 +183,8 @@ def as_latex(rows: list[dict[str, Any]], title: str, name: str) -> str:
     frame = pandas.DataFrame(
         [[_escaped(cell) for cell in line] for line in cells], columns=[_escaped(h) for h in headers]
     )
-    tabular = frame.style.hide(axis="index").to_latex(hrules=True, column_format="l" + "r" * (len(headers) - 1))
+    layout = "".join("r" if right else "l" for right in numeric_columns(cells))
+    tabular = frame.style.hide(axis="index").to_latex(hrules=True, column_format=layout)
     lines = [
         "% needs \\usepackage{booktabs,graphicx}",
         "\\begin{table*}",
@@ -182,7 +199,15 @@ def as_latex(rows: list[dict[str, Any]], title: str, name: str) -> str:
 
 
 def _escaped(text: str) -> str:
-    for plain, escape in (("\\", "\\textbackslash "), ("&", "\\&"), ("%", "\\%"), ("_", "\\_"), ("#", "\\#"),
-                          ("^", "\\^{}"), ("~", "\\~{}"), ("$", "\\$"), ("–", "--")):  # fmt: skip
-        text = text.replace(plain, escape)
-    return text
+    return "".join(_ESCAPES.get(letter, letter) for letter in text)
+
+
+_ESCAPES = {letter: f"\\{letter}" for letter in "&%_#${}"} | {
+    "\\": "\\textbackslash{}",
+    "^": "\\textasciicircum{}",
+    "~": "\\textasciitilde{}",
+    "|": "\\textbar{}",
+    "<": "\\textless{}",
+    ">": "\\textgreater{}",
+    "–": "--",
+}

@@ -8,10 +8,11 @@ not be tested leaves it untested; one that is open leaves it inconclusive.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from repvgg_companion.paper import segmentation
 from repvgg_companion.paper.contexts import Context
 from repvgg_companion.paper.grammar import EXACT, Comparison, NotAvailable, Quantity
 from repvgg_companion.paper.inference import LEAST_SEEDS, Span, over_images, over_seeds
-from repvgg_companion.paper.measured import Reading, correct_images
+from repvgg_companion.paper.measured import Reading, Row, correct_images
 
 REPRODUCED, CONTRADICTED, INCONCLUSIVE, NOT_TESTED = "reproduced", "contradicted", "inconclusive", "not tested"
 VERDICTS = (REPRODUCED, CONTRADICTED, INCONCLUSIVE, NOT_TESTED)
@@ -93,7 +94,7 @@ def _spans(term: Comparison, readings: dict[Quantity, Reading], context: Context
     try:
         if names <= {"speed", "density"}:
             return [_ratio_span(term, readings, context)], ""
-        if names == {"top1"}:
+        if names in ({"top1"}, {"miou"}):
             return _accuracy_spans(term, readings)
     except NotAvailable as reason:
         return [], str(reason)
@@ -134,10 +135,10 @@ def _accuracy_spans(term: Comparison, readings: dict[Quantity, Reading]) -> tupl
     rows = [readings[quantity].rows for quantity in quantities]
     spans, reasons = [], []
     try:
-        parts = [correct_images(part) for part in rows]
-        if any(not (parts[0][1] == labels).all() for _, labels in parts[1:]):
-            raise NotAvailable("the predictions belong to different images")
-        spans.append(over_images(coefficients, [correct for correct, _ in parts]))
+        if quantities[0].name == "miou":
+            spans.append(segmentation.over_images(coefficients, rows))
+        else:
+            spans.append(_over_images(coefficients, rows))
     except NotAvailable as reason:
         reasons.append(f"new images: {reason}")
     if not all(reading.released for reading in readings.values()):
@@ -149,6 +150,13 @@ def _accuracy_spans(term: Comparison, readings: dict[Quantity, Reading]) -> tupl
             spans.append(seeds)
     shifted = [Span(span.over, span.low + constant, span.high + constant, span.note) for span in spans]
     return shifted, "; ".join(reasons)
+
+
+def _over_images(coefficients: list[float], rows: list[tuple[Row, ...]]) -> Span:
+    parts = [correct_images(part) for part in rows]
+    if any(not (parts[0][1] == labels).all() for _, labels in parts[1:]):
+        raise NotAvailable("the predictions belong to different images")
+    return over_images(coefficients, [correct for correct, _ in parts])
 
 
 def _inferred(term: Comparison, values: dict[Quantity, float], span: Span, tolerance: float | None) -> str:

@@ -174,13 +174,16 @@ def sample_images(manifest_path: str | Path, protocol_label: str, n_inputs: int)
     from repvgg_companion.data.evaluation_input import EvaluationProtocol, evaluation_batches
     from repvgg_companion.data.manifest import Manifest
     from repvgg_companion.data.normalize import normalize
+    from repvgg_companion.data.protocols import SlidingProtocol, parse_protocol
 
     manifest = Manifest.read(manifest_path)
     if len(manifest) == 0:
         raise CompanionError(f"{manifest_path} lists no images; the certificate needs real images")
     # A manifest is sorted by label, so even steps through it are an even spread over the classes.
     chosen = numpy.unique(numpy.linspace(0, len(manifest) - 1, min(n_inputs, len(manifest))).round().astype(int))
-    protocol = EvaluationProtocol.parse(protocol_label)
+    protocol = parse_protocol(protocol_label)
+    if isinstance(protocol, SlidingProtocol):  # one window each, that in the middle of the image
+        protocol = EvaluationProtocol(None, protocol.window_px)
     batches = evaluation_batches(manifest, protocol, batch_size=16, indices=chosen)
     return torch.cat([normalize(images, device="cpu") for images, _ in batches])
 

@@ -8,7 +8,7 @@ from repvgg_companion.contract import TABLES, read_rows
 from repvgg_companion.files import read_json, sha256_of_file, short_digest, write_json
 from repvgg_companion.runs import commit, environment
 
-MEASURED = ("reparameterization", "accuracy", "complexity", "speed", "kernel_size", "memory")
+MEASURED = ("reparameterization", "accuracy", "segmentation", "complexity", "speed", "kernel_size", "memory")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -136,7 +136,7 @@ def claims_summary(claims: list[dict[str, Any]]) -> str:
 
 
 def _warning(dataset: str, experiment: str) -> tuple[str, str] | None:
-    if dataset == "imagenet":
+    if dataset in ("imagenet", "cityscapes"):
         return None
     kind = "Demo data" if dataset.startswith("demo") else "Other images than the paper's"
     return (
@@ -168,6 +168,12 @@ def _measured(results: Path):
             ["model", "width", "recipe", "seed", "form", "protocol", "n_images", "top1_pct", "top1_low_pct",
              "top1_high_pct", "top5_pct"],
         ),
+        "segmentation": (
+            "Segmentation",
+            "Mean IoU over the classes and share of right pixels, with the bootstrap 95 % interval over the images.",
+            ["model", "width", "recipe", "seed", "form", "protocol", "n_images", "mean_iou_pct", "mean_iou_low_pct",
+             "mean_iou_high_pct", "pixel_accuracy_pct"],
+        ),
         "reparameterization": (
             "Certificates of the conversion",
             "float64: largest difference of the logits of both forms over the largest logit; the deploy file equals "
@@ -177,9 +183,11 @@ def _measured(results: Path):
         ),
         "speed": (
             "Speed",
-            "Median examples per second with the bootstrap 95 % interval of the median; only rows of one run compare.",
+            "Median examples per second with the bootstrap 95 % interval of the median, and the 10th and 90th "
+            "percentiles of single samples; only rows of one run compare.",
             ["model", "width", "form", "device", "precision", "memory_format", "backend", "batch_size", "input_px",
-             "examples_per_s", "low_examples_per_s", "high_examples_per_s", "n_samples", "flags"],
+             "examples_per_s", "low_examples_per_s", "high_examples_per_s", "p10_examples_per_s",
+             "p90_examples_per_s", "n_samples", "flags"],
         ),
     }  # fmt: skip
     for table, (heading, note, names) in columns.items():

@@ -13,13 +13,18 @@ from repvgg_companion.identity import FORMS, MODEL_PATTERN
 _TYPES: dict[type, str] = {str: "string", int: "Int64", float: "Float64", bool: "boolean"}
 _INTERVALS = {
     "accuracy": [("top1_low_pct", "top1_pct", "top1_high_pct"), ("top1_pct", "top5_pct")],
-    "speed": [("low_examples_per_s", "examples_per_s", "high_examples_per_s")],
+    "segmentation": [("mean_iou_low_pct", "mean_iou_pct", "mean_iou_high_pct")],
+    "speed": [
+        ("low_examples_per_s", "examples_per_s", "high_examples_per_s"),
+        ("p10_examples_per_s", "examples_per_s", "p90_examples_per_s"),
+    ],
     "kernel_size": [("low_ms", "time_ms", "high_ms")],
 }
 _KEYS = {
     "history": ["epoch"],
     "reparameterization": ["model", "width", "training_digest", "seed"],
     "accuracy": ["model", "width", "training_digest", "seed", "form", "protocol"],
+    "segmentation": ["model", "width", "training_digest", "seed", "form", "protocol"],
     "complexity": ["model", "width", "num_classes", "form", "input_px"],
     "claims": ["id", "device", "precision", "backend"],
 }

@@ -23,6 +23,13 @@ def run(arguments: argparse.Namespace) -> None:
             f"accuracy: {len(rows)} rows on {best['dataset']} ({best['n_images']} images), best {best['model']} "
             f"(width {best['width']:g}, {best['form']}) {best['top1_pct']:.2f} % top-1"
         )
+    if (results / "segmentation.csv").exists():
+        rows = read_rows(results / "segmentation.csv", "segmentation")
+        best = max(rows, key=lambda row: row["mean_iou_pct"])
+        print(
+            f"segmentation: {len(rows)} rows on {best['dataset']} ({best['n_images']} images), best {best['model']} "
+            f"(width {best['width']:g}, {best['form']}) {best['mean_iou_pct']:.2f} % mIoU"
+        )
     if (results / "reparameterization.csv").exists():
         rows = read_rows(results / "reparameterization.csv", "reparameterization")
         print(f"certificates: {sum(row['passed'] for row in rows)} of {len(rows)} passed")

@@ -66,8 +66,14 @@ def _cuda_graph(module: nn.Module, inputs: list[torch.Tensor]) -> Call:
     graphs, outputs, pool = [], [], None
     for images in inputs:
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=pool):
-            outputs.append(module(images))
+        try:
+            with torch.cuda.graph(graph, pool=pool):
+                outputs.append(module(images))
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            torch.cuda.synchronize()  # raises where the device is lost and not only the capture
+            raise Unavailable(f"the capture of a CUDA graph failed: {_first_line(error)}") from None
         pool = graph.pool()
         graphs.append(graph)
     upcoming = itertools.cycle(zip(graphs, outputs, strict=True))

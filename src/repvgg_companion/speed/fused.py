@@ -24,7 +24,8 @@ class FusedConvolution(nn.Module):
     """relu(conv(x) + bias), relu(conv(x) + bias + other), or the convolution alone; shapes as the convolution's.
 
     `relu` and `adds` say what is fused in. Built for one input shape on a CPU, because the layout of the weights
-    depends on it.
+    depends on it. `native` is false where a GPU's cuDNN lacks the fused operator for this layer (some grouped ones);
+    the same is then computed by one operator after the other.
     """
 
     def __init__(self, conv: nn.Conv2d, input_shape: tuple[int, ...], *, relu: bool, adds: bool) -> None:
@@ -42,6 +43,7 @@ class FusedConvolution(nn.Module):
             )
         # Plain attributes: an opaque oneDNN tensor cannot be moved or copied like a parameter.
         self.weight, self.bias = weight, bias.detach()
+        self.native = True
 
     def forward(self, images: Tensor, other: Tensor | None = None) -> Tensor:
         stride, padding, dilation, groups = self.geometry
@@ -54,13 +56,25 @@ class FusedConvolution(nn.Module):
             return torch.ops.mkldnn._convolution_pointwise.default(
                 images, *shape, "relu" if self.relu else "none", [], ""
             )
+        shape = (stride, padding, dilation, groups)
+        if self.native and other is not None:
+            return torch.cudnn_convolution_add_relu(images, self.weight, other, 1.0, self.bias, *shape)
+        if self.native and self.relu:
+            return torch.cudnn_convolution_relu(images, self.weight, self.bias, *shape)
+        result = functional.conv2d(images, self.weight, self.bias, *shape)
         if other is not None:
-            return torch.cudnn_convolution_add_relu(
-                images, self.weight, other, 1.0, self.bias, stride, padding, dilation, groups
-            )
-        if self.relu:
-            return torch.cudnn_convolution_relu(images, self.weight, self.bias, stride, padding, dilation, groups)
-        return functional.conv2d(images, self.weight, self.bias, stride, padding, dilation, groups)
+            result += other
+        return functional.relu_(result) if self.relu else result
+
+    def try_native(self, images: Tensor, other: Tensor | None = None) -> None:
+        """Run once for inputs of these shapes and set `native`; out of memory is raised as ever."""
+        try:
+            self(images, other)
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError:
+            self.native = False
+            self(images, other)
 
 
 def fuse(module: nn.Module, images: Tensor) -> fx.GraphModule:
@@ -112,6 +126,8 @@ def _fuse_convolution(root: fx.GraphModule, modules: dict[str, nn.Module], node:
             last, other, relu = after, partner, after
     name = f"fused_{number}"
     fused = FusedConvolution(conv, tuple(_shape(node.args[0])), relu=relu is not None, adds=other is not None)
+    if not fused.on_cpu:
+        fused.try_native(_like(node.args[0], fused.weight), None if other is None else _like(other, fused.weight))
     root.add_submodule(name, fused)
     with root.graph.inserting_before(last):
         new = root.graph.call_module(name, (node.args[0],) if other is None else (node.args[0], other))
@@ -131,6 +147,13 @@ def _is_relu(node: fx.Node, modules: dict[str, nn.Module]) -> bool:
     if node.op == "call_function":
         return node.target in _RELUS
     return node.op == "call_module" and isinstance(modules.get(node.target), nn.ReLU)
+
+
+def _like(node: fx.Node, weight: Tensor) -> Tensor:
+    """An uninitialised tensor of the shape, type and layout that a node had, on the device of `weight`."""
+    meta = node.meta["tensor_meta"]
+    layout = meta.memory_format or torch.contiguous_format
+    return torch.empty(meta.shape, dtype=meta.dtype, device=weight.device, memory_format=layout)
 
 
 def _shape(node: fx.Node) -> tuple[int, ...]:

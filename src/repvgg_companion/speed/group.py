@@ -5,7 +5,8 @@ the others go on.
 """
 
 import gc
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
@@ -14,7 +15,7 @@ import torch
 from repvgg_companion.errors import CompanionError
 from repvgg_companion.speed import memory
 from repvgg_companion.speed.backends import make_call
-from repvgg_companion.speed.clocks import clock_for, require_synchronised
+from repvgg_companion.speed.clocks import Clock, clock_for, require_synchronised
 from repvgg_companion.speed.engines import Unavailable
 from repvgg_companion.speed.harness import LIMITS, GroupResult, Limits, Subject, measure_group, measure_in_sequence
 from repvgg_companion.speed.networks import Network, buffers_for, prepare, random_inputs, set_precision
@@ -22,6 +23,8 @@ from repvgg_companion.speed.plan import Condition, Group
 from repvgg_companion.speed.readings import BUSY_SHARE, CpuMoment, foreign_share, gpu_flags, reading
 from repvgg_companion.speed.samples import DRIFT_CHECK, TIMED, Sample
 from repvgg_companion.speed.settings import ENGINES, PAPER_BATCHES, SpeedSettings
+
+_OUT_OF_MEMORY = ("out of memory", "can't allocate memory")
 
 
 @dataclass
@@ -57,6 +60,8 @@ class GroupRecord:
     foreign_share: float
     flags: list[str]
     readings: dict[str, Any]
+    seconds: float
+    """How long it took, so that a programme with a time limit knows whether the next group fits."""
 
     def as_dict(self) -> dict[str, Any]:
         """The record as JSON values."""
@@ -85,30 +90,37 @@ def limits_of(settings: SpeedSettings, kind: str) -> Limits:
 
 @torch.inference_mode()
 def measure(
-    group: Group, settings: SpeedSettings, kind: str, *, start: int = 0, on_round: Callable[[], None] = lambda: None
+    group: Group,
+    settings: SpeedSettings,
+    kind: str,
+    *,
+    start: int = 0,
+    on_round: Callable[[], None] = lambda: None,
+    formats: Mapping[tuple, str] | None = None,
 ) -> GroupRecord:
-    """Measure one group on the device of `kind` (`cpu` or `cuda`) in this process."""
+    """Measure one group on the device of `kind` (`cpu` or `cuda`) in this process.
+
+    `formats` holds what earlier probes of the run have found, by `format_key`; a network is probed once in a run, or
+    its samples would fall into two rows.
+    """
     condition, clock = group.condition, clock_for(kind)
     threads = torch.get_num_threads()
-    members, subjects = [], []
+    members, subjects, entered = [], [], time.monotonic()
     for network in group.networks:
-        member, subject = _prepared(network, condition, settings, kind, threads)
+        member, subject = _prepared(network, condition, settings, kind, threads, formats or {})
         members.append(member)
         if subject is not None:
             subjects.append(subject)
     before, began = reading(kind), CpuMoment.now()
     result = GroupResult()
     if subjects:
-        if kind == "cuda":
-            require_synchronised(clock, subjects[0].call, torch.cuda.synchronize)
-        if condition.protocol == "paper":
-            batches = PAPER_BATCHES
-            result = measure_in_sequence(
-                subjects, clock, warm_up_batches=batches, timed_batches=batches, on_round=on_round
-            )
-        else:
-            result = measure_group(subjects, clock, rounds=settings.rounds, limits=limits_of(settings, kind),
-                                   seed=settings.seed + start, on_round=on_round)  # fmt: skip
+        try:
+            result = _timed(subjects, condition, settings, kind, clock, start=start, on_round=on_round)
+        except RuntimeError as error:
+            # No network can be named, for each ran alone before; so none of the group has times.
+            reason = f"{_reason(error, condition)} while the group was measured"
+            for member in members:
+                member.reason = member.reason or reason
     share = foreign_share(began, CpuMoment.now())
     after = reading(kind)
     for member in members:
@@ -129,6 +141,27 @@ def measure(
         foreign_share=share,
         flags=flags,
         readings={"before": before, "after": after},
+        seconds=time.monotonic() - entered,
+    )
+
+
+def _timed(
+    subjects: list[Subject], condition: Condition, settings: SpeedSettings, kind: str, clock: Clock, *, start: int,
+    on_round: Callable[[], None],
+) -> GroupResult:  # fmt: skip
+    if kind == "cuda":
+        require_synchronised(clock, subjects[0].call, torch.cuda.synchronize)
+    if condition.protocol == "paper":
+        return measure_in_sequence(
+            subjects, clock, warm_up_batches=PAPER_BATCHES, timed_batches=PAPER_BATCHES, on_round=on_round
+        )
+    return measure_group(
+        subjects,
+        clock,
+        rounds=settings.rounds,
+        limits=limits_of(settings, kind),
+        seed=settings.seed + start,
+        on_round=on_round,
     )
 
 
@@ -140,33 +173,52 @@ def free(kind: str) -> None:
 
 
 def _prepared(
-    network: Network, condition: Condition, settings: SpeedSettings, kind: str, threads: int
-) -> tuple[Member, Subject | None]:
+    network: Network, condition: Condition, settings: SpeedSettings, kind: str, threads: int,
+    formats: Mapping[tuple, str],
+) -> tuple[Member, Subject | None]:  # fmt: skip
     px = network.input_px(settings.input_px)
-    fixed = condition.memory_format if condition.memory_format != "probe" else "channels-last"
+    found = formats.get(format_key(asdict(condition), network.model, network.form))
+    fixed = condition.memory_format if condition.memory_format != "probe" else found or "channels-last"
     member = Member(network.model, network.form, fixed, px)
     try:
         set_precision(condition.precision, kind)
-        call = _call(network, condition, member, settings, kind, threads)
+        probe = condition.memory_format == "probe" and found is None
+        call = _call(network, condition, member, settings, kind, threads, probe)
         return member, Subject(network.name, call)
     except (Unavailable, CompanionError) as error:
         member.reason = str(error)
-    except torch.OutOfMemoryError:
-        member.reason = f"out of memory at batch {condition.batch_size}"
     except RuntimeError as error:
-        if "can't allocate memory" not in str(error) and "out of memory" not in str(error):
-            raise
-        member.reason = f"out of memory at batch {condition.batch_size}"
+        member.reason = _reason(error, condition)
     # Here, where the exception and with it the frames that held the network are gone.
     free(kind)
     return member, None
 
 
+def _reason(error: RuntimeError, condition: Condition) -> str:
+    """Why a network was not measured; an error that leaves the device unusable is raised again."""
+    if isinstance(error, torch.OutOfMemoryError) or any(words in str(error) for words in _OUT_OF_MEMORY):
+        return f"out of memory at batch {condition.batch_size}"
+    if isinstance(error, torch.AcceleratorError):
+        raise error
+    return f"{condition.backend} failed ({(str(error).splitlines() or [''])[0][:150]})"
+
+
+def format_key(condition: Mapping[str, Any], model: str, form: str) -> tuple:
+    """What the best memory format of a network depends on, beside the device and the versions."""
+    return (model, form, *(condition[name] for name in ("protocol", "precision", "backend", "batch_size")))
+
+
 def _call(
-    network: Network, condition: Condition, member: Member, settings: SpeedSettings, kind: str, threads: int
+    network: Network,
+    condition: Condition,
+    member: Member,
+    settings: SpeedSettings,
+    kind: str,
+    threads: int,
+    probe: bool,
 ) -> Callable[[], object]:
     module = network.build(device=kind, seed=settings.seed)
-    if condition.memory_format == "probe":
+    if probe:
         member.memory_format, member.probe_s = _probe(module, condition, member.input_px, kind, threads)
     prepare(module, precision=condition.precision, memory_format=member.memory_format)
     inputs = _inputs(condition, member.memory_format, member.input_px, kind)
@@ -174,7 +226,10 @@ def _call(
     call()
     # Engines with an allocator of their own show only what passes through torch's; the row then stays empty.
     if condition.backend not in ENGINES:
-        member.peak_memory_mib = memory.held_mib(module, inputs) + memory.peak_call_mib(call, kind)
+        # A graph has taken its memory when it was captured; the network that it replays shows how much.
+        graphed = getattr(call, "network", None)
+        once = call if graphed is None else lambda: graphed(inputs[0])
+        member.peak_memory_mib = memory.held_mib(module, inputs) + memory.peak_call_mib(once, kind)
     return call
 
 
@@ -186,12 +241,17 @@ def _inputs(condition: Condition, memory_format: str, px: int, kind: str) -> lis
 def _probe(
     module: torch.nn.Module, condition: Condition, px: int, kind: str, threads: int
 ) -> tuple[str, dict[str, float]]:
-    """The faster memory format of a network by the shortest of five calls each, in turn, and the times."""
+    """The faster memory format of a network by the shortest of five calls each, and the times.
+
+    Convolutions are fused in the probe where they are in the measurement; a graph or a compiler does not change which
+    format is faster.
+    """
+    backend = "fused" if "fused" in condition.backend else "eager"
     clock, calls = clock_for(kind), {}
     times: dict[str, list[float]] = {"nchw": [], "channels-last": []}
     for memory_format in times:
         prepare(module, precision=condition.precision, memory_format=memory_format)
-        calls[memory_format] = make_call("eager", module, _inputs(condition, memory_format, px, kind), threads=threads)
+        calls[memory_format] = make_call(backend, module, _inputs(condition, memory_format, px, kind), threads=threads)
         # The weights must be in the format while it is timed, so the formats are timed one after the other.
         calls[memory_format]()
         times[memory_format] = [clock.time_block(calls[memory_format], 1) for _ in range(5)]

@@ -104,6 +104,7 @@ def run(arguments: argparse.Namespace) -> None:
         settings=asdict(settings),
         winograd=[_winograd(part, samples) for part in parts],
         drift_pct=[part["drift_pct"] for part in parts],
+        ceilings=_ceilings(rows, kind),
         readings={"before": before, "after": reading(kind)},
     )
     write_rows(arguments.output, "kernel_size", rows)
@@ -184,11 +185,6 @@ def _samples(result: Any, settings: KernelSettings, precision: str, memory_forma
     ]  # fmt: skip
 
 
-def _key(part: dict[str, Any], settings: KernelSettings, name: str) -> tuple:
-    return (name, "deploy", "interleaved", part["precision"], part["memory_format"], "eager", settings.batch_size,
-            settings.resolution_px)  # fmt: skip
-
-
 def _rows(part: dict[str, Any], samples: Any, settings: KernelSettings) -> list[dict[str, Any]]:
     from repvgg_companion.speed.harness import LIMITS
     from repvgg_companion.speed.statistics import median_interval, spread_pct
@@ -212,7 +208,7 @@ def _rows(part: dict[str, Any], samples: Any, settings: KernelSettings) -> list[
         if name in part["reasons"]:
             row["flags"] = f"not measured: {part['reasons'][name]}"
             continue
-        seconds = [sample.seconds for sample in samples.of(_key(part, settings, name))]
+        seconds = times_of(row, samples)
         time = median_interval(seconds)
         row |= {"time_ms": 1e3 * time.value, "low_ms": 1e3 * time.low, "high_ms": 1e3 * time.high, "n_samples": time.n}
         row["tflops"] = 2 * macs(settings, size) / time.value / 1e12
@@ -223,6 +219,22 @@ def _rows(part: dict[str, Any], samples: Any, settings: KernelSettings) -> list[
     return rows
 
 
+def _ceilings(rows: list[dict[str, Any]], kind: str) -> list[dict[str, Any]]:
+    """The device's ceilings in every precision that was measured; contributed rows are judged by them."""
+    from repvgg_companion.speed.roofline import measure_ceilings
+
+    measured = sorted({row["precision"] for row in rows if row["n_samples"]})
+    return [asdict(measure_ceilings(precision, kind)) for precision in measured]
+
+
+def times_of(row: dict[str, Any], samples: Any) -> list[float]:
+    """The raw seconds behind a row of `kernel_size.csv`; raises CompanionError where there are none."""
+    name = f"Conv-{row['kernel_size']}x{row['kernel_size']}"
+    key = (name, "deploy", row["protocol"], row["precision"], row["memory_format"], row["backend"], row["batch_size"],
+           row["resolution_px"])  # fmt: skip
+    return [sample.seconds for sample in samples.of(key)]
+
+
 def macs(settings: KernelSettings, size: int) -> int:
     """Multiply-adds of one convolution: batch x in x out x H x W x k^2 (Table 1 of the paper counts them so)."""
     return settings.batch_size * settings.channels**2 * settings.resolution_px**2 * size**2
@@ -230,11 +242,12 @@ def macs(settings: KernelSettings, size: int) -> int:
 
 def _winograd(part: dict[str, Any], samples: Any) -> dict[str, Any]:
     """Whether the stride-1 3x3 convolution is accelerated, by the paper's test."""
+    from repvgg_companion.speed.samples import key_of
+
     facts: dict[str, Any] = {"precision": part["precision"], "memory_format": part["memory_format"]}
     if not part["samples"] or {"Conv-3x3", _STRIDED} & set(part["reasons"]):
         return facts | {"accelerated": None}
-    batch, px = part["samples"][0].batch_size, part["samples"][0].input_px
-    keys = [(name, "deploy", "interleaved", part["precision"], part["memory_format"], "eager", batch, px)
-            for name in ("Conv-3x3", _STRIDED)]  # fmt: skip
+    first = part["samples"][0]
+    keys = [(name, *key_of(first)[1:]) for name in ("Conv-3x3", _STRIDED)]
     ratio = samples.ratio(*keys)
     return facts | {"stride_2_over_stride_1": asdict(ratio), "accelerated": ratio.low > WINOGRAD_MARGIN}

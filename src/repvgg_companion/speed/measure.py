@@ -1,7 +1,7 @@
 """The `measure-speed` verb: speed settings go in; rows, raw samples and the run's JSON file come out.
 
 Needs no Snakemake. With `--state` every finished group is kept at once, so that a programme that was stopped (or ran
-into `--minutes`) goes on with the next group.
+into `--minutes`) goes on with the next group, and `--finish` writes the rows of what is there.
 """
 
 import argparse
@@ -30,15 +30,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--samples", required=True, help="folder of the raw samples, DEVICE/RUN_ID.parquet")
     parser.add_argument("--runs", required=True, help="folder of the run's JSON file")
     parser.add_argument("--state", help="folder where finished groups are kept; a later call goes on from there")
-    parser.add_argument("--minutes", type=float, help="stop after the group that is running then; needs --state")
+    parser.add_argument("--minutes", type=float, help="end by then: no group is begun that will not fit; needs --state")
+    parser.add_argument(
+        "--finish", action="store_true", help="write the rows of the groups in --state, measure no more"
+    )
     parser.add_argument("--start", type=int, help=argparse.SUPPRESS)
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Measure everything that the plan names and write it."""
     settings = SpeedSettings.read(arguments.plan)
-    if arguments.minutes is not None and not arguments.state:
-        raise CompanionError("--minutes needs --state, the folder where finished groups are kept")
+    if (arguments.minutes is not None or arguments.finish) and not arguments.state:
+        raise CompanionError("--minutes and --finish need --state, the folder where finished groups are kept")
     if arguments.start is not None:
         _measure_start(settings, arguments, arguments.start)
         return
@@ -53,6 +56,9 @@ def run(arguments: argparse.Namespace) -> None:
 def _measure_and_write(settings: SpeedSettings, arguments: argparse.Namespace) -> None:
     if settings.process_starts == 1:
         records = _measure_start(settings, arguments, 0)
+    elif arguments.finish:
+        records = [record for start in range(settings.process_starts)
+                   for record in _measure_start(settings, arguments, start)]  # fmt: skip
     else:
         deadline = time.monotonic() + 60 * arguments.minutes if arguments.minutes is not None else None
         for start in range(settings.process_starts):
@@ -60,6 +66,8 @@ def _measure_and_write(settings: SpeedSettings, arguments: argparse.Namespace) -
         # Everything is measured now, so this only reads what the processes left.
         records = [record for start in range(settings.process_starts)
                    for record in _measure_start(settings, arguments, start)]  # fmt: skip
+    if not records:
+        raise CompanionError(f"{arguments.state} holds no finished group of this plan, device and commit; measure")
     _write(settings, arguments, records)
 
 
@@ -91,23 +99,47 @@ def _measure_start(settings: SpeedSettings, arguments: argparse.Namespace, start
     device = device_label(kind, cores=settings.threads or usable_cores())
     deadline = time.monotonic() + 60 * arguments.minutes if arguments.minutes is not None else None
     groups = list(plan.programme(settings))
-    records = []
+    records, longest = [], _longest(arguments.state) if deadline is not None else 0.0
+    measured, formats = 0, {}
     with Progress("measure-speed", total=len(groups) * settings.rounds, unit="rounds") as progress:
         for group in groups:
             kept = _kept(arguments.state, settings, device, group, start)
             if kept is not None and kept.exists():
                 records.append(GroupRecord.from_dict(read_json(kept)))
+                formats |= _formats(records[-1])
                 progress.advance(settings.rounds)
                 continue
-            if deadline is not None and time.monotonic() >= deadline:
+            if arguments.finish:
+                continue
+            # The first group of a call is begun whenever there is time at all, or a long one would never be.
+            now = time.monotonic() + (longest if measured else 0.0)
+            if deadline is not None and now >= deadline:
                 raise Interrupted(f"{len(records)} of {len(groups)} groups are measured and kept in {arguments.state}; "
                                   "run the same command to go on")  # fmt: skip
             progress.note(f"{group.condition.label}: {', '.join(network.name for network in group.networks)}")
-            record = measure(group, settings, kind, start=start, on_round=progress.advance)
+            first = _kept(arguments.state, settings, device, group, 0)
+            if first is not None and first.exists():
+                formats |= _formats(GroupRecord.from_dict(read_json(first)))
+            record = measure(group, settings, kind, start=start, on_round=progress.advance, formats=formats)
             records.append(record)
+            formats |= _formats(record)
+            measured, longest = measured + 1, max(longest, record.seconds)
             if kept is not None:
                 write_json(kept, record.as_dict())
     return records
+
+
+def _formats(record: Any) -> dict[tuple, str]:
+    """The memory formats that a group's networks were measured in, for the next time that they are met."""
+    from repvgg_companion.speed.group import format_key
+
+    return {format_key(record.condition, member.model, member.form): member.memory_format
+            for member in record.members if not member.reason}  # fmt: skip
+
+
+def _longest(state: str) -> float:
+    """Seconds of the longest group that lies in the state folder."""
+    return max((read_json(path).get("seconds", 0.0) for path in Path(state).glob("group-*.json")), default=0.0)
 
 
 def _kept(state: str | None, settings: SpeedSettings, device: str, group: Any, start: int) -> Path | None:
@@ -119,7 +151,7 @@ def _kept(state: str | None, settings: SpeedSettings, device: str, group: Any, s
     what = {
         "device": device,
         "commit": commit(),
-        "torch": versions.get("torch"),
+        "versions": {package: versions.get(package) for package in ("torch", "onnxruntime", "openvino")},
         "group": dataclasses.asdict(group),
         "start": start,
         **how,

@@ -142,8 +142,10 @@ def set_precision(precision: str, device: str) -> None:
     Raises CompanionError where the device does not have the precision.
     """
     if device == "cpu":
-        if precision in ("tf32", "fp16"):
-            raise CompanionError(f"{precision} is not measured on a CPU; use fp32 or bf16")
+        if precision == "tf32":
+            raise CompanionError("a CPU has no tf32; use fp32, bf16 or fp16")
+        if precision == "fp16" and not torch.ops.mkldnn._is_mkldnn_fp16_supported():
+            raise CompanionError("this CPU has no fp16 instructions; use fp32 or bf16")
         return
     if precision in ("tf32", "bf16") and torch.cuda.get_device_capability() < (8, 0):
         raise CompanionError(f"{torch.cuda.get_device_name()} has no {precision}; use fp32 or fp16")

@@ -7,6 +7,7 @@ import contextlib
 import os
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -153,8 +154,20 @@ def _handle(pynvml: Any, index: int) -> Any:
 
 
 def _other_processes(pynvml: Any, handle: Any) -> list[str]:
-    found = _asked(pynvml.nvmlDeviceGetComputeRunningProcesses, handle) or []
-    return [_process_name(process.pid) for process in found if process.pid != os.getpid()]
+    found = [process.pid for process in _asked(pynvml.nvmlDeviceGetComputeRunningProcesses, handle) or []]
+    return [_process_name(pid) for pid in foreign_pids(found, os.getpid(), lambda pid: Path(f"/proc/{pid}").exists())]
+
+
+def foreign_pids(found: list[int], own: int, known: Callable[[int], bool]) -> list[int]:
+    """The processes on a GPU that are not `own`.
+
+    NVML numbers processes as the host does. In a container `own` is then missing from `found`, and one number that
+    is not `known` here is this process.
+    """
+    others = sorted(set(found) - {own})
+    if own not in found and (unknown := [pid for pid in others if not known(pid)]):
+        others.remove(unknown[0])
+    return others
 
 
 def _process_name(pid: int) -> str:

@@ -1,11 +1,12 @@
 """The `check-devices` verb: contributed measurements under `results/devices/` go in, nothing or one sentence comes out.
 
 Layout: `results/devices/DEVICE/speed.csv` (also `kernel_size.csv`, `memory.csv`), `speed/DEVICE/RUN_ID.parquet`,
-`runs/RUN_ID.json`. Every speed row must follow from its raw samples and be possible on its device.
+`runs/RUN_ID.json`. Every row of a time must follow from its raw samples and be possible on its device.
 """
 
 import argparse
 import re
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,10 @@ from repvgg_companion.errors import CompanionError
 from repvgg_companion.files import read_json
 from repvgg_companion.identity import split_model_name
 from repvgg_companion.speed.device import LABEL_PATTERN
+from repvgg_companion.speed.rows import ABOVE_DIRECT
 from repvgg_companion.speed.samples import find_run
 from repvgg_companion.speed.settings import LEAST_ROUNDS
 
-TABLES = ("speed", "kernel_size", "memory")
 _AGREES = 1e-6
 
 
@@ -49,6 +50,7 @@ def check_device(folder: str | Path) -> tuple[int, list[str]]:
     if not re.fullmatch(LABEL_PATTERN, folder.name):
         raise CompanionError(f"{folder}: the folder's name is no device label such as gpu-nvidia-h100-80gb-hbm3-700w")
     count, flags = 0, []
+    _samples.cache_clear()
     for table in TABLES:
         path = folder / f"{table}.csv"
         if not path.exists():
@@ -57,9 +59,8 @@ def check_device(folder: str | Path) -> tuple[int, list[str]]:
             count += 1
             where = f"{path}: row {number}"
             facts = _run_facts(folder, row, where)
-            if table == "speed":
-                _check_speed_row(folder, row, where)
-                flags += [f"{where}: {flag}" for flag in _plausibility(row, facts, where)]
+            found = _CHECKS[table](folder, row, facts, where)
+            flags += [f"{where}: {flag}" for flag in found]
     if not count:
         raise CompanionError(f"{folder} holds none of {', '.join(f'{table}.csv' for table in TABLES)}")
     return count, flags
@@ -79,7 +80,7 @@ def _run_facts(folder: Path, row: dict[str, Any], where: str) -> dict[str, Any]:
     return facts
 
 
-def _check_speed_row(folder: Path, row: dict[str, Any], where: str) -> None:
+def _check_speed_row(folder: Path, row: dict[str, Any], facts: dict[str, Any], where: str) -> list[str]:
     base_model, variation = split_model_name(row["model"])
     if (base_model, variation or None) != (row["base_model"], row["variation"]):
         raise CompanionError(f"{where}: base_model and variation are not those of {row['model']}")
@@ -91,29 +92,88 @@ def _check_speed_row(folder: Path, row: dict[str, Any], where: str) -> None:
             f"{where}: {row['model']} {row['form']} has {params} parameters, the row says {row['params']}; "
             "another network was measured"
         )
-    if row["examples_per_s"] is None:
-        if not (row["flags"] or "").startswith("not measured"):
-            raise CompanionError(f"{where} is empty without a reason in its flags; leave it out or measure again")
-        return
-    if row["n_samples"] < LEAST_ROUNDS:
-        raise CompanionError(f"{where} rests on {row['n_samples']} samples; at least {LEAST_ROUNDS} are needed")
-    rate = find_run(folder / "speed", row["run_id"]).rate(row)
-    for name, value in (("examples_per_s", rate.value), ("low_examples_per_s", rate.low),
-                        ("high_examples_per_s", rate.high), ("n_samples", rate.n)):  # fmt: skip
-        if abs(row[name] / value - 1) > _AGREES:
-            raise CompanionError(f"{where}: {name} is {row[name]:g}, but its raw samples give {value:g}")
-
-
-def _plausibility(row: dict[str, Any], facts: dict[str, Any], where: str) -> list[str]:
-    from repvgg_companion.speed.roofline import Ceilings, judge
-
-    if row["examples_per_s"] is None:
+    if _is_empty(row, row["examples_per_s"], where):
         return []
-    found = next((part for part in facts.get("ceilings", []) if part["precision"] == row["precision"]), None)
-    if found is None:
-        raise CompanionError(f"{where}: its run holds no ceiling in {row['precision']}; measure with roofline: true")
+    samples = _samples(folder, row["run_id"])
+    rate = samples.rate(row)
+    expected = {"examples_per_s": rate.value, "low_examples_per_s": rate.low, "high_examples_per_s": rate.high,
+                "n_samples": rate.n, **samples.percentiles(row)}  # fmt: skip
+    _agree(row, expected, where)
+    from repvgg_companion.speed.roofline import judge
+
     try:
-        flag = judge(row, Ceilings(**found))
+        flag = judge(row, _ceilings(row, facts, where))
     except CompanionError as error:
         raise CompanionError(f"{where}: {error}") from None
     return [flag] if flag else []
+
+
+def _check_kernel_row(folder: Path, row: dict[str, Any], facts: dict[str, Any], where: str) -> list[str]:
+    from repvgg_companion.speed.kernel_size import KernelSettings, macs, times_of
+    from repvgg_companion.speed.roofline import PLAUSIBLE
+    from repvgg_companion.speed.statistics import median_interval
+
+    if _is_empty(row, row["time_ms"], where):
+        return []
+    time = median_interval(times_of(row, _samples(folder, row["run_id"])))
+    settings = KernelSettings(row["batch_size"], row["channels"], row["resolution_px"])
+    expected = {"time_ms": 1e3 * time.value, "low_ms": 1e3 * time.low, "high_ms": 1e3 * time.high, "n_samples": time.n,
+                "tflops": 2 * macs(settings, row["kernel_size"]) / time.value / 1e12}  # fmt: skip
+    _agree(row, expected, where)
+    direct = _ceilings(row, facts, where).operations_per_s / 1e12
+    # F(4x4, kxk) needs ((k + 3) / 4k)^2 of the multiplications: a quarter for 3x3, all for 1x1. The paper's own Table 1
+    # lies at 3.4 times its GPU's peak, so F(2x2, 3x3) with 4/9 would be too strict for one convolution.
+    size = row["kernel_size"]
+    limit = PLAUSIBLE * direct * (4 * size / (size + 3)) ** 2
+    if row["tflops"] > limit:
+        raise CompanionError(f"{where}: {row['tflops']:.3g} TFLOPS are above {limit:.3g}, 1.1 times what "
+                             f"{row['device']} can compute with Winograd convolutions of {size}x{size}; the time was "
+                             "not taken until the work had ended")  # fmt: skip
+    return [ABOVE_DIRECT] if row["tflops"] > direct else []
+
+
+def _check_memory_row(folder: Path, row: dict[str, Any], facts: dict[str, Any], where: str) -> list[str]:
+    from repvgg_companion.speed.feature_maps import WHOLE
+    from repvgg_companion.speed.roofline import network_of
+
+    if row["layer"] == WHOLE and row["peak_mib"] is not None:
+        weights = network_of(row).params() * 4 / 2**20
+        if row["peak_mib"] < weights:
+            raise CompanionError(f"{where}: {row['model']} {row['form']} at {row['peak_mib']:.1f} MiB is below its "
+                                 f"weights of {weights:.1f} MiB; measure again")  # fmt: skip
+    return []
+
+
+_CHECKS = {"speed": _check_speed_row, "kernel_size": _check_kernel_row, "memory": _check_memory_row}
+TABLES = tuple(_CHECKS)
+
+
+@cache
+def _samples(folder: Path, run_id: str) -> Any:
+    return find_run(folder / "speed", run_id)
+
+
+def _is_empty(row: dict[str, Any], value: float | None, where: str) -> bool:
+    """Whether a row holds no time; raises CompanionError where it does not say why, or rests on too few samples."""
+    if value is None:
+        if not (row["flags"] or "").startswith("not measured"):
+            raise CompanionError(f"{where} is empty without a reason in its flags; leave it out or measure again")
+        return True
+    if row["n_samples"] < LEAST_ROUNDS:
+        raise CompanionError(f"{where} rests on {row['n_samples']} samples; at least {LEAST_ROUNDS} are needed")
+    return False
+
+
+def _agree(row: dict[str, Any], expected: dict[str, float], where: str) -> None:
+    for name, value in expected.items():
+        if row[name] is None or abs(row[name] / value - 1) > _AGREES:
+            raise CompanionError(f"{where}: {name} is {row[name]}, but its raw samples give {value:g}")
+
+
+def _ceilings(row: dict[str, Any], facts: dict[str, Any], where: str) -> Any:
+    from repvgg_companion.speed.roofline import Ceilings
+
+    found = next((part for part in facts.get("ceilings", []) if part["precision"] == row["precision"]), None)
+    if found is None:
+        raise CompanionError(f"{where}: its run holds no ceiling in {row['precision']}; measure with roofline: true")
+    return Ceilings(**found)

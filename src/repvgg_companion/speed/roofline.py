@@ -16,6 +16,7 @@ from repvgg_companion.complexity.layers import WINOGRAD_RATIO, Layer, trace_laye
 from repvgg_companion.errors import CompanionError
 from repvgg_companion.speed.clocks import clock_for
 from repvgg_companion.speed.networks import DTYPES, Network, set_precision
+from repvgg_companion.speed.rows import ABOVE_DIRECT
 
 REPEATS = 8
 _CPU_CONVOLUTIONS = ((64, 56), (128, 28), (256, 28), (256, 14), (512, 14))
@@ -148,4 +149,4 @@ def judge(row: dict[str, Any], ceilings: Ceilings) -> str:
             "was not taken until the work had ended"
         )
     direct = fastest_examples_per_s(layers, ceilings, winograd=False)
-    return "above the direct-convolution ceiling" if speed > direct else ""
+    return ABOVE_DIRECT if speed > direct else ""

@@ -14,6 +14,9 @@ from repvgg_companion.speed.statistics import median_interval, spread_pct
 START_LIMIT_PCT = 5.0
 """Medians of process starts may differ by so much before the row is flagged: each start chooses its own algorithms."""
 
+ABOVE_DIRECT = "above the direct-convolution ceiling"
+"""The flag of a row that a device reaches only with fewer multiplications, as Winograd's."""
+
 Rate = Callable[[dict[str, Any]], tuple[float | None, str]]
 
 
@@ -68,11 +71,14 @@ def speed_rows(
             "examples_per_s": rate.value,
             "low_examples_per_s": rate.low,
             "high_examples_per_s": rate.high,
+            **samples.percentiles(key),
             "n_samples": rate.n,
             "peak_memory_mib": max((member.peak_memory_mib or 0.0 for _, member in measured)) or None,
         }
         row["roofline_share"], above = roofline(row)
         flags = _flags(key, measured, len(found[key]), samples, drift_limit_pct, spread_limit_pct)
+        if reasons := sorted({member.reason for _, member in found[key] if member.reason}):
+            flags.append(f"partly not measured: {reasons[0]}")
         row["flags"] = "; ".join([*flags, above] if above else flags)
     return list(rows.values())
 
@@ -102,8 +108,6 @@ def _flags(
         flags.append("warm-up not stable")
     for record, _ in measured:
         flags += [flag for flag in record.flags if _kind(flag) not in map(_kind, flags)]
-    if reasons := sorted({member.reason for record, member in measured if member.reason}):
-        flags.append(f"partly not measured: {reasons[0]}")
     return flags
 
 

@@ -11,7 +11,7 @@ from typing import Any, Self
 
 from repvgg_companion.errors import CompanionError
 from repvgg_companion.files import atomic_path
-from repvgg_companion.speed.statistics import Interval, chained_ratio, rate_interval, speed_ratio
+from repvgg_companion.speed.statistics import Interval, chained_ratio, percentiles, rate_interval, speed_ratio
 
 TIMED = "timed"
 DRIFT_CHECK = "drift-check"
@@ -114,6 +114,12 @@ class Samples:
             [sample.seconds for sample in chosen], chosen[0].batch_size, strata=[sample.start for sample in chosen]
         )
 
+    def percentiles(self, row: Mapping[str, Any] | tuple) -> dict[str, float]:
+        """The 10th and 90th percentiles of one row's samples in examples per second, by their columns."""
+        chosen = self.of(row)
+        low, high = percentiles([chosen[0].batch_size / sample.seconds for sample in chosen])
+        return {"p10_examples_per_s": low, "p90_examples_per_s": high}
+
     def ratio(self, numerator: Mapping[str, Any] | tuple, denominator: Mapping[str, Any] | tuple) -> Interval:
         """How many times as many examples per second the numerator reaches, with its 95 % interval.
 
@@ -138,7 +144,12 @@ class Samples:
         groups = [{sample.group for sample in part} for part in (top, bottom)]
         for key, members in self._by_key.items():
             held = {sample.group for sample in members}
-            if held & groups[0] and held & groups[1] and key[2:6] == key_of(top[0])[2:6]:
+            # The memory format may differ: it is part of how each network runs best.
+            if (
+                held & groups[0]
+                and held & groups[1]
+                and all(key[KEY.index(name)] == getattr(top[0], name) for name in ("protocol", "precision", "backend"))
+            ):
                 first = _paired(top, members, held & groups[0])
                 return chained_ratio(first, _paired(bottom, members, held & groups[1]))
         raise CompanionError(

@@ -43,6 +43,7 @@ class SpeedSettings:
     group_size: int = 4
     rounds: int = 20
     process_starts: int = 1
+    """How often the whole programme runs in a process of its own; rounds times starts are the samples of a row."""
     protocols: tuple[str, ...] = ("interleaved",)
     precisions: tuple[str, ...] = ("fp32",)
     memory_formats: tuple[str, ...] = ("channels-last",)
@@ -94,7 +95,7 @@ class SpeedSettings:
             raise ValueError(f"batch_sizes is {list(self.batch_sizes)}; name each batch size once, all at least 1")
         for key, least in (
             ("group_size", 2),
-            ("rounds", LEAST_ROUNDS),
+            ("rounds", 1),
             ("process_starts", 1),
             ("num_classes", 1),
             ("threads", 0),
@@ -106,6 +107,10 @@ class SpeedSettings:
         ):
             if getattr(self, key) < least:
                 raise ValueError(f"{key} is {getattr(self, key)}; it must be at least {least}")
+        if self.rounds * self.process_starts < LEAST_ROUNDS:
+            raise ValueError(f"{self.rounds} rounds in {self.process_starts} process starts give each row "
+                             f"{self.rounds * self.process_starts} samples; rounds times process_starts must be at "
+                             f"least {LEAST_ROUNDS}")  # fmt: skip
         if self.input_px is not None and self.input_px < 1:
             raise ValueError(f"input_px is {self.input_px}; it must be at least 1")
         if not 0 < self.width <= 4:

@@ -92,17 +92,23 @@ def chained_ratio(first: Interval, second: Interval) -> Interval:
     return Interval(value, float(value * np.exp(-down)), float(value * np.exp(up)), min(first.n, second.n))
 
 
+def percentiles(samples: Sequence[float]) -> tuple[float, float]:
+    """The 10th and the 90th percentile of positive samples, in their unit."""
+    low, high = np.quantile(_checked(samples), [0.1, 0.9])
+    return float(low), float(high)
+
+
 def spread_pct(samples: Sequence[float]) -> float:
     """(p90 - p10) / median in percent."""
-    low, middle, high = np.quantile(_checked(samples), [0.1, 0.5, 0.9])
-    return float(100 * (high - low) / middle)
+    low, high = percentiles(samples)
+    return float(100 * (high - low) / np.median(samples))
 
 
 def summary(samples: Sequence[float]) -> dict[str, float]:
     """Median, p10, p90 and mean in seconds, for the run's JSON file."""
     values = _checked(samples)
-    low, middle, high = np.quantile(values, [0.1, 0.5, 0.9])
-    return {"median_s": float(middle), "p10_s": float(low), "p90_s": float(high), "mean_s": float(values.mean())}
+    low, high = percentiles(values)
+    return {"median_s": float(np.median(values)), "p10_s": low, "p90_s": high, "mean_s": float(values.mean())}
 
 
 def _checked(samples: Sequence[float]) -> np.ndarray:

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from repvgg_companion.errors import CompanionError
-from repvgg_companion.files import atomic_path, sha256_of_file
+from repvgg_companion.files import sha256_of_file, sync_folder
+from repvgg_companion.weights_file import save_tensors
 
 if TYPE_CHECKING:
     import torch
@@ -44,22 +45,25 @@ def write_checkpoint(
 ) -> CheckpointFile:
     """Write a checkpoint after `step` optimizer steps and remove all but the newest `keep`; raises CompanionError when
     the disk is full (the older checkpoints stay)."""
-    from safetensors.torch import save_file
-
-    packed = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     metadata = {_FACTS: json.dumps(facts, sort_keys=True)}
     partial = folder / f".checkpoint-{step:09d}.partial.safetensors"
     try:
-        with atomic_path(partial) as temporary:
-            save_file(packed, str(temporary), metadata=metadata)
+        save_tensors(partial, tensors, metadata)
         digest = sha256_of_file(partial)[:16]
         written = CheckpointFile(folder / f"checkpoint-{step:09d}-{digest}.safetensors", step, digest)
         partial.replace(written.path)
+        sync_folder(folder)  # before an older one goes
     finally:
         partial.unlink(missing_ok=True)
     for old in [file for file in checkpoint_files(folder) if file.path != written.path][max(keep, 1) - 1 :]:
         old.path.unlink(missing_ok=True)
     return written
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove the half-written files that a killed process left; only for the holder of the folder."""
+    for path in folder.glob(".*.partial*"):
+        path.unlink(missing_ok=True)
 
 
 def read_newest(

@@ -13,6 +13,7 @@ from torch import nn
 from repvgg_companion.training.recipe import Recipe
 
 PROBE_STEPS = 5
+_CPU_WORDS = ("not enough memory", "can't allocate memory", "out of memory")
 
 
 def decide(recipe: Recipe, network: nn.Module, device: torch.device, num_classes: int) -> dict[str, Any]:
@@ -27,7 +28,13 @@ def decide(recipe: Recipe, network: nn.Module, device: torch.device, num_classes
     decided: dict[str, Any] = {"precision": precision, "threads": threads, "device_type": device.type}
     if recipe.memory_format != "auto":
         return decided | {"memory_format": recipe.memory_format}
-    seconds = probe_memory_formats(network, recipe, precision, device, num_classes)
+    try:
+        seconds = probe_memory_formats(network, recipe, precision, device, num_classes)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        # The probe holds the network twice; whether one fits is for the first step to find out.
+        return decided | {"memory_format": "channels_last"}
     return decided | {"memory_format": min(seconds, key=seconds.get), "memory_format_step_s": seconds}
 
 
@@ -45,6 +52,13 @@ def cpu_has_bf16() -> bool:
     except OSError:
         return False
     return bool(flags & {"avx512_bf16", "amx_bf16", "bf16"})
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an exception says that the device's memory is used up."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
+        isinstance(error, RuntimeError) and any(words in str(error).lower() for words in _CPU_WORDS)
+    )
 
 
 def autocast(precision: str, device: torch.device) -> torch.autocast:
@@ -75,7 +89,10 @@ def probe_memory_formats(
             _synchronize(device)
             start = time.perf_counter()
             with autocast(precision, device):
-                loss = nn.functional.cross_entropy(trial(images), labels)
+                outputs = trial(images)
+                if isinstance(outputs, tuple):  # segmentation: one class for all pixels costs the same as a map
+                    outputs = sum(part.mean((2, 3)) for part in outputs)
+                loss = nn.functional.cross_entropy(outputs, labels)
             loss.backward()
             _synchronize(device)
             if number >= 2:  # the first passes choose kernels and allocate memory

@@ -6,31 +6,31 @@ frees the locks when a process dies. Under Slurm the scheduler grants them. Need
 
 import contextlib
 import os
+import re
 import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from types import FrameType
 
 from repvgg_companion.errors import CompanionError, Interrupted
 from repvgg_companion.training.state import StateFolder
+from repvgg_companion.training.stop import listen_to_signals
 
 LOCKS = "repvgg-companion-gpus"
 POLL_SECONDS = 1.0
-STOP_REASONS = ("SIGTERM", "SIGINT", "SIGUSR1", "deadline", "signal to another process")
+SHUTDOWN_SECONDS = 300
+"""How long torchrun lets its processes write their last checkpoint."""
+_LAUNCHERS_LOG = re.compile(r"[IWE]\d{4} [\d:.]+ \d+ torch/distributed/")
+STOP_REASONS = ("SIGTERM", "SIGINT", "SIGUSR1", "SIGHUP", "deadline", "signal to another process")
 
 
 def under_torchrun() -> bool:
     """Whether this process was started by torchrun (or anything that sets the same variables)."""
     return "RANK" in os.environ and "WORLD_SIZE" in os.environ
-
-
-def rank() -> int:
-    """The rank that torchrun gave this process, 0 without torchrun."""
-    return int(os.environ.get("RANK", "0"))
 
 
 def visible_gpus() -> list[str]:
@@ -125,26 +125,55 @@ def run_processes(count: int, arguments: Sequence[str], state: StateFolder) -> N
         *(sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"),
         *("-m", "repvgg_companion", *_without_log(arguments)),
     ]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, errors="replace")
+    environment = os.environ | {"TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(SHUTDOWN_SECONDS)}
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, errors="replace", env=environment)
 
     def forward(number: int, frame: FrameType | None) -> None:
-        # torchrun knows SIGTERM and SIGINT, and passes SIGTERM on to its processes.
-        process.send_signal(signal.SIGTERM)
+        # torchrun knows SIGTERM and SIGINT, and passes SIGTERM on to its processes; a second one it does not survive.
+        if not forwarded:
+            forwarded.append(number)
+            process.send_signal(signal.SIGTERM)
 
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
-        signal.signal(number, forward)
-    for line in process.stderr:
-        sys.stderr.write(line)
+    forwarded: list[int] = []
+    listen_to_signals(forward)
+    launchers = _pass_on(process.stderr)
     if process.wait() == 0:
         return
     last = (state.attempts() or [{}])[-1]
     reason = last.get("reason", "")
     if reason in STOP_REASONS:
         raise Interrupted(f"stopped by {reason} after step {last['to_step']}; start the same command again to continue")
+    for place, number in re.findall(r"rank +: (\d+)[^\n]*\n *exitcode +: -(\d+)", launchers):
+        if int(number) != signal.SIGTERM:  # with which torchrun ends the others
+            raise CompanionError(
+                f"process {place} (counted from 0) of {count} was ended by {signal.Signals(int(number)).name}; SIGKILL "
+                "is often the system's, out of memory; start the same command again to continue"
+            )
     raise CompanionError(
         last.get("message")
         or f"one of the {count} processes died; read what it said above, then start the same command again to continue"
     )
+
+
+def _pass_on(stream: Iterable[str]) -> str:
+    """Write what the processes say to standard error; returns what torchrun itself says in the end, a traceback."""
+    held: list[str] = []
+    for line in stream:
+        if held or line.startswith("Traceback "):
+            held.append(line)
+            if len(held) >= 8 and not _is_launchers(held):
+                sys.stderr.write("".join(held))
+                held = []
+        elif not _LAUNCHERS_LOG.match(line):
+            sys.stderr.write(line)
+    if _is_launchers(held):
+        return "".join(held)
+    sys.stderr.write("".join(held))
+    return ""
+
+
+def _is_launchers(traceback: list[str]) -> bool:
+    return any("torch/distributed/run.py" in line for line in traceback[:8])
 
 
 def _without_log(arguments: Sequence[str]) -> list[str]:

@@ -13,16 +13,16 @@ from dataclasses import dataclass
 import torch
 
 from repvgg_companion.contract import write_rows
-from repvgg_companion.data.evaluation_input import EvaluationProtocol
 from repvgg_companion.data.manifest import Manifest
+from repvgg_companion.data.protocols import parse_protocol
 from repvgg_companion.data.training_input import TrainingInput
 from repvgg_companion.errors import CompanionError, Interrupted
 from repvgg_companion.identity import WeightsIdentity
 from repvgg_companion.progress import Progress
-from repvgg_companion.training.checkpoint import checkpoint_files, write_checkpoint
+from repvgg_companion.training.checkpoint import write_checkpoint
 from repvgg_companion.training.memory import explain_out_of_memory
 from repvgg_companion.training.processes import World
-from repvgg_companion.training.publish import HISTORY, WEIGHTS, noted, seal
+from repvgg_companion.training.publish import HISTORY, WEIGHTS, noted, seal, tidy
 from repvgg_companion.training.recipe import Recipe
 from repvgg_companion.training.schedule import learning_rate
 from repvgg_companion.training.state import StateFolder
@@ -68,7 +68,7 @@ class Loop:
         self.workers = workers
         self.world: World = learner.world
         self.recipe: Recipe = learner.recipe
-        self.protocol = EvaluationProtocol.parse(self.recipe.validation)
+        self.protocol = parse_protocol(self.recipe.validation)
         self.steps_per_epoch = training_input.steps_per_epoch(self.recipe.global_batch_size)
         if self.steps_per_epoch == 0:
             raise CompanionError(
@@ -78,7 +78,7 @@ class Loop:
         device = self.world.device
         self.step = 0  # optimizer steps done
         self.losses = torch.zeros(self.steps_per_epoch, device=device)
-        self.hits = torch.zeros((), dtype=torch.int64, device=device)
+        self.hits = torch.zeros((), dtype=torch.float64, device=device)
         self._listed: set[int] = set()  # undecodable images that are in the state's list
         self.looked = 0  # steps of this epoch whose loss was found finite
         self.history: list[dict] = []
@@ -200,7 +200,7 @@ class Loop:
                 "history": self.history,
                 "elapsed_s": self.elapsed_s,
                 "epoch_s": self.epoch_s,
-                "training_digest": self.identity.training_digest,
+                "training": self._training(),
                 **self.learner.facts(),
             }
             tensors = self.learner.tensors() | {"epoch/losses": losses, "epoch/hits": hits}
@@ -220,7 +220,16 @@ class Loop:
                 )
 
     def restore(self, tensors: dict[str, torch.Tensor], facts: dict) -> None:
-        """Continue from a checkpoint; call it in every process, with the same one."""
+        """Continue from a checkpoint; call it in every process, with the same one.
+
+        Raises CompanionError where it belongs to another training.
+        """
+        for name, own in self._training().items():
+            if facts["training"].get(name) != own:
+                raise CompanionError(
+                    f"the newest checkpoint in {self.state.folder} belongs to another training ({name} "
+                    f"{facts['training'].get(name)}, not {own}); move it to where it came from"
+                )
         losses, hits = tensors.pop("epoch/losses"), tensors.pop("epoch/hits")
         self.learner.restore(tensors, facts)
         if self.world.leads:  # sums over all processes, so one process carries them on
@@ -229,6 +238,15 @@ class Loop:
         self.step, self.history = facts["step"], facts["history"]
         self.elapsed_s, self.epoch_s = facts["elapsed_s"], facts["epoch_s"]
         self.looked = self.step - len(self.history) * self.steps_per_epoch
+
+    def _training(self) -> dict[str, str]:
+        identity = self.identity
+        return {
+            "model": identity.model,
+            "training_digest": identity.training_digest,
+            "seed": identity.seed,
+            "dataset_sha256": identity.dataset_sha256,
+        }
 
     def _tick(self) -> None:
         now = time.monotonic()
@@ -265,7 +283,7 @@ class Loop:
                 "epoch": epoch + 1,
                 "learning_rate": learning_rate(self.recipe, epoch * self.steps_per_epoch, self.steps_per_epoch),
                 "train_loss": float(losses.double().mean()),
-                "train_top1_pct": 100 * int(hits) / images,
+                "train_top1_pct": 100 * float(hits) / images,
                 "val_top1_pct": 100 * right / len(self.val_manifest),
                 "images_per_s": images / max(training_s, 1e-9),
                 "elapsed_s": self.elapsed_s,
@@ -282,5 +300,4 @@ class Loop:
         write_rows(state.folder / HISTORY, "history", self.history)
         seal(state, {"steps": self.total_steps})
         state.end_attempt("finished", self.step)
-        for file in checkpoint_files(state.folder):
-            file.path.unlink()
+        tidy(state)

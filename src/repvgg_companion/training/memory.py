@@ -9,18 +9,10 @@ from torch import nn
 
 from repvgg_companion.data.normalize import normalize
 from repvgg_companion.errors import CompanionError
-from repvgg_companion.training.decide import autocast
+from repvgg_companion.training.decide import autocast, is_out_of_memory
+from repvgg_companion.training.processes import World
 from repvgg_companion.training.recipe import Recipe
 from repvgg_companion.training.step import Learner
-
-_CPU_WORDS = ("not enough memory", "can't allocate memory", "out of memory")
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an exception says that the device's memory is used up."""
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
-        isinstance(error, RuntimeError) and any(words in str(error).lower() for words in _CPU_WORDS)
-    )
 
 
 @contextlib.contextmanager
@@ -35,12 +27,33 @@ def explain_out_of_memory(learner: Learner, recipe: Recipe, images: torch.Tensor
     else:
         failed = False
     if failed:  # outside the handler, whose traceback would hold on to the memory
+        if learner.buckets is not None:
+            learner.buckets.overlaps = False  # nobody answers an exchange any more
         fits = largest_batch(learner, images[: recipe.batch_norm_batch_size])
         raise CompanionError(
             f"out of memory on {learner.world.device} with batch_norm_batch_size {recipe.batch_norm_batch_size} at "
             f"{recipe.input_px} px; "
             + (f"{fits} would fit: set it in the recipe" if fits else "not even 1 image fits: use a larger device")
         )
+
+
+@contextlib.contextmanager
+def explain_failures(world: World) -> Iterator[None]:
+    """Turn out-of-memory outside a training step, and the death of another process, into a CompanionError."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if is_out_of_memory(error):
+            raise CompanionError(
+                f"out of memory on {world.device} outside a training step (weights, validation or a checkpoint); end "
+                "what else uses its memory, or use a larger device"
+            ) from None
+        if world.size > 1 and (isinstance(error, torch.distributed.DistError) or "gloo" in str(error)):
+            raise CompanionError(
+                f"process {world.rank} lost the others: one of the {world.size} died; read what it said, then start "
+                "the same command again to continue"
+            ) from None
+        raise
 
 
 def largest_batch(learner: Learner, images: torch.Tensor) -> int:

@@ -3,6 +3,7 @@
 One process is a world of size 1, whose collectives do nothing; the training loop is the same.
 """
 
+import contextlib
 import os
 from dataclasses import dataclass, field
 from typing import Any
@@ -72,7 +73,8 @@ class World:
     def settle(self) -> None:
         """Finish an exchange that `agree` left under way; call it where all processes stop stepping."""
         if self._pending is not None:
-            self._pending[0].wait()
+            with contextlib.suppress(RuntimeError):  # a process that died answers no more
+                self._pending[0].wait()
             self._pending = None
 
 

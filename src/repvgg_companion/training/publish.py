@@ -5,6 +5,7 @@ outputs that Snakemake removed, or a lost .snakemake folder, cost nothing.
 """
 
 import dataclasses
+import hashlib
 import json
 import shutil
 import struct
@@ -12,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from repvgg_companion.errors import CompanionError
-from repvgg_companion.files import atomic_path, read_json, sha256_of_file, write_json
+from repvgg_companion.files import atomic_path, read_json, remove_partial, sha256_of_file, write_json
 from repvgg_companion.identity import WeightsIdentity
+from repvgg_companion.training.checkpoint import checkpoint_files, remove_leftovers
 from repvgg_companion.training.state import StateFolder
 
 WEIGHTS, HISTORY, SEAL = "final.safetensors", "final-history.csv", "final.json"
@@ -39,12 +41,22 @@ def is_final(state: StateFolder) -> bool:
     return True
 
 
+def tidy(state: StateFolder) -> None:
+    """Close the log of a finished training and remove its checkpoints; harmless where that was done before."""
+    state.close_open_attempt("finished")
+    remove_leftovers(state.folder)
+    for file in checkpoint_files(state.folder):
+        file.path.unlink()
+
+
 def publish(state: StateFolder, identity: WeightsIdentity, weights: str | Path, history: str | Path) -> None:
     """Copy the final files to their declared places by rename, the weights last.
 
     The names of recipe and dataset in the file are those of `identity`: they may have been renamed since.
     """
     identity = noted(identity, state)
+    for path in (weights, history):
+        remove_partial(path)
     with atomic_path(history) as temporary:
         shutil.copyfile(state.folder / HISTORY, temporary)
     with atomic_path(weights) as temporary:
@@ -75,3 +87,15 @@ def copy_with_metadata(source: Path, target: Path, metadata: dict[str, str]) -> 
             raw += b" " * (-len(raw) % 8)
         writer.write(struct.pack("<Q", len(raw)) + raw)
         shutil.copyfileobj(reader, writer, 1 << 22)
+
+
+def tensors_sha256(path: Path) -> str:
+    """SHA-256 of a safetensors file without its metadata, so of the tensors' names, places and bytes alone."""
+    digest = hashlib.sha256()
+    with path.open("rb") as reader:
+        header = json.loads(reader.read(struct.unpack("<Q", reader.read(8))[0]))
+        header.pop("__metadata__", None)
+        digest.update(json.dumps(header, sort_keys=True).encode())
+        while block := reader.read(1 << 22):
+            digest.update(block)
+    return digest.hexdigest()

@@ -19,11 +19,12 @@ PAPER_BATCH_NORM_BATCH_SIZE = 32
 
 PACKED_PATTERN = r"short[1-9]\d*-q[1-9]\d?|short[1-9]\d*-q100"
 
-Augmentation = Literal["crop-flip", "crop-flip-autoaugment", "shift", "none"]
+Augmentation = Literal["crop-flip", "crop-flip-autoaugment", "shift", "none", "scale-crop-flip"]
+Schedule = Literal["cosine", "poly"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 MemoryFormat = Literal["auto", "contiguous", "channels_last"]
 
-_DEFAULTS_ADDED_LATER: dict[str, Any] = {}
+_DEFAULTS_ADDED_LATER: dict[str, Any] = {"schedule": "cosine", "poly_power": 0.9, "auxiliary_weight": 0.4}
 """Fields that came after the first release, with the value that keeps the behaviour of before.
 
 `settings()` leaves such a field out while it holds that value, so that an upgrade orphans no trained weights.
@@ -39,7 +40,7 @@ class Recipe:
         global_batch_size: images per optimizer step, over all processes.
         batch_norm_batch_size: images that each batch norm sees (the paper: 32 per GPU); the global batch is cut into
             micro-batches of this size, whatever the number of processes.
-        learning_rate: peak of the schedule; it falls to 0 along a half cosine, step by step.
+        learning_rate: peak of the schedule; it falls to 0 step by step, along a half cosine or as `schedule` says.
         warmup_epochs: epochs at the start over which the rate rises linearly; they count among `epochs`.
         bias_learning_rate_factor: factor on the rate of everything named bias (the official script: 2).
         momentum, nesterov, weight_decay: of SGD; which parameters decay stands in `training.optimizer`.
@@ -47,7 +48,8 @@ class Recipe:
         mixup_alpha: parameter of the Beta distribution of mixup, 0 for none.
         ema_decay: decay of an exponential moving average of the weights, 0 for none; with one, the average is what is
             validated and published.
-        augmentation: crop-flip is the paper's 120-epoch input; shift (pad and shift, no flip) is for digits.
+        augmentation: crop-flip is the paper's 120-epoch input; shift (pad and shift, no flip) is for digits;
+            scale-crop-flip (scale 0.5 to 2) is for segmentation.
         input_px: side of the training images.
         validation: label of the evaluation protocol of the validation after each epoch.
         decoder: torchvision (fast), pillow (exact), or opencv (fastest on a packed copy).
@@ -58,6 +60,9 @@ class Recipe:
         threads: CPU threads of one process; 0 leaves the number to torch. Decided once, at the first start.
         compile: torch.compile of the network.
         deterministic: deterministic algorithms on a GPU; a CPU is deterministic in any case.
+        schedule: cosine, or poly (Table 8): the rate times (1 - share of the steps done) to the power `poly_power`.
+        poly_power: of the schedule poly; the paper's 0.9.
+        auxiliary_weight: of the loss of PSPNet's auxiliary head (its authors' 0.4); other networks have none.
     """
 
     epochs: int
@@ -82,6 +87,9 @@ class Recipe:
     threads: int = 0
     compile: bool = False
     deterministic: bool = False
+    schedule: Schedule = "cosine"
+    poly_power: float = 0.9
+    auxiliary_weight: float = 0.4
 
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
 
@@ -176,6 +184,8 @@ _RANGES: tuple[tuple[str, float, float], ...] = (
     ("ema_decay", 0, 0.999999),
     ("input_px", 8, 4096),
     ("threads", 0, 1024),
+    ("poly_power", 0.01, 10),
+    ("auxiliary_weight", 0, 10),
 )
 
 

@@ -12,9 +12,14 @@ def learning_rate(recipe: Recipe, step: int, steps_per_epoch: int) -> float:
     authors' first script: the first step has the full rate, the last one is a step short of 0). With a warm-up
     (section 4.1: 5 of the 200 epochs) the rate first rises linearly, so that the last warm-up step has the full rate,
     and the cosine spans what remains.
+
+    Under the schedule `poly` (section 4.3: base 0.01, power 0.9) the rate is multiplied by (1 - share of the remaining
+    steps that are done) to the power `poly_power` instead.
     """
     warmup_steps = round(recipe.warmup_epochs * steps_per_epoch)
     if step < warmup_steps:
         return recipe.learning_rate * (step + 1) / warmup_steps
     remaining = recipe.epochs * steps_per_epoch - warmup_steps
+    if recipe.schedule == "poly":
+        return recipe.learning_rate * (1 - (step - warmup_steps) / remaining) ** recipe.poly_power
     return recipe.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - warmup_steps) / remaining))

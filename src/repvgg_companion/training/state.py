@@ -31,6 +31,8 @@ FORMAT = 1
 HEARTBEAT_BYTES = 96
 ORPHAN_SECONDS = 30.0
 """How long the lock may outlive a killed trainer: its loader processes notice its death within a few seconds."""
+ELSEWHERE_SECONDS = 10.0
+"""How long a holder on another host, whose lock does not reach us, is given to show a heartbeat."""
 
 
 def now() -> str:
@@ -61,9 +63,16 @@ class StateFolder:
             try:
                 lock.acquire(timeout=ORPHAN_SECONDS if self._holder_is_dead() else 0)
             except Timeout:
-                raise CompanionError(
-                    f"{self.folder} is being trained by {self._holder()}; wait until that ends, or end it"
-                ) from None
+                raise CompanionError(self._held()) from None
+        except NotImplementedError:
+            raise CompanionError(
+                f"{self.folder} lies on a file system without file locks; give the training a --state on another one"
+            ) from None
+        try:
+            self._refuse_a_live_holder_elsewhere()
+        except CompanionError:
+            lock.release()
+            raise
         try:
             write_json(
                 self.folder / "holder.json",
@@ -108,6 +117,24 @@ class StateFolder:
         job = f" (Slurm job {holder['slurm_job']})" if holder.get("slurm_job") else ""
         return f"process {holder['pid']} on {holder['host']}{job} since {holder['since']}"
 
+    def _held(self) -> str:
+        return f"{self.folder} is being trained by {self._holder()}; wait until that ends, or end it"
+
+    def _refuse_a_live_holder_elsewhere(self) -> None:
+        """Some shared file systems keep locks within a host (NFS without its lock service, Lustre's localflock).
+
+        A holder that ended took its name away; one on another host that did not was killed, or is alive and then shows
+        a heartbeat.
+        """
+        holder = self.holder()
+        if holder is None or holder["host"] == socket.gethostname():
+            return
+        before, end = self.heartbeat(), time.monotonic() + ELSEWHERE_SECONDS
+        while time.monotonic() < end:
+            time.sleep(ELSEWHERE_SECONDS / 20)
+            if self.heartbeat() not in (None, before):
+                raise CompanionError(self._held())
+
     def _holder_is_dead(self) -> bool:
         holder = self.holder()
         if holder is None or holder["host"] != socket.gethostname():
@@ -148,7 +175,14 @@ class StateFolder:
     def stored(self) -> dict[str, Any] | None:
         """The content of state.json; None where the training has never started."""
         path = self.folder / "state.json"
-        return read_json(path) if path.exists() else None
+        if not path.exists():
+            return None
+        try:
+            return read_json(path)
+        except CompanionError:
+            raise CompanionError(
+                f"{path} is damaged; restore it from a backup, or move {self.folder} away to train again"
+            ) from None
 
     def begin(self, training: Mapping[str, Any], recipe: Recipe, decided: Mapping[str, Any], **facts: Any) -> None:
         """Write state.json at the first start; `decided` is what later attempts must not decide again."""
@@ -187,12 +221,8 @@ class StateFolder:
 
     def start_attempt(self, from_step: int, **facts: Any) -> None:
         """Close the log of an attempt that was killed, from its heartbeat, and open the next one."""
+        self.close_open_attempt("killed")
         lines = self.attempts()
-        if lines and lines[-1]["event"] == "start":
-            self.attempt = lines[-1]["attempt"]
-            beat = self.heartbeat()
-            to_step = beat["step"] if beat and beat["attempt"] == self.attempt else lines[-1]["from_step"]
-            self.log("end", reason="killed", from_step=lines[-1]["from_step"], to_step=to_step)
         self.attempt = (lines[-1]["attempt"] if lines else 0) + 1
         self._from_step = from_step
         self._heartbeat = os.open(self.folder / "heartbeat", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
@@ -207,6 +237,16 @@ class StateFolder:
         )
         self.beat(from_step)
 
+    def close_open_attempt(self, reason: str) -> None:
+        """Write the end of an attempt that was killed before it could, from its heartbeat."""
+        lines = self.attempts()
+        if not lines or lines[-1]["event"] != "start":
+            return
+        self.attempt = lines[-1]["attempt"]
+        beat = self.heartbeat()
+        to_step = beat["step"] if beat and beat["attempt"] == self.attempt else lines[-1]["from_step"]
+        self.log("end", reason=reason, from_step=lines[-1]["from_step"], to_step=to_step)
+
     def beat(self, step: int, loss: float | None = None) -> None:
         """Note that `step` optimizer steps are done, in place: some microseconds, and it survives the process."""
         shown = "-" if loss is None else f"{loss:.6g}"
@@ -215,7 +255,8 @@ class StateFolder:
 
     def end_attempt(self, reason: str, to_step: int, **facts: Any) -> None:
         """Close this attempt in the log."""
-        self.log("end", reason=reason, from_step=self._from_step, to_step=to_step, **facts)
+        with contextlib.suppress(OSError):  # a full disk must not hide why it ended; the next attempt closes the log
+            self.log("end", reason=reason, from_step=self._from_step, to_step=to_step, **facts)
 
     def heartbeat(self) -> dict[str, Any] | None:
         """The last note of `beat`: attempt, step, time (seconds since 1970), loss or None."""

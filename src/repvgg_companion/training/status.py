@@ -18,7 +18,8 @@ HEADER = ("training", "state", "epoch", "step", "checkpoint", "left", "host", "l
 class Status:
     """How a training stands.
 
-    `state` is running, stopped, failed, killed or finished; ages and times are in seconds, None where unknown.
+    `state` is running, stopped, failed, killed, finished or unreadable; ages and times are in seconds, None where not
+    known.
     """
 
     training: str
@@ -41,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Print one line for each training below the folder, and the sentence of each that failed."""
-    found = [status_of(path.parent, arguments.state) for path in sorted(Path(arguments.state).rglob("state.json"))]
+    found = [_told(path.parent, arguments.state) for path in sorted(Path(arguments.state).rglob("state.json"))]
     if not found:
         raise CompanionError(f"{arguments.state} holds no training; start one, or name its folder with --state")
     rows = [HEADER, *map(_cells, found)]
@@ -51,6 +52,16 @@ def run(arguments: argparse.Namespace) -> None:
     for status in found:
         if status.message:
             print(f"{status.training}: {status.message}")
+
+
+def _told(folder: Path, root: str | Path) -> Status:
+    """One damaged folder does not hide the others."""
+    try:
+        return status_of(folder, root)
+    except (CompanionError, KeyError, TypeError) as error:
+        what = str(error) if isinstance(error, CompanionError) else f"{folder}/state.json is not one of a training"
+        name = str(folder.relative_to(root))
+        return Status(name, "unreadable", None, None, 0, None, None, None, "", None, message=what)
 
 
 def status_of(folder: str | Path, root: str | Path = "") -> Status:
@@ -67,7 +78,7 @@ def status_of(folder: str | Path, root: str | Path = "") -> Status:
     finished = (state.folder / SEAL).exists()
     if finished:
         step = read_json(state.folder / SEAL)["steps"]
-    running = not finished and state.is_held()
+    running = not finished and _is_held(state)
     files = checkpoint_files(state.folder)
     return Status(
         training=str(state.folder.relative_to(root)) if root else str(state.folder),
@@ -82,6 +93,13 @@ def status_of(folder: str | Path, root: str | Path = "") -> Status:
         loss=beat["loss"] if beat else None,
         message=last.get("message", "") if not running and not finished else "",
     )
+
+
+def _is_held(state: StateFolder) -> bool:
+    try:
+        return state.is_held()
+    except PermissionError:  # somebody else's training, whose lock may not be touched
+        return state.holder() is not None
 
 
 def _ended(last: dict) -> str:
@@ -110,7 +128,7 @@ def _cells(status: Status) -> tuple[str, ...]:
     return (
         status.training,
         status.state,
-        f"{status.epoch or '-'}/{status.epochs}",
+        f"{status.epoch or '-'}/{status.epochs or '-'}",
         f"{status.step}/{status.total_steps or '-'}",
         "none" if status.checkpoint_age_s is None else f"{age} ago",
         told(status.left_s),

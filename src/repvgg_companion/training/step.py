@@ -14,6 +14,7 @@ from torch import nn
 
 from repvgg_companion.data.normalize import normalize
 from repvgg_companion.errors import CompanionError
+from repvgg_companion.training import objective
 from repvgg_companion.training.decide import autocast
 from repvgg_companion.training.gradients import GradientBuckets, GradientTree
 from repvgg_companion.training.optimizer import Sgd, parameter_groups
@@ -46,6 +47,7 @@ class Learner:
         self.buckets = GradientBuckets(parameters, world.size) if world.size > 1 else None
         self.average = copy.deepcopy(self.network).requires_grad_(False).eval() if recipe.ema_decay else None
         self.scaler = torch.amp.GradScaler(world.device.type) if self.precision == "fp16" else None
+        self.objective = objective.segmentation if hasattr(network, "auxiliary") else objective.classification
         self._mixup = None
         if recipe.mixup_alpha:
             from torchvision.transforms import v2
@@ -69,8 +71,9 @@ class Learner:
     ) -> None:
         """Take optimizer step `step` (counted from 0) at learning rate `rate`.
 
-        `images` uint8 [n, 3, px, px] and `labels` int64 [n] are this process's share of the global batch. Adds this
-        process's part of the mean loss to the scalar `loss`, and its number of right answers to the scalar `hits`.
+        `images` uint8 [n, 3, px, px] and `labels` (int64 [n]; for segmentation uint8 [n, px, px]) are this process's
+        share of the global batch. Adds this process's part of the mean loss to the scalar `loss`, and its number of
+        right answers (for segmentation: the shares of right pixels) to the scalar `hits`.
         """
         size, device = self.recipe.batch_norm_batch_size, self.world.device
         self.optimizer.forget_gradients()
@@ -84,11 +87,9 @@ class Learner:
             if self._mixup is not None:
                 inputs, targets = self._mixup(inputs, targets)
             with autocast(self.precision, device):
-                logits = self._forward(inputs)
-            part_loss = (
-                nn.functional.cross_entropy(logits.float(), targets, label_smoothing=self.recipe.label_smoothing)
-                / self.recipe.micro_batches
-            )
+                outputs = self._forward(inputs)
+            part_loss, right = self.objective(outputs, targets, self.recipe)
+            part_loss = part_loss / self.recipe.micro_batches
             if self.buckets is not None and self.tree is None:
                 self.buckets.exchange_during_backward()
             (part_loss if self.scaler is None else self.scaler.scale(part_loss)).backward()
@@ -96,8 +97,7 @@ class Learner:
                 self.tree.take()
             with torch.no_grad():
                 loss += part_loss.detach()
-                answers = targets if targets.ndim == 1 else targets.argmax(1)
-                hits += (logits.argmax(1) == answers).sum()
+                hits += right
         if self.tree is not None:
             self.tree.finish()
         if self.buckets is not None:

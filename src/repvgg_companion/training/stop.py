@@ -9,21 +9,36 @@ import re
 import signal
 import subprocess
 import time
+from collections.abc import Callable
 from types import FrameType
 
 from repvgg_companion.errors import CompanionError
 
 DEFAULT_MARGIN_S = 60.0
-SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP)
+
+
+def listen_to_signals(handler: Callable[[int, FrameType | None], None]) -> None:
+    """Give what asks for a stop to `handler`; SIGHUP (a closed terminal) only where nohup did not say to ignore it."""
+    for number in SIGNALS:
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, handler)
 
 
 class StopWatch:
     """Tells, between two steps, whether and why the training is to stop.
 
-    `margin_s` is the time that a checkpoint and the way out need before the end.
+    `margin_s` is the time that a checkpoint and the way out need before the end. `deadline_minutes` after the start of
+    the process goes before what Slurm says, and that before `time_limit_minutes`.
     """
 
-    def __init__(self, deadline_minutes: float | None, margin_s: float = DEFAULT_MARGIN_S) -> None:
+    def __init__(
+        self,
+        deadline_minutes: float | None,
+        margin_s: float = DEFAULT_MARGIN_S,
+        *,
+        time_limit_minutes: float | None = None,
+    ) -> None:
         self.margin_s = margin_s
         self.signalled: str | None = None
         self._owner = os.getpid()
@@ -33,6 +48,8 @@ class StopWatch:
             self.end = time.monotonic() + 60 * deadline_minutes - _seconds_since_process_start()
         elif self._job and (left := slurm_seconds_left(self._job)) is not None:
             self.end = time.monotonic() + left
+        elif time_limit_minutes is not None:
+            self.end = time.monotonic() + 60 * time_limit_minutes - _seconds_since_process_start()
         if self.end is not None and self.seconds_left() <= 0:
             raise CompanionError(
                 f"the time limit leaves {self.end - time.monotonic():.0f} s, less than the {margin_s:.0f} s that a "
@@ -40,9 +57,8 @@ class StopWatch:
             )
 
     def listen(self) -> None:
-        """Take SIGTERM, SIGINT and SIGUSR1 as requests to stop after the current step."""
-        for number in SIGNALS:
-            signal.signal(number, self._on_signal)
+        """Take SIGTERM, SIGINT, SIGUSR1 and SIGHUP as requests to stop after the current step."""
+        listen_to_signals(self._on_signal)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if os.getpid() != self._owner:

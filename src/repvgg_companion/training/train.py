@@ -9,15 +9,17 @@ import contextlib
 import os
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from repvgg_companion.data.decode import POLICIES
 from repvgg_companion.data.manifest import Manifest, dataset_sha256
 from repvgg_companion.errors import CompanionError, Interrupted
+from repvgg_companion.files import sha256_of_file
 from repvgg_companion.identity import WeightsIdentity, training_digest
 from repvgg_companion.models.names import require_model
-from repvgg_companion.training.launch import granted_gpus, rank, run_processes, under_torchrun, visible_gpus
-from repvgg_companion.training.publish import is_final, publish
+from repvgg_companion.training.launch import granted_gpus, run_processes, under_torchrun, visible_gpus
+from repvgg_companion.training.publish import is_final, publish, tidy
 from repvgg_companion.training.recipe import PAPER_BATCH_NORM_BATCH_SIZE, Recipe
 from repvgg_companion.training.state import StateFolder
 from repvgg_companion.training.stop import DEFAULT_MARGIN_S, StopWatch
@@ -37,6 +39,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--recipe", required=True, help="the recipe's settings as JSON")
     parser.add_argument("--training-digest", help="8 hexadecimal digits; computed where it is not given")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--backbone",
+        metavar="TRAIN.safetensors",
+        help="for PSPNet: the classification network that its backbone starts from, or the word random",
+    )
     parser.add_argument("--train-manifest", required=True)
     parser.add_argument("--val-manifest", required=True)
     parser.add_argument("--state", required=True, help="folder of the training state; keep it until the end")
@@ -65,6 +72,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="stop with a checkpoint before so many minutes have passed; without it Slurm is asked for its limit",
     )
     parser.add_argument(
+        "--time-limit",
+        type=float,
+        metavar="MINUTES",
+        help="what a scheduler other than Slurm allows this job; heeded where neither --deadline nor Slurm says more",
+    )
+    parser.add_argument(
         "--deadline-margin",
         type=float,
         metavar="SECONDS",
@@ -74,7 +87,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--checkpoint-minutes", type=float, default=os.environ.get("REPVGG_COMPANION_CHECKPOINT_MINUTES", 10.0)
     )
-    parser.add_argument("--checkpoint-steps", type=int, default=0, help="also after every so many steps; 0 for none")
+    parser.add_argument(
+        "--checkpoint-steps",
+        type=int,
+        default=os.environ.get("REPVGG_COMPANION_CHECKPOINT_STEPS", 0),
+        help="also after every so many steps; 0 for none",
+    )
     parser.add_argument("--keep-checkpoints", type=int, default=2)
 
 
@@ -86,12 +104,16 @@ class Order:
     identity: WeightsIdentity
     train_manifest: Manifest
     val_manifest: Manifest
+    backbone: str = ""
+    """The file that the backbone of a segmentation network starts from; empty for random weights."""
 
     @property
     def training(self) -> dict[str, object]:
         """What identifies the training beside its recipe."""
         identity = self.identity
+        start = {"backbone_sha256": identity.backbone_sha256} if identity.backbone_sha256 else {}
         return {
+            **start,
             "model": identity.model,
             "width": identity.width,
             "num_classes": identity.num_classes,
@@ -104,7 +126,7 @@ class Order:
 def read_order(arguments: argparse.Namespace) -> Order:
     """Check the arguments against each other and the manifests; raises CompanionError with one sentence on a misfit."""
     recipe = Recipe.from_json(arguments.recipe)
-    require_model(arguments.model)
+    segments = require_model(arguments.model).family == "PSPNet"
     train_manifest = Manifest.read(arguments.train_manifest)
     val_manifest = Manifest.read(arguments.val_manifest)
     classes = train_manifest.num_classes
@@ -125,15 +147,21 @@ def read_order(arguments: argparse.Namespace) -> Order:
             f"{arguments.train_manifest} is {_kind(train_manifest.packed)}, but the recipe {arguments.recipe_name} "
             f"asks for {_kind(recipe.packed)}; make the two agree"
         )
+    for manifest, path in ((train_manifest, arguments.train_manifest), (val_manifest, arguments.val_manifest)):
+        if segments != (manifest.maps is not None):
+            has, does = ("label maps", "classifies") if manifest.maps is not None else ("no label maps", "segments")
+            raise CompanionError(f"{path} has {has}, but {arguments.model} {does}; name a model that fits the images")
+    backbone = _backbone_sha256(arguments, recipe) if segments else ""
     digest = arguments.training_digest or training_digest(
         model=arguments.model,
         width=arguments.width,
         num_classes=arguments.num_classes,
         dataset=arguments.dataset,
         recipe=recipe.settings(),
+        backbone=backbone or None,
     )
     notes = []
-    if recipe.batch_norm_batch_size != PAPER_BATCH_NORM_BATCH_SIZE:
+    if recipe.batch_norm_batch_size != PAPER_BATCH_NORM_BATCH_SIZE and not segments:
         notes.append(f"batch norm saw {recipe.batch_norm_batch_size} images, the paper's 32")
     if recipe.packed:
         notes.append(f"trained on the packed copy {recipe.packed}")
@@ -148,62 +176,121 @@ def read_order(arguments: argparse.Namespace) -> Order:
         seed=str(arguments.seed),
         input_px=recipe.input_px,
         note="; ".join(notes),
+        backbone_sha256=backbone,
     )
-    return Order(recipe, identity, train_manifest, val_manifest)
+    start = arguments.backbone if backbone not in ("", RANDOM) else ""
+    return Order(recipe, identity, train_manifest, val_manifest, start)
+
+
+RANDOM = "random"
+
+
+def _backbone_sha256(arguments: argparse.Namespace, recipe: Recipe) -> str:
+    if recipe.mixup_alpha:
+        raise CompanionError(f"{arguments.model} segments, which mixup is not defined for; set mixup_alpha to 0")
+    if arguments.backbone in (None, RANDOM):
+        return RANDOM
+    if not Path(arguments.backbone).is_file():
+        raise CompanionError(
+            f"the backbone's weights {arguments.backbone} do not exist; train or convert that network first, or say "
+            "random"
+        )
+    return sha256_of_file(arguments.backbone)
 
 
 def _kind(packed: str) -> str:
     return f"the packed copy {packed}" if packed else "not a packed copy"
 
 
-def run(arguments: argparse.Namespace) -> None:
+def run(arguments: argparse.Namespace) -> int | None:
     """Train, continue, or only publish; raises Interrupted after a requested stop with the state saved."""
     order = read_order(arguments)
     state = StateFolder(arguments.state)
-    stop = StopWatch(arguments.deadline, arguments.deadline_margin)
-    if under_torchrun() and rank() != 0:
-        _train(arguments, order, state, stop)
-        return
+    stop = StopWatch(arguments.deadline, arguments.deadline_margin, time_limit_minutes=arguments.time_limit)
+    if under_torchrun():
+        return _run_among_processes(arguments, order, state, stop)
     with state.locked():
-        started = state.check(order.training, order.recipe)
-        if started and is_final(state):
+        if _is_finished(order, state):
             publish(state, order.identity, arguments.output, arguments.history)
-            return
+            return None
         on_gpus = arguments.device != "cpu" and (arguments.gpus or 0) > 0
-        processes = 1 if under_torchrun() else arguments.gpus if on_gpus else arguments.processes
+        processes = arguments.gpus if on_gpus else arguments.processes
         if processes == 1:
-            with granted_gpus(1) if on_gpus and not under_torchrun() else contextlib.nullcontext():
-                _train(arguments, order, state, stop)
+            with granted_gpus(1) if on_gpus else contextlib.nullcontext():
+                stop.listen()
+                world = _join(arguments, order)
+                _attempt(arguments, order, state, stop, world)
             publish(state, order.identity, arguments.output, arguments.history)
-            return
+            return None
     with granted_gpus(processes) if on_gpus else contextlib.nullcontext():
         run_processes(processes, sys.argv[1:], state)
 
 
-def _train(arguments: argparse.Namespace, order: Order, state: StateFolder, stop: StopWatch) -> None:
+def _is_finished(order: Order, state: StateFolder) -> bool:
+    """Whether only publishing is left; tidies up what a kill right after the last write of a training left."""
+    if not (state.check(order.training, order.recipe) and is_final(state)):
+        return False
+    tidy(state)
+    return True
+
+
+def _run_among_processes(
+    arguments: argparse.Namespace, order: Order, state: StateFolder, stop: StopWatch
+) -> int | None:
+    """The part of one process under torchrun: the leading one holds the state, and tells the others what is to do."""
     stop.listen()
-    from repvgg_companion.training.processes import join, leave
+    world = _join(arguments, order)
+    from repvgg_companion.training.processes import leave
+
+    try:
+        with contextlib.ExitStack() as held:
+            task, refusal = "", None
+            if world.leads:
+                try:
+                    held.enter_context(state.locked())
+                    task = "publish" if _is_finished(order, state) else "train"
+                except CompanionError as error:
+                    task, refusal = "nothing", error
+            task = world.share(task)
+            if task == "nothing":
+                if refusal is not None:
+                    raise refusal
+                return 2
+            if task == "train":
+                try:
+                    _attempt(arguments, order, state, stop, world)
+                except Interrupted:
+                    if world.leads:
+                        raise
+                    return 75  # one process says it for all
+            if world.leads:
+                publish(state, order.identity, arguments.output, arguments.history)
+    finally:
+        leave(world)
+    return None
+
+
+def _join(arguments: argparse.Namespace, order: Order) -> "World":
+    from repvgg_companion.training.processes import join
 
     device = arguments.device
     if device == "auto" and arguments.gpus is not None:
         device = "cuda" if arguments.gpus else "cpu"
-    world = join(device, order.recipe.micro_batches)
-    try:
-        _attempt(arguments, order, state, stop, world)
-    finally:
-        leave(world)
+    return join(device, order.recipe.micro_batches)
 
 
 def _attempt(arguments: argparse.Namespace, order: Order, state: StateFolder, stop: StopWatch, world: "World") -> None:
     import torch
 
+    from repvgg_companion.data.segmentation_input import SegmentationInput
     from repvgg_companion.data.training_input import TrainingInput
     from repvgg_companion.models.build import build_model
     from repvgg_companion.runs import commit
-    from repvgg_companion.training.checkpoint import read_newest
+    from repvgg_companion.training.checkpoint import read_newest, remove_leftovers
     from repvgg_companion.training.decide import decide
     from repvgg_companion.training.kernels import use_sound_kernels
     from repvgg_companion.training.loop import Keeping, Loop
+    from repvgg_companion.training.memory import explain_failures
     from repvgg_companion.training.step import Learner, derived_seed
 
     recipe, identity = order.recipe, order.identity
@@ -211,6 +298,11 @@ def _attempt(arguments: argparse.Namespace, order: Order, state: StateFolder, st
         _be_deterministic()
     torch.default_generator.manual_seed(derived_seed(arguments.seed, "initial weights"))
     network = build_model(identity.model, num_classes=identity.num_classes, width=identity.width)
+    if order.backbone:
+        from repvgg_companion.models.segmentation import start_from_backbone
+        from repvgg_companion.weights_file import load_weights
+
+        start_from_backbone(network, identity.model, *load_weights(order.backbone), order.backbone)
     network = use_sound_kernels(network, world.device)
 
     stored = world.share(state.stored() if world.leads else None)
@@ -223,9 +315,12 @@ def _attempt(arguments: argparse.Namespace, order: Order, state: StateFolder, st
         decided = stored["decided"]
     torch.set_num_threads(decided["threads"])
 
-    learner = Learner(network, recipe, world, num_classes=identity.num_classes, seed=arguments.seed, decided=decided)
+    with explain_failures(world):
+        learner = Learner(
+            network, recipe, world, num_classes=identity.num_classes, seed=arguments.seed, decided=decided
+        )
     workers = arguments.workers if arguments.workers is not None else _default_workers(world, len(order.train_manifest))
-    training_input = TrainingInput(
+    training_input = (TrainingInput if order.train_manifest.maps is None else SegmentationInput)(
         order.train_manifest,
         input_px=recipe.input_px,
         augmentation=recipe.augmentation,
@@ -233,11 +328,14 @@ def _attempt(arguments: argparse.Namespace, order: Order, state: StateFolder, st
         seed=arguments.seed,
         workers=workers,
         undecodable=arguments.undecodable,
+        pin_memory=world.device.type == "cuda",
     )
     keeping = Keeping(60 * arguments.checkpoint_minutes, arguments.checkpoint_steps, arguments.keep_checkpoints)
     loop = Loop(learner, training_input, order.val_manifest, identity, state, stop, keeping, workers=workers)
 
     damaged: list[str] = []
+    if world.leads:
+        remove_leftovers(state.folder)
     found = world.share(read_newest(state.folder, damaged.append) if world.leads else None)
     if found is not None:
         _, tensors, facts = found
@@ -259,10 +357,11 @@ def _attempt(arguments: argparse.Namespace, order: Order, state: StateFolder, st
             damaged_checkpoints=len(damaged),
         )
     try:
-        loop.run()
+        with explain_failures(world):
+            loop.run()
     except Interrupted:
         raise
-    except CompanionError as error:
+    except (CompanionError, OSError) as error:
         if world.leads:
             state.end_attempt("error", loop.step, message=str(error))
         raise

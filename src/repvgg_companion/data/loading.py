@@ -1,0 +1,75 @@
+"""Batches made by worker processes: what makes batch `number` in, the batches out in order.
+
+On Linux workers are forked, whatever Python's default is, so that they share the open descriptors of the archives.
+"""
+
+import sys
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple, Protocol
+
+from repvgg_companion.errors import CompanionError, one_line
+
+PREFETCHED = 2
+
+
+class Batches(Protocol):
+    """Anything that makes batch `number` on demand."""
+
+    def __getitem__(self, number: int) -> Any:
+        """Batch `number`."""
+
+
+def load(batches: Batches, numbers: Sequence[int], *, workers: int, pin_memory: bool = False) -> Iterator[Any]:
+    """`batches[number]` for each of `numbers`, in order, by `workers` processes, or by this one where there are none.
+
+    At most `PREFETCHED` batches of each worker wait. Raises the CompanionError of a worker as it was raised there, and
+    one where a worker process ended by itself.
+    """
+    if workers == 0:
+        for number in numbers:
+            yield batches[number]
+        return
+    from torch.utils.data import DataLoader
+
+    loader = DataLoader(
+        _Guarded(batches),
+        batch_size=None,
+        sampler=numbers,
+        num_workers=workers,
+        prefetch_factor=PREFETCHED,
+        pin_memory=pin_memory,
+        multiprocessing_context="fork" if sys.platform == "linux" else None,
+    )
+    made = iter(loader)
+    while True:
+        try:
+            batch = next(made)
+        except StopIteration:
+            return
+        except RuntimeError as error:
+            if not str(error).startswith("DataLoader worker"):
+                raise
+            raise CompanionError(
+                f"a process that reads images ended by itself ({one_line(error)}); mostly memory or shared memory ran "
+                "out: use fewer workers, or free some"
+            ) from None
+        if isinstance(batch, _Failure):
+            raise CompanionError(batch.sentence)
+        yield batch
+
+
+class _Failure(NamedTuple):
+    """An error travels as text, because `DataLoader` adds a traceback to exceptions."""
+
+    sentence: str
+
+
+class _Guarded:
+    def __init__(self, batches: Batches) -> None:
+        self.batches = batches
+
+    def __getitem__(self, number: int) -> Any:
+        try:
+            return self.batches[number]
+        except CompanionError as error:
+            return _Failure(str(error))

@@ -1,0 +1,133 @@
+"""Rows of segmentation.csv in; the mIoU of a network, its columns of Table 8, and intervals of mIoU comparisons out.
+
+Only the paper's setting counts: Cityscapes with its 500 validation images, full width, a backbone trained on ImageNet.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from repvgg_companion.identity import predictions_name
+from repvgg_companion.models.names import MODELS
+from repvgg_companion.paper.grammar import NotAvailable, Quantity
+from repvgg_companion.paper.inference import CONFIDENCE, RESAMPLES, SEED, Span, over_seeds
+from repvgg_companion.paper.measured import (
+    PAPER_SEGMENTATION,
+    Reading,
+    Results,
+    Row,
+    describe_network,
+    is_paper_network,
+)
+
+VALIDATION_IMAGES = 500
+
+
+def is_paper_segmentation(row: Row) -> bool:
+    """Whether an mIoU belongs to the paper's images, network, window and kind of start."""
+    return (
+        row["dataset"] == PAPER_SEGMENTATION
+        and is_paper_network(row)
+        and row["n_images"] == VALIDATION_IMAGES
+        and row["input_px"] == MODELS[row["model"]].input_px
+        and row["backbone_sha256"] != "random"
+    )
+
+
+def segmentation_rows(results: Results, model: str) -> list[Row]:
+    """The rows behind an mIoU: one a seed, of one form and one training; raises NotAvailable with the reason."""
+    mine = [row for row in results.rows("segmentation") if row["model"] == model]
+    found = [row for row in mine if is_paper_segmentation(row)]
+    if not mine:
+        raise NotAvailable(f"{model} was not trained on Cityscapes")
+    if not found:
+        raise NotAvailable(f"{model} was evaluated on {_described(mine[0])} only, which decides nothing about Table 8")
+    return one_training(found)
+
+
+def one_training(rows: list[Row]) -> list[Row]:
+    """The rows of one form and training, one a seed: the deploy form first, then the training with most seeds."""
+    groups: dict[tuple, list[Row]] = {}
+    for row in rows:
+        groups.setdefault((row["form"] != "deploy", row["training_digest"] or "", row["protocol"]), []).append(row)
+    best = min(groups, key=lambda key: (key[0], -len(groups[key]), key))
+    return sorted(groups[best], key=lambda row: row["seed"] or "")
+
+
+def mean_iou(results: Results, quantity: Quantity) -> Reading:
+    """The mIoU of a network in percent, the mean over its seeds."""
+    rows = segmentation_rows(results, quantity.subject)
+    values = tuple(row["mean_iou_pct"] for row in rows)
+    first = rows[0]
+    label = f"segmentation.csv {first['model']} {first['recipe']} {first['training_digest']} {first['form']}"
+    evidence = tuple(f"{label} seed {row['seed']}" for row in rows)
+    return Reading(float(np.mean(values)), tuple(rows), evidence, values)
+
+
+def over_images(coefficients: Sequence[float], rows: Sequence[Sequence[Row]]) -> Span:
+    """Bootstrap interval, in points, of sum c_i mIoU_i for new images; `rows` holds the seeds of each network.
+
+    The same images are drawn for every network, and mIoU is computed anew from the sums of each sample.
+    """
+    from repvgg_companion.evaluation.segmentation import image_draws, read_counts, resampled_mean_iou
+
+    counts = []
+    for network in rows:
+        for row in network:
+            path = Path(row["_folder"]) / "predictions" / predictions_name(
+                model=row["model"], recipe=row["recipe"], digest=row["training_digest"], seed=row["seed"],
+                form=row["form"], protocol=row["protocol"],
+            )  # fmt: skip
+            if not path.exists():
+                raise NotAvailable(f"the counts per image of {row['model']} are missing")
+            counts.append(read_counts(path))
+    labelled = counts[0][:, 2]
+    if any(part.shape != counts[0].shape or not np.array_equal(part[:, 2], labelled) for part in counts):
+        raise NotAvailable("the counts belong to different images")
+    draws = image_draws(len(labelled), RESAMPLES, SEED)
+    total, place = np.zeros(RESAMPLES), 0
+    for factor, network in zip(coefficients, rows, strict=True):
+        for _ in network:
+            total += factor / len(network) * resampled_mean_iou(counts[place], draws)
+            place += 1
+    low, high = np.quantile(total, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    return Span("new images", float(low), float(high))
+
+
+def columns(results: Results, model: str, notes: list[str]) -> Row:
+    """The accuracy columns of Table 8: ours on Cityscapes, and those on other images; what is empty says why."""
+    row: Row = {}
+    ours: list[Row] = []
+    try:
+        ours = segmentation_rows(results, model)
+    except NotAvailable as reason:
+        notes.append(f"ours_mean_iou: {str(reason).replace(f'{model} was', 'it was')}")
+    row |= _columns("ours", ours)
+    others = [part for part in results.rows("segmentation") if not is_paper_segmentation(part)]
+    if others:
+        mine = [part for part in others if part["model"] == model]
+        row |= _columns("small", one_training(mine) if mine else [])
+        if mine:
+            notes.append(f"small_mean_iou: measured on {_described(mine[0])}; no result of the paper")
+    return row
+
+
+def _described(row: Row) -> str:
+    start = ", backbone from random weights" if row["backbone_sha256"] == "random" else ""
+    return f"{describe_network(row)}, {row['n_images']} images{start}"
+
+
+def _columns(prefix: str, rows: list[Row]) -> Row:
+    low = high = None
+    if rows:
+        span = over_seeds([1.0], [[row["mean_iou_pct"] for row in rows]])
+        low = span.low if span else min(row["mean_iou_low_pct"] for row in rows)
+        high = span.high if span else max(row["mean_iou_high_pct"] for row in rows)
+    return {
+        f"{prefix}_mean_iou_pct": float(np.mean([row["mean_iou_pct"] for row in rows])) if rows else None,
+        f"{prefix}_mean_iou_low_pct": low,
+        f"{prefix}_mean_iou_high_pct": high,
+        f"{prefix}_mean_pixel_acc_pct": float(np.mean([row["pixel_accuracy_pct"] for row in rows])) if rows else None,
+        f"{prefix}_seeds": len(rows) or None,
+    }
