@@ -65,7 +65,7 @@ def require_backbones(experiment: Experiment, origin: str) -> None:
 def _sentence(error: ValidationError) -> str:
     details = error.errors(include_url=False)
     first = details[0]
-    where = _dotted(first["loc"]) or ("" if first["type"] == "value_error" else "the experiment")
+    where = _dotted(first["loc"])
     if first["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
         near = difflib.get_close_matches(str(first["loc"][-1]), _keys_at(first["loc"][:-1]), n=1, cutoff=0.5)
         known = f"; did you mean {near[0]}?" if near else f"; known are {', '.join(_keys_at(first['loc'][:-1]))}"
@@ -74,7 +74,7 @@ def _sentence(error: ValidationError) -> str:
         text = f"{where} is missing; add it"
     else:
         message = first["msg"].removeprefix("Value error, ")
-        text = f"{where} {message}" if first["type"] == "value_error" else f"{where}: {message}"
+        text = f"{where}: {message}" if where else message
         if first["type"] != "value_error" and isinstance(first["input"], str | int | float | bool):
             text += f", but it is {first['input']!r}"
     if len(details) > 1:

@@ -81,17 +81,17 @@ class Data(Strict):
     def _one_source(self) -> Self:
         given = [key for key in SOURCES if getattr(self, key) is not None]
         if not given:
-            raise ValueError(f"names no images; set one of {', '.join(SOURCES)}")
+            raise ValueError(f"no images are named; set one of {', '.join(SOURCES)}")
         main, *others = given
         if self.devkit_archive is not None:
             others.append("devkit_archive")
         if unfit := [key for key in others if key not in SOURCES[main]]:
-            raise ValueError(f"names its images twice, by {main} and by {unfit[0]}; leave one of them out")
+            raise ValueError(f"the images are named twice, by {main} and by {unfit[0]}; leave one of them out")
         needed = {"train_archive": ("val_archive", "devkit_archive"), "val_archive": ("devkit_archive",)}
         if missing := [key for key in needed.get(main, ()) if getattr(self, key) is None]:
-            raise ValueError(f"gives {main}, which needs {missing[0]} beside it")
+            raise ValueError(f"{main} needs {missing[0]} beside it; add it")
         if main == "train_folder" and self.val_folder is None:
-            raise ValueError("gives train_folder, which needs val_folder beside it")
+            raise ValueError("train_folder needs val_folder beside it; add it")
         return self
 
     @property
