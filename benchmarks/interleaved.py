@@ -3,9 +3,14 @@
 import os
 import platform
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from importlib import metadata
+from pathlib import Path
+
+SOURCE = Path(__file__).parents[1] / "src"
+sys.path.insert(0, str(SOURCE))  # a checkout is enough: the package need not be installed
 
 
 def measure(

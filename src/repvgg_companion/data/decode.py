@@ -60,7 +60,7 @@ class UndecodableImages:
 
 def decode_pillow(data: bytes) -> "Image.Image":
     """The image in mode RGB exactly as torchvision's `pil_loader` gives it. Raises UndecodableImage."""
-    from PIL import Image
+    from PIL import Image, UnidentifiedImageError
 
     try:
         with warnings.catch_warnings():
@@ -69,6 +69,8 @@ def decode_pillow(data: bytes) -> "Image.Image":
             return Image.open(io.BytesIO(data)).convert("RGB")
     except MemoryError:
         raise
+    except UnidentifiedImageError:
+        raise UndecodableImage("no image format that Pillow reads") from None
     except Exception as error:
         # Pillow's readers raise a different error for each kind of damage.
         raise UndecodableImage(one_line(f"{type(error).__name__}: {error}")) from None
