@@ -12,6 +12,7 @@ from safetensors import safe_open
 
 from repvgg_companion.files import sha256_of_file
 from repvgg_companion.training.checkpoint import checkpoint_files
+from repvgg_companion.training.state import StateFolder
 
 STEPS = 20  # 320 images, batches of 32, two epochs
 
@@ -143,19 +144,33 @@ def test_what_decides_bits_is_decided_once(trainings):
 
 def test_a_damaged_checkpoint_falls_back_to_the_one_before(trainings):
     assert trainings.train_here("whole") == 0
-    process = trainings.start("run", "--checkpoint-steps", 1, "--keep-checkpoints", 3)
-    assert wait_for_step(trainings, "run", process, 6)
+    process = trainings.start("run", "--checkpoint-steps", 1, "--keep-checkpoints", 4)
+    assert wait_for_step(trainings, "run", process, 7)
     process.kill()
     process.communicate()
     files = checkpoint_files(trainings.state("run"))
-    assert len(files) == 3
+    assert len(files) == 4
     data = bytearray(files[0].path.read_bytes())
     data[len(data) // 2] ^= 1  # one flipped bit
     files[0].path.write_bytes(data)
     files[1].path.write_bytes(files[1].path.read_bytes()[:-7])  # cut off
+    files[2].path.write_bytes(b"")
+    # What else a power loss leaves: a heartbeat without content, a log cut off and filled up, half-written files.
+    (trainings.state("run") / "heartbeat").write_bytes(b"")
+    with (trainings.state("run") / "attempts.jsonl").open("ab") as stream:
+        stream.write(b'{"attempt": 1, "ev\xff' + bytes(40))
+    leftovers = [
+        trainings.state("run") / ".final.x.partial.safetensors",
+        trainings.weights("run").parent / ".train.x.partial.safetensors",
+    ]
+    for path in leftovers:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"half")
     said = trainings.train("run")
-    assert f"checkpoint {files[0].path} is damaged" in said and f"checkpoint {files[1].path} is damaged" in said
-    assert trainings.attempts("run")[-2]["from_step"] == files[2].step
+    assert [f"checkpoint {file.path} is damaged" in said for file in files] == [True, True, True, False]
+    state = StateFolder(trainings.state("run"))
+    assert [line["from_step"] for line in state.attempts() if line["event"] == "start"] == [0, files[3].step]
+    assert not any(path.exists() for path in leftovers)
     assert sha256_of_file(trainings.weights("run")) == sha256_of_file(trainings.weights("whole"))
 
 
@@ -191,6 +206,22 @@ def test_a_finished_training_is_published_again_in_a_second_without_torch(traini
     assert sha256_of_file(trainings.weights("run")) == digest
     assert seconds < 5, "about a second on an idle machine"
     assert len(trainings.attempts("run")) == 2, "publishing is no attempt"
+
+
+def test_what_a_kill_right_after_the_seal_left_is_made_good(trainings):
+    """Killed between the seal and the end of the log: published, closed and tidied up, not trained again."""
+    assert trainings.train_here("run", "--checkpoint-steps", 3) == 0
+    digest = sha256_of_file(trainings.weights("run"))
+    state = trainings.state("run")
+    lines = (state / "attempts.jsonl").read_text().splitlines(keepends=True)
+    (state / "attempts.jsonl").write_text(lines[0])
+    (state / "checkpoint-000000018-0123456789abcdef.safetensors").write_bytes(b"left")
+    trainings.weights("run").unlink()
+    assert trainings.train_here("run") == 0
+    assert sha256_of_file(trainings.weights("run")) == digest
+    assert not checkpoint_files(state)
+    end = trainings.attempts("run")[-1]
+    assert (end["reason"], end["from_step"], end["to_step"]) == ("finished", 0, STEPS)
 
 
 def test_no_temporary_files_and_no_checkpoints_are_left(trainings):

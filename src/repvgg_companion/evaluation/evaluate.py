@@ -61,6 +61,7 @@ def run(arguments: argparse.Namespace) -> None:
     run_id = new_run_id("evaluate")
     rows: list[dict[str, Any]] = []
     unread: dict[int, str] = {}
+    notes: dict[str, str] = {}
     with Progress("evaluating", total=len(manifest) * len(arguments.weights), unit="images") as progress:
         for path, label in arguments.weights:
             state, identity = load_weights(path)
@@ -90,6 +91,8 @@ def run(arguments: argparse.Namespace) -> None:
             total = len(predictions.labels)
             low, high = wilson_interval_pct(predictions.top1_correct, total)
             digest = sha256_of_file(path)
+            if identity.note:
+                notes[digest] = identity.note
             rows.append(
                 {
                     "experiment": arguments.experiment,
@@ -123,6 +126,7 @@ def run(arguments: argparse.Namespace) -> None:
         weights=[path for path, _ in arguments.weights],
         val_manifest_sha256=manifest.sha256,
         undecodable_images=unread,
+        weights_notes=notes,
     )
     write_rows(arguments.output, "accuracy", rows)
 

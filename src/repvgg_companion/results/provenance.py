@@ -37,6 +37,10 @@ def provenance(results: Path, dataset: Path, configuration: dict[str, Any], expe
         for row in rows
         if row.get("weights_sha256") not in (None, "random")
     }
+    for record in records.values():  # how a training differed from the paper's, as its weights file says
+        for digest, note in record.get("weights_notes", {}).items():
+            if digest in weights:
+                weights[digest]["note"] = note
     return {
         "experiment": experiment,
         "commit": commit(),

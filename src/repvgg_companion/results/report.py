@@ -3,6 +3,8 @@
 import argparse
 import base64
 import html
+from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -155,9 +157,16 @@ def _facts(provenance: dict[str, Any]) -> list[tuple[str, str]]:
         ("dataset", f"{dataset['dataset']} ({images} images, {dataset['num_classes']} classes)"),
         ("dataset SHA-256", dataset["dataset_sha256"]),
         ("weights", f"{len(provenance['weights'])} files"),
+        ("notes on weights", _notes(provenance["weights"].values()) or "none"),
         ("devices", ", ".join(provenance["devices"]) or "none"),
         ("software", ", ".join(f"{name} {versions[name]}" for name in shown if name in versions)),
     ]
+
+
+def _notes(weights: Iterable[dict[str, Any]]) -> str:
+    """Each distinct note of the weights files, after the number of files that carry it."""
+    counts = Counter(entry["note"] for entry in weights if entry.get("note"))
+    return "; ".join(f"{count} x {note}" for note, count in sorted(counts.items()))
 
 
 def _measured(results: Path):

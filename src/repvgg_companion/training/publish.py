@@ -32,7 +32,11 @@ def is_final(state: StateFolder) -> bool:
     path = state.folder / SEAL
     if not path.exists():
         return False
-    for name, digest in read_json(path)["sha256"].items():
+    try:
+        digests = read_json(path)["sha256"]
+    except CompanionError:
+        raise CompanionError(f"{path} is damaged; restore it from a backup, or move {state.folder} away") from None
+    for name, digest in digests.items():
         file = state.folder / name
         if not file.exists() or sha256_of_file(file) != digest:
             raise CompanionError(

@@ -204,7 +204,7 @@ class StateFolder:
         if not path.exists():
             return []
         lines = []
-        for line in path.read_text(encoding="utf-8").splitlines():
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
             with contextlib.suppress(ValueError):
                 lines.append(json.loads(line))
         return lines
@@ -283,7 +283,7 @@ class StateFolder:
         """Place and reason of every undecodable training image met so far, by its index in the manifest."""
         path = self.folder / "undecodable.jsonl"
         found = {}
-        for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []:
             with contextlib.suppress(ValueError):  # a line cut off by a power loss
                 image = json.loads(line)
                 found[image["index"]] = f"{image['where']}: {image['reason']}"
