@@ -2,6 +2,7 @@
 
 import hashlib
 import http.server
+import json
 import pickle
 import threading
 from pathlib import Path
@@ -12,13 +13,14 @@ from safetensors.torch import load_file, save_file
 from timm_oracle import randomize, timm_network
 
 from repvgg_companion import __main__ as cli
+from repvgg_companion.errors import CompanionError
 from repvgg_companion.files import sha256_of_file
 from repvgg_companion.models.build import build_model
 from repvgg_companion.models.names import REPVGG_MODELS
 from repvgg_companion.weights import recognize as recognize_module
 from repvgg_companion.weights import released
 from repvgg_companion.weights.layouts import from_official
-from repvgg_companion.weights.reading import strip_prefixes, unwrap
+from repvgg_companion.weights.reading import read_tensors, strip_prefixes, unwrap
 from repvgg_companion.weights.recognize import recognize
 from repvgg_companion.weights_file import load_weights
 
@@ -119,6 +121,19 @@ def test_wrappers(a0, tmp_path, wrapper):
     torch.save(WRAPPERS[wrapper](a0), tmp_path / "x.pth")
     found = recognize(tmp_path / "x.pth")
     assert found.model == "RepVGG-A0" and same(found.state, a0)
+
+
+def test_a_header_length_that_looks_like_a_web_page_is_none(tmp_path):
+    """Its 8 bytes may begin with a blank and `<`: 0x3c20 bytes of header, which the library pads with spaces."""
+    tensor = {"linear.bias": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}}
+    header = json.dumps(tensor).encode().ljust(0x3C20)
+    path = tmp_path / "x.safetensors"
+    path.write_bytes(len(header).to_bytes(8, "little") + header + bytes(8))
+    assert path.read_bytes()[:2] == b" <"
+    assert read_tensors(path)["linear.bias"].tolist() == [0, 0]
+    (tmp_path / "page.safetensors").write_bytes(b"  <!doctype html>")
+    with pytest.raises(CompanionError, match="is a web page"):
+        read_tensors(tmp_path / "page.safetensors")
 
 
 def test_prefixes_are_stripped_at_the_front_only():

@@ -37,7 +37,7 @@ def narrow(tree) -> dict:
     config["evaluation"] = {"protocol": f"slide{PX}-pillow"}
     config["reparameterization_inputs"] = 2
     config["execution"] = {"models_per_job": 2}
-    del config["speed"]
+    del config["segmentation_speed"]
     return config
 
 

@@ -27,13 +27,19 @@ for number, group in enumerate(COMPLEXITY):
             "--output {output} --runs {params.runs} --log {log}"
 
 
-if EXPERIMENT.speed:
+# Classification, and the networks of Table 8, which have another input: a run of their own each.
+SPEEDS = {"speed": EXPERIMENT.speed, "speed-segmentation": EXPERIMENT.segmentation_speed}
+SPEEDS = {part: settings for part, settings in SPEEDS.items() if settings}
 
-    rule measure_speed:
+for part, settings in SPEEDS.items():
+
+    rule:
+        name:
+            rule_name("measure", part)
         output:
-            f"{PARTS}/speed.csv",
+            f"{PARTS}/{part}.csv",
         log:
-            f"logs/{NAME}/measure_speed.log",
+            f"logs/{NAME}/{rule_name('measure', part)}.log",
         conda:
             ENVIRONMENT
         threads: MACHINE
@@ -41,7 +47,7 @@ if EXPERIMENT.speed:
             **asked(EXPERIMENT.execution.measure),
         params:
             experiment=NAME,
-            plan=plain(EXPERIMENT.speed),
+            plan=plain(settings),
             samples=f"{RESULTS}/speed",
             runs=RUNS,
         shell:

@@ -3,7 +3,7 @@ PART_FILES = {
     "reparameterization": [f"{PARTS}/reparameterization-{batch}.csv" for batch, _ in CONVERTED],
     SCORES: [f"{PARTS}/{SCORES}-{batch}.csv" for batch, _ in BATCHES],
     "complexity": [f"{PARTS}/complexity-{number}.csv" for number in range(len(COMPLEXITY))],
-    "speed": [f"{PARTS}/speed.csv"] if EXPERIMENT.speed else [],
+    "speed": [f"{PARTS}/{part}.csv" for part in SPEEDS],
     "kernel_size": [f"{PARTS}/kernel_size.csv"] if EXPERIMENT.kernel_size else [],
     "memory": [f"{PARTS}/memory.csv"] if EXPERIMENT.memory else [],
 }

@@ -251,6 +251,7 @@ class Experiment(Strict):
     reparameterization_inputs: int = Field(64, ge=1, description="real images that each certificate rests on")
     evaluation: Evaluation = Evaluation()
     speed: SpeedSettings | None = None
+    segmentation_speed: SpeedSettings | None = None
     kernel_size: KernelSize | None = None
     memory: Memory | None = None
     execution: Execution = Execution()

@@ -41,9 +41,12 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
         head = stream.read(16)
     if not head:
         raise CompanionError(f"{path} is empty; download it again")
+    # First, because the length of a safetensors header may begin with the same bytes as a web page.
+    if head[8:9] == b"{":
+        return _read_safetensors(path)
     if head.lstrip()[:1] == b"<":
         raise CompanionError(f"{path} is a web page, not a weights file; download the file that its link points to")
-    if path.suffix == ".safetensors" or (len(head) > 8 and head[8:9] == b"{"):
+    if path.suffix == ".safetensors":
         return _read_safetensors(path)
     return unwrap(_read_pickle(path), path)
 
