@@ -365,3 +365,44 @@ def test_a_damaged_ledger_is_refused_by_name(tmp_path, facts, column, value, mes
 def test_the_facts_file_is_plain_csv():
     with (PAPER / "claims.csv").open(encoding="utf-8", newline="") as stream:
         assert all(None not in row and None not in row.values() for row in csv.DictReader(stream))
+
+
+def test_a_ratio_is_that_of_the_rounds_and_not_of_medians_measured_apart(tmp_path, facts):
+    """B3 is 1.4 times as fast in every round, but its group ran while the machine was slower by a third."""
+    from repvgg_companion.speed.samples import CONDITION, TIMED, Sample, Samples
+
+    fields = {"protocol": "interleaved", "precision": "fp32", "memory_format": "channels-last", "backend": "eager",
+              "batch_size": 1, "input_px": 224}  # fmt: skip
+    assert set(fields) == set(CONDITION)
+    samples = []
+    for group, slow, members in (("0", 1.5, {"RepVGG-B3": 1 / 1.4, "ResNet-18": 0.3}),
+                                 ("1", 1.0, {"RegNetX-12GF": 1.0, "ResNet-18": 0.3})):  # fmt: skip
+        for number in range(20):
+            wobble = 1 + 0.01 * (number % 3 - 1)
+            for model, seconds in members.items():
+                more = {"start": 0, "group": group, "round": number, "role": TIMED, "model": model, "form": "deploy"}
+                samples.append(Sample(**fields, **{name: more[name] for name in more},
+                                      **_rest(Sample, {*fields, *more}, seconds * slow * wobble)))  # fmt: skip
+    run = Samples(RUN, CPU, tuple(samples))
+    run.write(tmp_path / "speed")
+    rows = []
+    for model in ("RepVGG-B3", "RegNetX-12GF"):
+        row = speed_row(model, "deploy", 1.0, device=CPU, **fields)
+        rate = run.rate(row)
+        rows.append(row | {"examples_per_s": rate.value, "low_examples_per_s": rate.low,
+                           "high_examples_per_s": rate.high, "n_samples": 20})  # fmt: skip
+    assert rows[0]["examples_per_s"] / rows[1]["examples_per_s"] < 1  # what the medians alone would say
+    write_rows(tmp_path / "speed.csv", "speed", rows)
+    (row,) = one("C30", tmp_path, facts)
+    assert float(row["our_value"]) == pytest.approx(1.4, rel=0.01)
+    assert row["low"] <= float(row["our_value"]) <= row["high"]
+    assert (row["verdict_number"], row["verdict_inference"]) == ("reproduced", "reproduced")
+
+
+def _rest(kind, known, seconds):
+    """Values for the fields of a sample that the test does not care about."""
+    import dataclasses
+
+    empty = {int: 0, float: 0.0, str: ""}
+    return {field.name: seconds if field.name == "seconds" else empty[field.type]
+            for field in dataclasses.fields(kind) if field.name not in known}  # fmt: skip

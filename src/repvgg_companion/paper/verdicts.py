@@ -50,7 +50,7 @@ def judge(
         readings = {quantity: read(quantity) for quantity in term.quantities}
     except NotAvailable as reason:
         return Finding(NOT_TESTED, NOT_TESTED, reason=str(reason))
-    values = {quantity: reading.value for quantity, reading in readings.items()}
+    values = _compared(term, readings, context)
     tolerance = None
     if term.is_equality and any(quantity.name in ("top1", "miou") for quantity in term.quantities):
         tolerance = tolerances[0] if all(reading.released for reading in readings.values()) else tolerances[1]
@@ -73,6 +73,23 @@ def judge(
                    *([reason] if reason else [])]),
         evidence,
     )  # fmt: skip
+
+
+def _compared(term: Comparison, readings: dict[Quantity, Reading], context: Context | None) -> dict[Quantity, float]:
+    """The values that a term compares; two speeds stand in the ratio that was measured round by round.
+
+    The medians of two networks that were timed minutes apart may have another ratio, because the clock has drifted; it
+    then lies outside the interval of the real one. The second speed is the one of its row.
+    """
+    values = {quantity: reading.value for quantity, reading in readings.items()}
+    speeds = [quantity for quantity in term.quantities if quantity.name == "speed"]
+    if context is not None and len(speeds) == 2:
+        top, bottom = speeds
+        try:
+            values[top] = context.ratio(top, bottom).value * values[bottom]
+        except NotAvailable:
+            return values
+    return values
 
 
 def value_text(term: Comparison, values: dict[Quantity, float]) -> str:
