@@ -79,8 +79,7 @@ def figure1(world: World) -> "Figure":
 def _paper_panels(world: World) -> list[Panel]:
     points: dict[str, list[Point]] = {"left": [], "right": []}
     for fact in world.facts.table("figure1"):
-        inferred = fact["model_label_origin"].startswith("not labelled")
-        label = f"({short(fact['model'])}?)" if inferred else None
+        label = _inferred_label(fact) if _is_inferred(fact) else None
         points[fact["panel"]].append(Point(fact["model"], fact["speed_examples_per_s"], fact["top1_pct"], label=label))
     return [
         Panel(
@@ -102,6 +101,14 @@ def _paper_panels(world: World) -> list[Panel]:
             y_ticks=(79.4, 79.6, 79.8, 80.0, 80.2, 80.4, 80.6),
         ),
     ]
+
+
+def _is_inferred(fact: Row) -> bool:
+    return fact["model_label_origin"].startswith("not labelled")
+
+
+def _inferred_label(fact: Row) -> str:
+    return f"({short(fact['model'])}?)"
 
 
 def our_panels(world: World) -> list[Panel]:
@@ -126,25 +133,21 @@ def _speed_label(context: Context) -> str:
 
 def _device_panel(world: World, context: Context) -> list[Panel]:
     measured, printed = [], []
-    for table, recipe in (("table4", "120-epochs"), ("table5", "200-epochs")):
-        for fact in world.facts.table(table):
-            row = context.rows.get((fact["model"], "deploy"))
-            if row is None:
-                continue
-            speed, epochs = _speed(row), fact["epochs"]
-            try:
-                rows = accuracy_rows(world.results, world.facts, Quantity("top1", fact["model"], (recipe,)))
-            except NotAvailable:
-                printed.append(
-                    Point(fact["model"], speed.value, fact["top1_pct"], (speed.low, speed.high), epochs=epochs)
-                )
-                continue
-            ours = summarised(rows)
-            measured.append(
-                Point(
-                    fact["model"], speed.value, ours.top1, (speed.low, speed.high), (ours.low, ours.high), epochs=epochs
-                )
-            )
+    unlabelled = [fact for fact in world.facts.table("figure1") if _is_inferred(fact)]
+    for fact in [*world.facts.table("table4"), *world.facts.table("table5"), *unlabelled]:
+        row = context.rows.get((fact["model"], "deploy"))
+        if row is None:
+            continue
+        model, speed, epochs = fact["model"], _speed(row), fact["epochs"]
+        at = {"speed_interval": (speed.low, speed.high), "epochs": epochs}
+        try:
+            rows = accuracy_rows(world.results, world.facts, Quantity("top1", model, (f"{epochs}-epochs",)))
+        except NotAvailable:
+            label = _inferred_label(fact) if fact in unlabelled else None
+            printed.append(Point(model, speed.value, fact["top1_pct"], label=label, **at))
+            continue
+        ours = summarised(rows)
+        measured.append(Point(model, speed.value, ours.top1, top1_interval=(ours.low, ours.high), **at))
     if measured:
         return [Panel("speed and ImageNet accuracy measured here", measured, _speed_label(context))]
     if printed:
