@@ -56,7 +56,11 @@ def test_every_experiment_file_is_valid_and_named_after_itself(path):
         ("recipes.demo-2-epochs.learning_rat", 1, r"f\.yaml: recipes\.demo-2-epochs\.learning_rat is no known key"),
         ("recipes.demo-2-epochs.epochs", 0, r"f\.yaml: recipes\.demo-2-epochs: epochs is 0"),
         ("speed.round", 1, r"f\.yaml: speed\.round is no known key; did you mean rounds"),
-        ("training.0.models.0", "RepVGG-A9", r"f\.yaml: training\[0\]\.models: there is no model .*RepVGG-A9.*RepVGG-A0"),
+        (
+            "training.0.models.0",
+            "RepVGG-A9",
+            r"f\.yaml: training\[0\]\.models: there is no model .*RepVGG-A9.*RepVGG-A0",
+        ),
         ("training.1.models.1", "RepVGG-B3", r"f\.yaml: training\[1\]\.models: model RepVGG-B3 is named twice"),
         ("training.0.recipe", "missing", r"f\.yaml: training names the recipe missing.*demo-2-epochs"),
         ("training.0.seeds", [1, 1], r"seed 1 is named twice"),

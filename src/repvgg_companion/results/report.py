@@ -2,7 +2,6 @@
 
 import argparse
 import base64
-import html
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 from repvgg_companion.contract import read_rows
 from repvgg_companion.errors import CompanionError
 from repvgg_companion.files import read_json, write_text
+from repvgg_companion.results.html_tables import VERDICTS, claims_table, markdown_table, rows_table
 
 FIGURES = {
     "figure1": "Accuracy against speed (Figure 1)",
@@ -31,7 +31,6 @@ TABLES = {
     "table7": "Table 7: variants of the block",
     "table8": "Table 8: semantic segmentation",
 }
-VERDICTS = ("reproduced", "contradicted", "inconclusive", "not tested")
 
 PAGE = """<!doctype html>
 <html lang="en">
@@ -41,15 +40,19 @@ PAGE = """<!doctype html>
 <title>{{ title }}</title>
 <style>
   :root { color-scheme: light; }
-  body { font: 15px/1.5 system-ui, sans-serif; color: #1c1c1c; margin: 0 auto; max-width: 68rem; padding: 1rem; }
+  body { font: 15px/1.5 system-ui, sans-serif; color: #1c1c1c; margin: 0 auto; max-width: 76rem; padding: 1rem; }
   h1 { font-size: 1.6rem; margin-bottom: .2rem; } h2 { font-size: 1.2rem; margin-top: 2.2rem; }
   .demo { background: #fff3cd; border-left: .4rem solid #c77700; padding: .6rem 1rem; margin: 1rem 0; }
   .scroll { overflow-x: auto; } nav a { margin-right: .8rem; }
-  table { border-collapse: collapse; font-size: .82rem; } caption { text-align: left; font-weight: 600; }
-  th, td { padding: .15rem .5rem; border-bottom: 1px solid #ddd; text-align: left; white-space: nowrap; }
-  td.n { text-align: right; font-variant-numeric: tabular-nums; } td.wrap { white-space: normal; min-width: 16rem; }
-  figure { margin: 1rem 0; } figure img { max-width: 100%; height: auto; border: 1px solid #eee; }
-  code, pre { font-size: .82rem; background: #f6f6f6; } pre { padding: .6rem; overflow-x: auto; }
+  table { border-collapse: collapse; font-size: .82rem; }
+  th, td { padding: .15rem .5rem; border-bottom: 1px solid #ddd; text-align: left; vertical-align: top; }
+  td { white-space: nowrap; } td.n { text-align: right; font-variant-numeric: tabular-nums; }
+  td.wrap { white-space: normal; min-width: 16rem; } td.narrow { white-space: normal; }
+  small, .notes { font-size: .75rem; color: #555; } .notes { margin: .3rem 0 1.4rem; }
+  .figures { columns: 21rem; column-gap: 1.4rem; }
+  figure { margin: 0 0 1.4rem; break-inside: avoid; }
+  figure img { max-width: 100%; height: auto; border: 1px solid #eee; }
+  code, pre { font-size: .82rem; background: #f6f6f6; } pre { padding: .6rem; overflow-x: auto; white-space: pre-wrap; }
   .reproduced { color: #00694a; } .contradicted { color: #a63a00; }
   .inconclusive { color: #6b5200; } .not-tested { color: #666; }
 </style>
@@ -73,10 +76,12 @@ Commit <code>{{ provenance.commit }}</code>, configuration <code>{{ provenance.c
 {% endfor %}
 
 <h2 id="figures">Figures</h2>
+<div class="figures">
 {% for heading, data in figures %}
 <figure><figcaption>{{ heading }}</figcaption>
 <img alt="{{ heading }}" src="data:image/svg+xml;base64,{{ data }}"></figure>
 {% endfor %}
+</div>
 
 <h2 id="claims">Claims of the paper</h2>
 <p>{{ claims_summary }}</p>
@@ -103,6 +108,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Write the page; raises CompanionError naming a file that the page needs and that is not there."""
     from jinja2 import Environment, StrictUndefined
+    from markupsafe import Markup
 
     results, figures = Path(arguments.results), Path(arguments.figures)
     provenance = read_json(results / "provenance.json")
@@ -121,8 +127,10 @@ def run(arguments: argparse.Namespace) -> None:
         measured=measured,
         figures=[(heading, _embedded(figures / f"{name}.svg")) for name, heading in FIGURES.items()],
         claims_summary=claims_summary(claims),
-        claims=_claims_table(claims),
-        tables=[(heading, _csv_table(results / "tables" / f"{name}.csv")) for name, heading in TABLES.items()],
+        claims=Markup(claims_table(claims)),
+        tables=[
+            (heading, Markup(markdown_table(results / "tables" / f"{name}.md"))) for name, heading in TABLES.items()
+        ],
         runs="\n".join(f"{run}  {' '.join(record['command'])[:400]}" for run, record in provenance["runs"].items()),
     )
     write_text(arguments.output, page)
@@ -170,12 +178,14 @@ def _notes(weights: Iterable[dict[str, Any]]) -> str:
 
 
 def _measured(results: Path):
+    from markupsafe import Markup
+
     columns = {
         "accuracy": (
             "Accuracy",
             "Top-1 and top-5 of both forms, with the 95 % Wilson interval of top-1 over the validation images.",
-            ["model", "width", "recipe", "seed", "form", "protocol", "n_images", "top1_pct", "top1_low_pct",
-             "top1_high_pct", "top5_pct"],
+            ["model", "dataset", "width", "num_classes", "recipe", "seed", "form", "protocol", "n_images", "top1_pct",
+             "top1_low_pct", "top1_high_pct", "top5_pct"],
         ),
         "segmentation": (
             "Segmentation",
@@ -187,7 +197,7 @@ def _measured(results: Path):
             "Certificates of the conversion",
             "float64: largest difference of the logits of both forms over the largest logit; the deploy file equals "
             "the float64 conversion rounded to float32; float32: the same difference for the two files.",
-            ["model", "width", "seed", "float64_max_relative_error", "file_matches_conversion",
+            ["model", "dataset", "width", "seed", "float64_max_relative_error", "file_matches_conversion",
              "float32_max_relative_error", "prediction_flips", "n_inputs", "train_params", "deploy_params", "passed"],
         ),
         "speed": (
@@ -202,45 +212,8 @@ def _measured(results: Path):
     for table, (heading, note, names) in columns.items():
         path = results / f"{table}.csv"
         if path.exists():
-            yield table, heading, _html_table(names, [[row[name] for name in names] for row in
-                                                      read_rows(path, table)]), note  # fmt: skip
-
-
-def _claims_table(claims: list[dict[str, Any]]):
-    names = ["id", "kind", "claim", "paper_value", "our_value", "verdict_number", "verdict_inference", "device",
-             "reason"]  # fmt: skip
-    return _html_table(names, [[row[name] for name in names] for row in claims])
-
-
-def _csv_table(path: Path):
-    import csv
-
-    try:
-        with path.open(encoding="utf-8", newline="") as stream:
-            names, *rows = list(csv.reader(stream))
-    except FileNotFoundError:
-        raise CompanionError(f"{path} does not exist; make the tables first") from None
-    return _html_table(names, rows)
-
-
-def _html_table(names: list[str], rows: list[list[Any]]):
-    from markupsafe import Markup
-
-    def cell(value: Any) -> str:
-        if value is None:
-            return "<td></td>"
-        if isinstance(value, float):
-            text = f"{value:.2e}" if value and abs(value) < 1e-3 else f"{value:,.2f}"
-            return f'<td class="n">{text}</td>'
-        if isinstance(value, int) and not isinstance(value, bool):
-            return f'<td class="n">{value:,}</td>'
-        text = html.escape(str(value))
-        kind = str(value).replace(" ", "-") if value in VERDICTS else "wrap" if len(text) > 40 else ""
-        return f'<td class="{kind}">{text}</td>' if kind else f"<td>{text}</td>"
-
-    head = "".join(f"<th>{html.escape(name)}</th>" for name in names)
-    body = "\n".join("<tr>" + "".join(cell(value) for value in row) + "</tr>" for row in rows)
-    return Markup(f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>')
+            rows = [[row[name] for name in names] for row in read_rows(path, table)]
+            yield table, heading, Markup(rows_table(names, rows)), note
 
 
 def _embedded(path: Path) -> str:
