@@ -71,6 +71,17 @@ def test_flops_agree_with_an_independent_counter(name, px):
         assert counted.params == sum(parameter.numel() for parameter in module.parameters())
 
 
+@pytest.mark.parametrize("form", ["train", "deploy"])
+@pytest.mark.parametrize(("groups", "se"), [(1, False), (2, False), (4, False), (1, True)])
+def test_a_width_that_stands_in_no_table_by_the_independent_counter(form, groups, se):
+    with torch.device("meta"):
+        widths = stage_widths(1.25, 2.5)
+        module = RepVGG(
+            (1, 4, 6, 16, 1), widths, groups=groups, squeeze_excitation=se, deploy=form == "deploy", num_classes=1000
+        )
+    assert count(module, 288).flops == independent_flops(module, 288)
+
+
 @pytest.mark.parametrize(("a", "b", "px", "classes"), [(1.25, 2.5, 288, 1000), (0.5, 1.5, 160, 10), (2.25, 3, 97, 3)])
 def test_a_network_that_stands_in_no_table_by_hand_arithmetic(a, b, px, classes):
     layers, widths = (1, 3, 5, 7, 1), stage_widths(a, b)

@@ -18,7 +18,7 @@ from repvgg_companion.data.digests import SUMS_FILE
 from repvgg_companion.files import atomic_path, write_text
 
 IMAGE_PX = 32
-VALIDATION_SHARE = 6  # every sixth digit of a class is a validation image: 1 500 train, 297 val
+VALIDATION_SHARE = 6  # every sixth digit of a class is a validation image: 1 501 train, 296 val
 DEVKIT_FOLDER = "ILSVRC2012_devkit_t12"
 # WNIDs outside WordNet's range (it ends at n15300051), so that nobody takes a digit for an ImageNet class.
 WNIDS = [f"n990000{digit}{digit}" for digit in range(10)]
