@@ -3,7 +3,6 @@
 import csv
 import json
 import os
-import random
 import signal
 import time
 
@@ -242,51 +241,3 @@ def test_no_temporary_files_and_no_checkpoints_are_left(trainings):
     ]
     with safe_open(trainings.weights("run"), "pt") as stream:
         assert json.loads(stream.metadata()["repvgg_companion"])["model"] == "RepVGG-A0"
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(1500)
-def test_fifty_random_kills_in_trainings_of_three_models(trainings):
-    """50 kills by four signals at random moments, from start-up to publishing; all three give the undisturbed bits.
-
-    Trainings are long enough that most kills fall between the first and the last step, and each attempt gets on.
-    """
-    seed = random.SystemRandom().randrange(1 << 32)
-    print(f"random seed of the kills: {seed}")
-    draw = random.Random(seed)
-    models = {"RepVGG-A0": 17, "RepVGG-B1g4": 17, "RepVGG-D2se": 16}
-    recipe = {"epochs": 24}
-    needed = 240
-    for model, kills in models.items():
-        assert trainings.train_here(f"whole-{model}", model=model, recipe=recipe) == 0
-        seconds = float(list(csv.DictReader(trainings.history(f"whole-{model}").open()))[-1]["elapsed_s"])
-        name, inside = f"killed-{model}", 0
-        for _ in range(kills):
-            process = trainings.start(name, "--checkpoint-steps", 5, model=model, recipe=recipe)
-            # Most of the kills come while steps are taken, some during start-up.
-            if draw.random() < 0.85:
-                step = trainings.state(name) / "heartbeat"
-                before = step.stat().st_mtime_ns if step.exists() else 0
-                while process.poll() is None and not (step.exists() and step.stat().st_mtime_ns > before):
-                    time.sleep(0.005)
-                time.sleep(draw.random() * seconds / kills)
-            else:
-                time.sleep(draw.random() * 3)
-            number = draw.choice([signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
-            process.send_signal(number)
-            said = "".join(process.communicate(timeout=120))
-            assert process.returncode in (0, 75, -9, -15, -2, 130), said
-            assert (process.returncode == 0) == trainings.weights(name).exists()
-            if process.returncode == 0:
-                break
-        trainings.train(name, model=model, recipe=recipe)
-        whole, killed = trainings.weights(f"whole-{model}"), trainings.weights(name)
-        assert sha256_of_file(whole) == sha256_of_file(killed), model
-        rows = history_without_times(trainings.history(name))
-        assert rows == history_without_times(trainings.history(f"whole-{model}"))
-        attempts = [line for line in trainings.attempts(name) if line["event"] == "end"]
-        inside = sum(0 < line["to_step"] < needed for line in attempts)
-        # A kill repeats at most what lies since the last checkpoint, and a damaged moment none.
-        assert executed(trainings.attempts(name)) <= needed + 5 * len(attempts), attempts
-        assert inside >= kills / 2, f"{model}: only {inside} of {kills} kills fell inside the training"
-        print(f"{model}: {kills} kills, {inside} inside, {executed(trainings.attempts(name))} steps for {needed}")

@@ -1,12 +1,22 @@
-"""Snakemake itself is killed while a training runs: nothing is lost and nothing is trained twice."""
+"""Trainings of three models under Snakemake are killed more than fifty times: nothing is lost, nothing trained twice.
+
+Snakemake starts a killed training again (`--retries`), as on a cluster; now and then it is killed itself. One thread
+per model waits for its training to reach a stage (start-up, steps, writing a checkpoint, validation, the last files,
+publishing) and kills it there at a random moment. The seed of the moments is printed.
+"""
 
 import copy
+import csv
 import json
 import os
+import random
+import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -15,104 +25,254 @@ from repvgg_companion.files import sha256_of_file
 
 from .conftest import MICRO, ROOT, snakemake, write_config
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
+
+EPOCHS, STEPS_PER_EPOCH = 7, 46
+STEPS = EPOCHS * STEPS_PER_EPOCH
+INTERVAL = 8  # optimizer steps between two checkpoints
 
 CONFIG = copy.deepcopy(MICRO)
-CONFIG["recipes"]["micro-1-epoch"]["epochs"] = 12
-CONFIG["training"] = [{"models": ["RepVGG-A0"], "recipe": "micro-1-epoch", "width": 0.0625}]
-STEPS = 12 * 46
+PLAIN = CONFIG["recipes"].pop("micro-1-epoch") | {
+    "epochs": EPOCHS, "input_px": 16, "validation": "resize16-crop16-bilinear-pillow",
+}  # fmt: skip
+CONFIG["recipes"] = {
+    "plain": PLAIN,
+    "averaged": PLAIN | {"ema_decay": 0.9, "nesterov": True, "label_smoothing": 0.1, "memory_format": "contiguous"},
+    "mixed": PLAIN | {"mixup_alpha": 0.2, "batch_norm_batch_size": 16},
+}
+CONFIG["training"] = [
+    {"models": [model], "recipe": recipe, "width": 0.0625}
+    for model, recipe in {"RepVGG-A1": "mixed", "RepVGG-B0": "averaged", "RepVGG-A0": "plain"}.items()
+]
+KILLS = {"RepVGG-A1": 18, "RepVGG-B0": 18, "RepVGG-A0": 18}
+SHARE = {"start": 2, "validation": 2, "checkpoint": 2}  # of each model's kills; most fall between two steps
+SIGNALS = [signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT]
 
 
-def weights(folder: Path) -> list[Path]:
-    return list((folder / "results/weights").rglob("train.safetensors"))
+def weights(folder: Path) -> dict[str, Path]:
+    return {path.parts[-4]: path for path in (folder / "results/weights").rglob("train.safetensors")}
 
 
-def attempts(folder: Path) -> list[dict]:
-    paths = list((folder / "results/state").rglob("attempts.jsonl"))
-    return [json.loads(line) for path in paths for line in path.read_text().splitlines()]
+def history(folder: Path) -> dict[str, list[dict]]:
+    return {
+        model: [
+            {name: value for name, value in row.items() if name not in ("images_per_s", "elapsed_s")}
+            for row in csv.DictReader((path.parent / "history.csv").open())
+        ]
+        for model, path in weights(folder).items()
+    }
+
+
+def attempts(folder: Path, model: str) -> list[dict]:
+    (path,) = (folder / "results/state").rglob(f"{model}/**/attempts.jsonl")
+    return [json.loads(line) for line in path.read_text().splitlines()]
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory) -> str:
+def undisturbed(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("undisturbed")
     snakemake(folder, "--configfile", write_config(folder, CONFIG), "--until", "train")
-    (path,) = weights(folder)
-    return sha256_of_file(path)
+    assert set(weights(folder)) == set(KILLS)
+    return folder
 
 
-def start(folder: Path) -> subprocess.Popen:
-    """Snakemake in a session of its own, with a checkpoint every second."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "REPVGG_COMPANION_CHECKPOINT_MINUTES": "0.01"}
+@pytest.fixture
+def fresh(undisturbed, tmp_path) -> Path:
+    """A folder with the manifests, in which nothing was trained."""
+    left_out = shutil.ignore_patterns("weights", "state", ".snakemake", "logs")
+    return Path(shutil.copytree(undisturbed, tmp_path / "fresh", ignore=left_out))
+
+
+def start(folder: Path, config: dict, *options: str) -> subprocess.Popen:
+    """Snakemake in a session of its own."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "REPVGG_COMPANION_CHECKPOINT_STEPS": str(INTERVAL)}
     return subprocess.Popen(
         [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), "--directory", str(folder),
-         "--cores", "1", "--configfile", write_config(folder, CONFIG), "--until", "train"],
-        env=environment, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+         "--cores", "2", "--configfile", write_config(folder, config), "--until", "train", *options],
+        env=environment, cwd=folder, stdout=(folder / "snakemake.log").open("ab"), stderr=subprocess.STDOUT,
+        start_new_session=True,
     )  # fmt: skip
 
 
-def wait_for_checkpoint(folder: Path, process: subprocess.Popen, after: int) -> None:
-    limit = time.monotonic() + 200
-    while True:
-        found = [
-            int(path.name.split("-")[1]) for path in (folder / "results/state").rglob("checkpoint-*-*.safetensors")
-        ]
-        if found and max(found) > after:
+class Killer(threading.Thread):
+    """Kills one model's training as often as planned; `kills` lists (stage, signal) of those that hit a live one."""
+
+    def __init__(self, folder: Path, model: str, draw: random.Random) -> None:
+        super().__init__(name=model, daemon=True)
+        self.folder, self.model, self.draw = folder, model, draw
+        stages = [stage for stage, count in SHARE.items() for _ in range(count)]
+        stages += ["steps"] * (KILLS[model] - len(stages))
+        draw.shuffle(stages)
+        # The last files of a training exist once, so these two come last and may miss.
+        self.plan = [*stages, "last files", "publishing"]
+        self.kills: list[tuple[str, str]] = []
+        self.halt = threading.Event()
+        self.wrong = ""
+        self._pid = 0
+
+    def run(self) -> None:
+        for stage in self.plan:
+            pid = self._next_trainer()
+            if pid is None:
+                return
+            if self._reached(stage, pid):
+                number = signal.SIGKILL if stage in ("checkpoint", "last files") else self.draw.choice(SIGNALS)
+                self._kill(stage, pid, number)
+            elif stage in SHARE or stage == "steps":  # someone else ended it: once more
+                self.plan.append(stage)
+        self.halt.set()
+
+    @property
+    def state(self) -> Path:
+        return next((self.folder / "results/state").glob(f"*/{self.model}/*/seed0"), self.folder / "not-yet")
+
+    def _holder(self) -> int:
+        try:
+            return json.loads((self.state / "holder.json").read_text())["pid"]
+        except (OSError, ValueError):
+            return 0
+
+    def _next_trainer(self) -> int | None:
+        while not self.halt.is_set():
+            pid = self._holder()
+            if pid not in (0, self._pid) and alive(pid):
+                self._pid = pid
+                return pid
+            time.sleep(0.005)
+        return None
+
+    def _heartbeat(self) -> tuple[int, int]:
+        try:
+            attempt, step, *_ = (self.state / "heartbeat").read_text().split()
+            return int(attempt), int(step)
+        except (OSError, ValueError):
+            return 0, 0
+
+    def _reached(self, stage: str, pid: int) -> bool:
+        """Wait until the training `pid` is in the stage; False where it ended before."""
+        if stage == "start":
+            time.sleep(self.draw.random())
+            return alive(pid)
+        before = self._heartbeat()
+        first = before[1]
+        ahead = self.draw.randrange(1, 24)
+        while alive(pid):
+            names = [path.name for path in self.state.iterdir()]
+            attempt, step = self._heartbeat()
+            if attempt == before[0]:
+                step = 0  # the attempt before it wrote that
+            elif before[0] >= 0:
+                before, first = (-1, 0), step
+            in_steps = before[0] == -1 and step > first
+            if (
+                (stage == "steps" and in_steps and step >= first + ahead)
+                or (stage == "validation" and in_steps and step % STEPS_PER_EPOCH == 0)
+                or (stage == "checkpoint" and any(name.startswith((".checkpoint", "..checkpoint")) for name in names))
+                or (stage == "last files" and any(name.startswith((".final", "final.safe")) for name in names))
+                or (stage == "publishing" and "final.json" in names)
+            ):
+                if stage in ("steps", "validation"):
+                    time.sleep(self.draw.random() * 0.06)
+                return True
+            time.sleep(0.001)
+        return False
+
+    def _kill(self, stage: str, pid: int, number: int) -> None:
+        try:
+            os.kill(pid, number)
+        except ProcessLookupError:
             return
+        self.kills.append((stage, signal.Signals(number).name))
+        while alive(pid):
+            time.sleep(0.005)
+        if self.model in weights(self.folder) and not (self.state / "final.json").exists():
+            self.wrong = f"{self.model} was published by a killed training"
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def test_fifty_random_kills_under_snakemake(undisturbed, fresh):
+    seed = random.SystemRandom().randrange(1 << 32)
+    print(f"random seed of the kills: {seed}")
+    killers = [Killer(fresh, model, random.Random(f"{seed} {model}")) for model in KILLS]
+    # Snakemake itself: power failure, Ctrl-C, end of a session (all at once), and Snakemake alone.
+    own = {
+        10: (True, signal.SIGKILL),
+        20: (True, signal.SIGINT),
+        30: (True, signal.SIGTERM),
+        40: (False, signal.SIGKILL),
+    }
+    for killer in killers:
+        killer.start()
+    limit, ended, killed = time.monotonic() + 900, None, []
+    while ended != 0:
+        assert time.monotonic() < limit, (fresh / "snakemake.log").read_text()[-3000:]
+        process = start(fresh, CONFIG, "--nolock", "--retries", "60", "--keep-going")
+        while process.poll() is None and time.monotonic() < limit:
+            if own and sum(len(killer.kills) for killer in killers) >= min(own) and any(map(Killer._holder, killers)):
+                group, number = own.pop(min(own))
+                (os.killpg if group else os.kill)(process.pid, number)
+                process.wait(120)
+                killed.append(process.returncode)
+            time.sleep(0.01)
+        ended = process.wait(1)
+    for killer in killers:
+        killer.halt.set()
+        killer.join(10)
+    assert not own and all(status != 0 for status in killed), "Snakemake was killed in each of the ways"
+    kills = [kill for killer in killers for kill in killer.kills]
+    print(f"{len(kills)} kills: {dict(Counter(kills))}")
+    assert len(kills) >= 50
+    assert {stage for stage, _ in kills} >= {"start", "steps", "checkpoint", "validation"}
+    assert not any(killer.wrong for killer in killers), [killer.wrong for killer in killers]
+
+    assert history(fresh) == history(undisturbed)
+    for model, path in weights(undisturbed).items():
+        assert sha256_of_file(weights(fresh)[model]) == sha256_of_file(path), model
+        lines = attempts(fresh, model)
+        ends = [line for line in lines if line["event"] == "end"]
+        executed = sum(line["to_step"] - line["from_step"] for line in ends)
+        hit = [line for line in ends if line["reason"] != "finished"]
+        print(f"{model}: {executed} steps executed for {STEPS}, {len(ends)} attempts that took steps or could")
+        assert executed <= STEPS + INTERVAL * len(hit), ends
+        assert sum(0 < line["to_step"] < STEPS for line in hit) >= KILLS[model] / 2
+        starts = [line["from_step"] for line in lines if line["event"] == "start"]
+        assert starts == sorted(starts), "it went on from an older checkpoint or from nothing"
+        assert ends[-1]["to_step"] == STEPS and len(ends) == len(starts)
+        left = {file.name for file in weights(fresh)[model].parent.iterdir()}
+        assert left == {"train.safetensors", "history.csv"}
+        state = next((fresh / "results/state").glob(f"*/{model}/*/seed0"))
+        assert not [file.name for file in state.iterdir() if file.name.startswith((".", "checkpoint", "holder"))]
+
+
+def test_only_snakemake_is_killed_and_its_training_runs_on(undisturbed, fresh):
+    """The orphan holds its state: a second training of the same model is refused, and waits for nobody to overwrite."""
+    config = CONFIG | {"training": [item for item in CONFIG["training"] if item["models"] == ["RepVGG-A0"]]}
+    process = start(fresh, config)
+    limit = time.monotonic() + 200
+    while not list((fresh / "results/state").rglob("checkpoint-*-*.safetensors")):
         assert process.poll() is None and time.monotonic() < limit
         time.sleep(0.02)
-
-
-def trainer(folder: Path) -> int:
-    (path,) = (folder / "results/state").rglob("holder.json")
-    return json.loads(path.read_text())["pid"]
-
-
-def end(folder: Path, undisturbed: str, kills: int) -> None:
-    """Unlock, run again, and compare."""
-    config = write_config(folder, CONFIG)
-    snakemake(folder, "--configfile", config, "--unlock")
-    snakemake(folder, "--configfile", config, "--until", "train")
-    (path,) = weights(folder)
-    assert sha256_of_file(path) == undisturbed
-    ends = [line for line in attempts(folder) if line["event"] == "end"]
-    assert ends[-1]["to_step"] == STEPS
-    assert sum(line["to_step"] - line["from_step"] for line in ends) <= STEPS * (1 + 0.2 * kills)
-
-
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
-def test_everything_is_killed_at_once(tmp_path, undisturbed, number):
-    """A power failure, a closed session, Ctrl-C: the signal goes to Snakemake and all that it started."""
-    process, reached = start(tmp_path), 0
-    wait_for_checkpoint(tmp_path, process, 0)
-    os.killpg(process.pid, number)
-    process.wait(120)
-    assert process.returncode != 0 and not weights(tmp_path)
-    reached = max(line.get("to_step", 0) for line in attempts(tmp_path))
-    if number != signal.SIGKILL:
-        assert 0 < reached < STEPS
-    end(tmp_path, undisturbed, 1)
-    starts = [line for line in attempts(tmp_path) if line["event"] == "start"]
-    assert len(starts) == 2 and starts[1]["from_step"] > 0
-
-
-def test_only_snakemake_is_killed_and_its_training_runs_on(tmp_path, undisturbed):
-    """The orphan holds its state: a second training of the same model is refused, and waits for nobody to overwrite."""
-    process = start(tmp_path)
-    wait_for_checkpoint(tmp_path, process, 0)
-    orphan = trainer(tmp_path)
+    (holder,) = (fresh / "results/state").rglob("holder.json")
+    orphan = json.loads(holder.read_text())["pid"]
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
-    os.kill(orphan, 0)  # still there
-    config = write_config(tmp_path, CONFIG)
-    snakemake(tmp_path, "--configfile", config, "--unlock")
-    done = snakemake(tmp_path, "--configfile", config, "--until", "train", check=False)
-    if any(line["event"] == "end" for line in attempts(tmp_path)):
-        pytest.skip("the orphan was faster than the second Snakemake")
+    assert alive(orphan)
+    os.kill(orphan, signal.SIGSTOP)  # slower than the second Snakemake
+    written = write_config(fresh, config)
+    snakemake(fresh, "--configfile", written, "--unlock")
+    done = snakemake(fresh, "--configfile", written, "--until", "train", check=False)
     assert done.returncode != 0 and f"is being trained by process {orphan}" in done.stdout + done.stderr
-    limit = time.monotonic() + 300
-    while not any(line["event"] == "end" for line in attempts(tmp_path)):
-        assert time.monotonic() < limit
-        time.sleep(0.2)
-    time.sleep(2)
-    end(tmp_path, undisturbed, 0)
-    assert len([line for line in attempts(tmp_path) if line["event"] == "start"]) == 1, "nothing was trained twice"
+    os.kill(orphan, signal.SIGCONT)
+    while alive(orphan):
+        assert time.monotonic() < limit + 300
+        time.sleep(0.05)
+    snakemake(fresh, "--configfile", written, "--unlock")
+    snakemake(fresh, "--configfile", written, "--until", "train")
+    assert sha256_of_file(weights(fresh)["RepVGG-A0"]) == sha256_of_file(weights(undisturbed)["RepVGG-A0"])
+    assert [line["event"] for line in attempts(fresh, "RepVGG-A0")] == ["start", "end"], "nothing was trained twice"

@@ -2,6 +2,7 @@
 
 import base64
 import copy
+import os
 import re
 import shutil
 import subprocess
@@ -71,11 +72,11 @@ def test_an_edited_plot_draws_again_and_trains_nothing(copied, tmp_path):
         shutil.copytree(source, target) if source.is_dir() else shutil.copy2(source, target)
     config = write_config(copied, MICRO)
 
-    def jobs() -> dict[str, int]:
+    def jobs(folder: Path = copied) -> dict[str, int]:
         return planned(
             subprocess.run(
-                [sys.executable, "-m", "snakemake", "--cores", "2", "--dry-run", "--configfile", config],
-                capture_output=True, text=True, cwd=copied, check=True,
+                [sys.executable, "-m", "snakemake", "--cores", "2", "--dry-run", "--configfile", "micro.yaml"],
+                capture_output=True, text=True, cwd=folder, check=True,
             )
         )  # fmt: skip
 
@@ -87,9 +88,23 @@ def test_an_edited_plot_draws_again_and_trains_nothing(copied, tmp_path):
     assert jobs() == {}
     (copied / "src/repvgg_companion/training/train.py").open("a").write("\n# an edit\n")
     (copied / "README.md").write_text("an edit\n")
+    with (copied / "micro.yaml").open("a") as stream:
+        stream.write("# a comment\n")
     rules = copied / "workflow/rules/training.smk"
     rules.write_text(rules.read_text().replace("repvgg_companion train ", "repvgg_companion  train "))
     assert jobs() == {}, "an edit of the trainer or white space in its rule would train again"
+    for name in ("Snakefile", "workflow", "src", "paper", "config"):
+        for path in (copied / name, *(copied / name).rglob("*")):
+            os.utime(path)
+    assert jobs() == {}, "a checkout of the same files would run something again"
+    archives = list((copied / "results/data").rglob("*.tar"))
+    assert archives
+    for path in archives:
+        os.utime(path)
+    assert "train" not in jobs(), "an archive with another time would train again"
+    moved = copied.rename(copied.with_name("moved"))
+    assert "train" not in jobs(moved)
+    moved.rename(copied)
     (copied / "src/repvgg_companion/paper/figures.py").open("a").write("\n# an edit\n")
     again = jobs()
     assert again.get("figures") == 1 and "train" not in again and "measure_speed" not in again
