@@ -80,8 +80,11 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=1.0, help="per way and round")
     parser.add_argument("--no-timm", action="store_true")
+    parser.add_argument("--cpu-time", action="store_true", help="count CPU time: with 1 thread, whatever else runs")
     arguments = parser.parse_args()
     device = torch.device(arguments.device)
+    torch.set_num_threads(arguments.threads)
+    clock = time.process_time if arguments.cpu_time else time.perf_counter
     print_machine("torch", "timm")
     if device.type == "cuda":
         print(torch.cuda.get_device_name(device))
@@ -114,7 +117,7 @@ def main() -> None:
             name = f"timm ({precision}, channels_last)"
             ways[name] = plain(theirs, device, images, labels, precision=precision, channels_last=True)
         runs = {name: steps(step, device, arguments.batch, arguments.seconds) for name, step in ways.items()}
-        rates = measure(runs, rounds=arguments.rounds)
+        rates = measure(runs, rounds=arguments.rounds, clock=clock)
         title = f"{model}, {arguments.px} px, batch {arguments.batch}, {arguments.threads} threads"
         print_table(title, rates, peer=PEER)
         if not arguments.no_timm:

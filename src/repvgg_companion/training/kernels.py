@@ -13,11 +13,15 @@ images of 16 pixels or less is such a layer. On one pixel the stride changes not
 import torch
 from torch import nn
 
+from repvgg_companion.training.small_maps import SmallMapConv2d
+
 SOUND_CHANNELS = 16
 
 
 def use_sound_kernels(network: nn.Module, device: torch.device | str) -> nn.Module:
     """Let every affected layer of `network` see the pixels it uses and no others, on a CPU; returns `network`.
+
+    Convolutions of small maps, which oneDNN computes slowly, become matrix products (`training.small_maps`).
 
     Outputs and gradients are those of the strided convolution up to rounding; state-dict keys stay as they are. The
     network is for training only: affected layers have stride 1 afterwards, so it is not one to count or to convert.
@@ -29,6 +33,8 @@ def use_sound_kernels(network: nn.Module, device: torch.device | str) -> nn.Modu
                 layer.stride = (1, 1)
             elif isinstance(layer, nn.Conv2d) and _keeps_one_pixel(layer):
                 layer.register_forward_pre_hook(_stride_unless_one_pixel(layer.stride))
+            if isinstance(layer, nn.Conv2d):
+                SmallMapConv2d.convert(layer)
     return network
 
 
