@@ -7,6 +7,7 @@ one model at three widths: x is what happens between the layers, y the update an
 
 import gc
 import time
+from collections import Counter
 from dataclasses import dataclass, replace
 from functools import cache
 
@@ -14,6 +15,7 @@ import torch
 from torch import nn
 
 from repvgg_companion.complexity.layers import Layer, trace_layers
+from repvgg_companion.models.blocks import SqueezeExcitation
 from repvgg_companion.models.build import build_model
 from repvgg_companion.models.names import require_model
 from repvgg_companion.training.decide import autocast, best_precision
@@ -27,7 +29,11 @@ OPERATIONS_PER_BYTE = {"gpu": 100, "cpu": 20}
 """What convolutions in 16 bits reach, over what memory reaches: 100 to 130 on an A100 or H100, 10 to 20 on CPUs."""
 ANCHOR_WIDTHS = (0.5, 1.0, 1.5)
 Shape = tuple[int, int, int, int, int, int]
-"""In and out channels, kernel side, stride, groups, and side of the output map."""
+"""In and out channels, kernel side, stride, groups, and side of the output map.
+
+Instead of a kernel side, LINEAR is a fully connected layer and EXCITATION a whole squeeze-and-excitation.
+"""
+LINEAR, EXCITATION = 0, -1
 
 
 @dataclass(frozen=True)
@@ -45,14 +51,18 @@ def shapes_of(network: Network) -> tuple[dict[Shape, int], int]:
     """How often each distinct layer shape occurs in the train form, and the number of parameters."""
     with torch.device("meta"):
         built = build_model(network.model, num_classes=network.num_classes, width=network.width)
-    counts: dict[Shape, int] = {}
-    for layer in trace_layers(built, network.input_px):
-        counts[_shape(layer)] = counts.get(_shape(layer), 0) + 1
-    return counts, sum(parameter.numel() for parameter in built.parameters())
+    layers = trace_layers(built, network.input_px)
+    inside = [name for name, module in built.named_modules() if isinstance(module, SqueezeExcitation)]
+    shapes = [_shape(layer) for layer in layers if layer.name.rpartition(".")[0] not in inside]
+    for name in inside:
+        before = next(layer for layer in layers if layer.name.startswith(name.rpartition(".")[0] + "."))
+        shapes.append((before.out_channels, before.out_channels, EXCITATION, 1, 1, before.output_px))
+    return dict(Counter(shapes)), sum(parameter.numel() for parameter in built.parameters())
 
 
 def _shape(layer: Layer) -> Shape:
-    return (layer.in_channels, layer.out_channels, layer.kernel[0], layer.stride, layer.groups, layer.output_px)
+    kernel = layer.kernel[0] if layer.kind == "conv" else LINEAR
+    return (layer.in_channels, layer.out_channels, kernel, layer.stride, layer.groups, layer.output_px)
 
 
 def nominal_cost(network: Network, *, on_cpu: bool = False) -> float:
@@ -64,14 +74,15 @@ def nominal_cost(network: Network, *, on_cpu: bool = False) -> float:
     """
     total = 0.0
     for (inputs, outputs, kernel, stride, groups, side), count in shapes_of(network)[0].items():
-        operations = 6 * inputs // groups * outputs * kernel**2 * side**2
+        per_output = 0 if kernel == EXCITATION else inputs // groups * max(kernel, 1) ** 2
+        operations = 6 * per_output * outputs * side**2
         moved = 2 * (3 * inputs * (side * stride) ** 2 + 16 * outputs * side**2)
         total += count * (operations + OPERATIONS_PER_BYTE["cpu" if on_cpu else "gpu"] * moved)
     return total
 
 
 class Probe:
-    """Times of layers and of one model's step on this machine, each measured at most once.
+    """Times of layers and of one model's step on this machine, each measured once, and again by `refine`.
 
     `batch_size` is the micro-batch that one forward pass takes, and `precision` what autocast computes in.
     """
@@ -80,21 +91,37 @@ class Probe:
         self.device, self.batch_size, self.channels_last = device, batch_size, channels_last
         self.precision = best_precision(device) if precision == "auto" else precision
         self._layers: dict[Shape, float] = {}
+        self._steps: dict[Network, float] = {}
+        self._anchors: list[Network] = []
         self._empty_s: float | None = None
         self.per_layer_s, self.per_parameter = 1.0, 0.0
 
     def anchor(self, network: Network) -> float:
         """Time whole steps of one model, from which x and y for all others follow; returns its seconds at its width."""
+        self._anchors = [replace(network, width=network.width * factor) for factor in ANCHOR_WIDTHS]
+        for item in self._anchors:
+            self.real_step_s(item)
+            self._layers_s(item)
+        self._fit()
+        return self._steps[self._anchors[ANCHOR_WIDTHS.index(1.0)]]
+
+    def refine(self) -> None:
+        """Time everything that was timed once more and keep the least: other processes may have disturbed the first."""
+        for shape in self._layers:
+            self._layers[shape] = min(self._layers[shape], self._time_layer(shape))
+        for item in list(self._steps):
+            self.real_step_s(item)
+        self._fit()
+
+    def _fit(self) -> None:
         from scipy.optimize import nnls
 
-        widths = [replace(network, width=network.width * factor) for factor in ANCHOR_WIDTHS]
-        seconds = [self.real_step_s(item) for item in widths]
-        rows = [[self._layers_s(item), shapes_of(item)[1]] for item in widths]
+        seconds = [self._steps[item] for item in self._anchors]
+        rows = [[self._layers_s(item), shapes_of(item)[1]] for item in self._anchors]
         relative = [[value / real for value in row] for row, real in zip(rows, seconds, strict=True)]
         scale = max(row[1] for row in relative)  # the two columns differ by ten powers of ten
         found, _ = nnls([[row[0], row[1] / scale] for row in relative], [1.0] * len(relative))
         self.per_layer_s, self.per_parameter = float(found[0]), float(found[1] / scale)
-        return seconds[ANCHOR_WIDTHS.index(1.0)]
 
     def step_s(self, network: Network, micro_batches: float = 1) -> float:
         """Predicted seconds of one optimizer step with so many micro-batches: forward, backward, update."""
@@ -104,7 +131,7 @@ class Probe:
         return sum(count * self._layer_s(shape) for shape, count in shapes_of(network)[0].items())
 
     def real_step_s(self, network: Network, repeats: int = REPEATS) -> float:
-        """Measured seconds of the same step, on random images."""
+        """Measured seconds of the same step, on random images: the least of all calls."""
         recipe = Recipe(
             epochs=1,
             global_batch_size=self.batch_size,
@@ -128,7 +155,8 @@ class Probe:
         def step() -> None:
             learner.step(images, labels, step=0, rate=1e-3, loss=loss, hits=hits)
 
-        return self._timed(step, repeats)
+        self._steps[network] = min(self._timed(step, repeats), self._steps.get(network, float("inf")))
+        return self._steps[network]
 
     def _layer_s(self, shape: Shape) -> float:
         if shape not in self._layers:
@@ -137,22 +165,22 @@ class Probe:
 
     def _time_layer(self, shape: Shape) -> float:
         in_channels, out_channels, kernel, stride, groups, output_px = shape
-        conv = nn.Conv2d(
-            in_channels,
-            out_channels,
-            kernel,
-            stride,
-            padding=kernel // 2,
-            groups=groups,
-            bias=False,
-            device=self.device,
-        )
-        block = nn.Sequential(conv, nn.BatchNorm2d(out_channels, device=self.device), nn.ReLU())
+        if kernel == LINEAR:
+            block = nn.Linear(in_channels, out_channels, device=self.device)
+            return self._layer_pass_s(block, torch.rand(self.batch_size, in_channels, device=self.device))
+        if kernel == EXCITATION:
+            block = SqueezeExcitation(out_channels).to(self.device)
+        else:
+            conv = nn.Conv2d(in_channels, out_channels, kernel, stride, padding=kernel // 2, groups=groups, bias=False)
+            block = nn.Sequential(conv, nn.BatchNorm2d(out_channels), nn.ReLU()).to(self.device)
         layout = torch.channels_last if self.channels_last else torch.contiguous_format
         block = use_sound_kernels(block, self.device).to(memory_format=layout)
         side = output_px * stride
         images = torch.rand(self.batch_size, in_channels, side, side, device=self.device)
-        seconds = self._pass_s(block, images.contiguous(memory_format=layout))
+        return self._layer_pass_s(block, images.contiguous(memory_format=layout))
+
+    def _layer_pass_s(self, block: nn.Module, images: torch.Tensor) -> float:
+        seconds = self._pass_s(block, images)
         if self._empty_s is None:  # what starting a forward and a backward pass costs, once a step and not once a layer
             self._empty_s = self._pass_s(nn.Hardtanh(), torch.rand(1, device=self.device))
         return max(seconds - self._empty_s, 0.0)
