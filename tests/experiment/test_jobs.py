@@ -164,6 +164,18 @@ def attempts(folder: Path) -> dict[str, list[dict]]:
     return {seed: [line for line in found if line["event"] == "end"] for seed, found in lines.items()}
 
 
+def test_the_whole_paper_is_written_with_the_gpus_that_are_asked_for(tmp_path, monkeypatch, capsys):
+    """Without the archives, and on a machine whose default profile grants fewer GPUs."""
+    monkeypatch.chdir(tmp_path)
+    assert main(["jobs", str(ROOT / "config/imagenet.yaml")]) == 0
+    assert "37 of them trainings" in capsys.readouterr().out
+    text = (tmp_path / "jobs-imagenet.sh").read_text()
+    assert text.count("--gpus 8 ") == 37 and "#   data/ILSVRC2012_img_train.tar\n" in text
+    assert subprocess.run(["bash", "-n", str(tmp_path / "jobs-imagenet.sh")]).returncode == 0
+    assert main(["jobs", str(ROOT / "config/imagenet.yaml"), "--gpus", "4"]) == 0
+    assert (tmp_path / "jobs-imagenet.sh").read_text().count("--gpus 4 ") == 37
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_work_goes_to_a_machine_without_snakemake_and_back(tmp_path, monkeypatch, capsys):

@@ -131,7 +131,8 @@ def planned_jobs(config: str, *options: str) -> list[Job]:
     done = subprocess.run(
         [
             *(sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), "--configfile", str(config)),
-            *("--dry-run", "--printshellcmds", "--nolock", "--cores", "1", *options),
+            # What this machine has must not limit the commands of another one.
+            *("--dry-run", "--printshellcmds", "--nolock", "--cores", "100000", "--resources", "gpu=100000", *options),
         ],
         capture_output=True,
         text=True,
