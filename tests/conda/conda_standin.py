@@ -99,4 +99,14 @@ def main(words: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    status: int | str | None = 0
+    try:
+        main(sys.argv[1:])
+    except SystemExit as end:
+        status = end.code
+    if isinstance(status, str):
+        print(status, file=sys.stderr)
+        status = 1
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status or 0)  # py-rattler's threads may crash an interpreter that ends in the ordinary way

@@ -4,6 +4,8 @@
 interpreter has installed, in the channel that really publishes it; through `venv-link` the environment finds this
 interpreter's site-packages. So a solve checks that the file's names and ranges admit what was tested, and a rule that
 runs in the environment really imports those packages.
+
+    python local_channels.py ENVIRONMENT_FILE FOLDER '{"CONDA_NAME": "PYPI_NAME", ...}'
 """
 
 import asyncio
@@ -121,3 +123,8 @@ def _pack(
             else:
                 member.size = len(source)
                 tar.addfile(member, io.BytesIO(source))
+
+
+if __name__ == "__main__":
+    make_channels(Path(sys.argv[1]), Path(sys.argv[2]), json.loads(sys.argv[3]))
+    os._exit(0)  # py-rattler's threads may crash an interpreter that ends in the ordinary way

@@ -1,5 +1,6 @@
 """`--use-conda` and `environment.yml` with local channels and a stand-in for conda: solve, install, activate, run."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -8,7 +9,6 @@ from pathlib import Path
 
 import pytest
 import yaml
-from local_channels import make_channels
 
 from repvgg_companion.contract import read_rows
 
@@ -41,7 +41,8 @@ def conda(tmp_path_factory) -> dict[str, str]:
     if shutil.which("conda"):
         pytest.skip("a real conda is installed here; try `snakemake --use-conda` with it instead")
     folder = tmp_path_factory.mktemp("conda")
-    make_channels(ROOT / "environment.yml", folder / "channels", PYPI_NAMES)
+    maker, names = Path(__file__).with_name("local_channels.py"), json.dumps(PYPI_NAMES)
+    subprocess.run([sys.executable, maker, ROOT / "environment.yml", folder / "channels", names], check=True)
     standin = Path(__file__).with_name("conda_standin.py")
     subprocess.run([sys.executable, str(standin), "--setup", str(folder / "conda")], check=True)
     kept = {name: value for name, value in os.environ.items() if not name.startswith("CONDA")}
