@@ -8,6 +8,7 @@ import argparse
 import csv
 import os
 import re
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -27,7 +28,7 @@ KNOWN_IMAGES = {"imagenet": (1_281_167, 50_000)}
 IMAGES_PER_CORE_S = 780
 """Images that one core decodes and augments per second (uint8 path, 224 px from images of about 500x375)."""
 LARGE_PX, SMALL_BATCH = 64, 4
-SHORT_PROBE_S = 60
+SHORT_PROBE_S = 30
 """A probe that took no longer is made twice, and the least of both counts."""
 
 
@@ -69,6 +70,8 @@ def run(arguments: argparse.Namespace) -> None:
             raise CompanionError(f"{option} is {value}; give 1 or more")
     images = _images(experiment, arguments.train_images, arguments.val_images)
     start = time.monotonic()
+    if not arguments.images_per_s:
+        print("plan: timing each distinct layer here; seconds on a GPU, minutes on a CPU", file=sys.stderr)
     seconds_of, told, probes = _speeds(experiment, arguments)
     costs = predict(experiment, images, seconds_of)
     if probes and time.monotonic() - start < SHORT_PROBE_S:
