@@ -1,6 +1,7 @@
 """Files that are either whole or absent, and digests of what is in them."""
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -36,8 +37,10 @@ def atomic_path(final: str | os.PathLike) -> Iterator[Path]:
         sync_folder(final.parent)
     except OSError as error:
         temporary.unlink(missing_ok=True)
-        if error.errno in (28, 122):  # no space left, or quota exceeded
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise CompanionError(f"the disk is full while writing {final}; free some space and run again") from error
+        if error.errno == errno.EFBIG:
+            raise CompanionError(f"{final} grows beyond the largest file allowed here; raise the limit") from error
         raise
     except BaseException:
         temporary.unlink(missing_ok=True)

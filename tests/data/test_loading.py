@@ -2,8 +2,10 @@
 
 import os
 import signal
+import sys
 
 import pytest
+import torch
 
 from repvgg_companion.data.loading import load
 from repvgg_companion.errors import CompanionError
@@ -41,3 +43,24 @@ def test_a_worker_that_is_killed_is_one_sentence():
     with pytest.raises(CompanionError, match=r"ended by itself \(DataLoader worker .*use fewer workers") as caught:
         list(load(_Squares("kill"), range(6), workers=2))
     assert "\n" not in str(caught.value)
+
+
+class _Images:
+    def __getitem__(self, number: int) -> tuple:
+        return torch.zeros(100_000, dtype=torch.uint8), number
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs a limit on the size of files")
+def test_shared_memory_that_cannot_be_had_is_one_sentence_and_not_a_wait_for_ever():
+    import resource
+
+    child = os.fork()
+    if child == 0:
+        signal.alarm(60)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000))
+        try:
+            list(load(_Images(), range(4), workers=1))
+        except CompanionError as error:
+            os._exit(0 if "no shared memory for a batch" in str(error) else 1)
+        os._exit(2)
+    assert os.waitpid(child, 0)[1] == 0

@@ -86,7 +86,7 @@ def run(arguments: argparse.Namespace) -> None:
     notes = [f"{name}: {note}" for name, split in splits.items() for note in split.all_findings().notes()]
     with contextlib.ExitStack() as stack:  # all of them or, on a full disk, none
         for name, manifest in manifests.items():
-            manifest.write(stack.enter_context(atomic_path(output / f"{name}.parquet")))
+            manifest.write_parquet(stack.enter_context(atomic_path(output / f"{name}.parquet")))
         write_json(stack.enter_context(atomic_path(output / "dataset.json")), _facts(arguments, manifests, notes))
     for note in notes:
         print(f"index: note: {note}", file=sys.stderr)

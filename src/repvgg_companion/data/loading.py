@@ -65,11 +65,25 @@ class _Failure(NamedTuple):
 
 
 class _Guarded:
+    """Batches with their errors as `_Failure`, and with their tensors in shared memory already.
+
+    `DataLoader` would move them there in a thread whose errors it does not send back, and then wait for ever.
+    """
+
     def __init__(self, batches: Batches) -> None:
         self.batches = batches
 
     def __getitem__(self, number: int) -> Any:
+        import torch
+
         try:
-            return self.batches[number]
+            batch = self.batches[number]
         except CompanionError as error:
             return _Failure(str(error))
+        try:
+            for part in batch if isinstance(batch, tuple) else ():
+                if isinstance(part, torch.Tensor):
+                    part.share_memory_()
+        except RuntimeError as error:
+            return _Failure(f"no shared memory for a batch of images ({one_line(error)}); free some, or use no workers")
+        return batch

@@ -136,6 +136,11 @@ class Manifest:
 
     def write(self, path: str | os.PathLike) -> None:
         """Write the manifest as Parquet by rename; the same images at the same places give the same bytes."""
+        with atomic_path(path) as temporary:
+            self.write_parquet(temporary)
+
+    def write_parquet(self, path: str | os.PathLike) -> None:
+        """Write the manifest straight to `path`, which the caller renames."""
         import pyarrow
         from pyarrow import parquet
 
@@ -165,15 +170,14 @@ class Manifest:
             }
         table = pyarrow.Table.from_arrays(list(columns.values()), names=list(columns))
         table = table.replace_schema_metadata({METADATA_KEY: json.dumps(facts, sort_keys=True)})
-        with atomic_path(path) as temporary:
-            parquet.write_table(
-                table,
-                temporary,
-                row_group_size=ROW_GROUP,
-                compression="zstd",
-                use_dictionary=["file", "wnid"],
-                write_page_checksum=True,
-            )
+        parquet.write_table(
+            table,
+            path,
+            row_group_size=ROW_GROUP,
+            compression="zstd",
+            use_dictionary=["file", "wnid"],
+            write_page_checksum=True,
+        )
 
 
 def dataset_sha256(*manifests: Manifest) -> str:
