@@ -40,7 +40,9 @@ def atomic_path(final: str | os.PathLike) -> Iterator[Path]:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise CompanionError(f"the disk is full while writing {final}; free some space and run again") from error
         if error.errno == errno.EFBIG:
-            raise CompanionError(f"{final} grows beyond the largest file allowed here; raise the limit") from error
+            raise CompanionError(
+                f"{final} cannot be written: it is larger than a file may be here (ulimit -f); nothing was kept of it"
+            ) from error
         raise
     except BaseException:
         temporary.unlink(missing_ok=True)
