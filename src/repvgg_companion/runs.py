@@ -3,6 +3,7 @@
 import datetime
 import os
 import platform
+import re
 import secrets
 import subprocess
 import sys
@@ -36,7 +37,10 @@ def commit() -> str:
 
 def environment() -> dict[str, str]:
     """Versions of Python, the operating system and the recorded packages; reads metadata, imports none of them."""
-    versions = {"python": platform.python_version(), "system": platform.platform(), "repvgg_companion": __version__}
+    # Without what a machine's owner appended to the release of the kernel: results are published.
+    release = re.match(r"[\d.]*\d|", platform.release()).group()
+    system = "-".join(filter(None, [platform.system(), release, platform.machine(), *platform.libc_ver()]))
+    versions = {"python": platform.python_version(), "system": system, "repvgg_companion": __version__}
     for package in _RECORDED:
         try:
             versions[package] = metadata.version(package)

@@ -19,9 +19,10 @@ from repvgg_companion.speed.networks import DTYPES, Network, set_precision
 from repvgg_companion.speed.rows import ABOVE_DIRECT
 
 REPEATS = 8
-_CPU_CONVOLUTIONS = ((64, 56), (128, 28), (256, 28), (256, 14), (512, 14))
-"""Channels and side of the 3x3 convolutions tried on a CPU; the fastest is the ceiling."""
-_GPU_MATRIX = 8192
+_CPU_CONVOLUTIONS = ((4, 64, 56), (4, 128, 28), (4, 128, 56), (4, 256, 28), (4, 256, 14), (4, 512, 14), (16, 128, 28))
+"""Batch, channels and side of the 3x3 convolutions tried on a CPU; the fastest is the ceiling."""
+_GPU_MATRICES = (4096, 8192, 12288)
+"""Sides of the matrices tried on a GPU; the fastest product is the ceiling."""
 _COPY_BYTES = {"cpu": 8 << 20, "cuda": 1 << 30}
 """On a CPU a copy the size of a layer's tensors, which stay in its caches; on a GPU one that no cache holds."""
 
@@ -65,11 +66,12 @@ def measure_ceilings(precision: str, kind: str) -> Ceilings:
 def _candidates(precision: str, kind: str):
     dtype = DTYPES[precision]
     if kind == "cuda":
-        left, right = (torch.randn(_GPU_MATRIX, _GPU_MATRIX, device=kind, dtype=dtype) for _ in range(2))
-        yield f"matrix product {_GPU_MATRIX}", 2 * _GPU_MATRIX**3, lambda: left @ right
+        for side in _GPU_MATRICES:
+            left, right = (torch.randn(side, side, device=kind, dtype=dtype) for _ in range(2))
+            yield f"matrix product {side}", 2 * side**3, lambda left=left, right=right: left @ right
         return
-    for channels, px in _CPU_CONVOLUTIONS:
-        images = torch.randn(4, channels, px, px).to(dtype=dtype, memory_format=torch.channels_last)
+    for batch, channels, px in _CPU_CONVOLUTIONS:
+        images = torch.randn(batch, channels, px, px).to(dtype=dtype, memory_format=torch.channels_last)
         weight = (torch.randn(channels, channels, 3, 3) * 0.02).to(dtype=dtype)
         packed = torch.ops.mkldnn._reorder_convolution_weight(weight, [1, 1], [1, 1], [1, 1], 1, list(images.shape))
 
@@ -78,7 +80,8 @@ def _candidates(precision: str, kind: str):
                 images, packed, None, [1, 1], [1, 1], [1, 1], 1, "none", [], ""
             )
 
-        yield f"3x3 convolution, {channels} channels, {px} px", 2 * 4 * channels**2 * 9 * px * px, call
+        work = 2 * batch * channels**2 * 9 * px * px
+        yield f"3x3 convolution, {channels} channels, {px} px, batch {batch}", work, call
 
 
 @cache
