@@ -210,11 +210,11 @@ class _Walk:
             self._fail(offset, f"{what}; compare its digest and get it again, or pack its images into one archive")
 
     def _fail_member(self, offset: int, name: str) -> NoReturn:
-        self._fail(offset, f"is truncated: member {name!r} ends after the archive's last byte")
+        self._fail(offset, f"is truncated: member {name!r} ends after the archive's last byte; get it again")
 
     def _fail_short(self, offset: int, header: bytes) -> NoReturn:
         if self.end == self.start:
-            self._fail(offset, "is empty")
+            self._fail(offset, "is empty; get it again, or leave it out where nothing belongs into it")
         if offset == self.start and (packed := compression_of(header)):
             self._fail_compressed(offset, packed)
         self._fail(offset, "is truncated: it ends without the end mark of a tar; get it again")

@@ -1,6 +1,8 @@
-"""The `summary` verb: after a run, say in a few lines what it found and where everything is."""
+"""The `summary` verb: after a run, say in a few lines what it found and where everything is, or what stopped it."""
 
 import argparse
+import re
+import sys
 from pathlib import Path
 
 from repvgg_companion.contract import read_rows
@@ -11,10 +13,30 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the `summary` verb."""
     parser.add_argument("--results", required=True)
     parser.add_argument("--figures", required=True)
+    parser.add_argument("--failed", metavar="LOG", help="Snakemake's log of a run that failed: say why instead")
+
+
+def failures(log: str) -> list[str]:
+    """What stopped a run, one line for each failed job: the sentence in its log file, or where to look.
+
+    `log` is the text of Snakemake's own log, which names the log files of the jobs that failed.
+    """
+    lines = []
+    for path in dict.fromkeys(re.findall(r"^ +log: (.+?) \(check log file", log, re.MULTILINE)):
+        try:
+            said = Path(path).read_text(encoding="utf-8", errors="replace")
+        except OSError:
+            said = ""
+        lines.append((re.findall(r"^[a-z-]+: error: .*$", said, re.MULTILINE) or [f"see {path}"])[-1])
+    return lines
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Print the summary to standard output; parts that were not asked for are left out."""
+    if arguments.failed:
+        for line in failures(Path(arguments.failed).read_text(encoding="utf-8", errors="replace")):
+            print(f"failed: {line}", file=sys.stderr)
+        return
     results, figures = Path(arguments.results), Path(arguments.figures)
     if (results / "accuracy.csv").exists():
         rows = read_rows(results / "accuracy.csv", "accuracy")

@@ -1,0 +1,17 @@
+"""What a run says at its end when it failed: the sentences of the jobs, not Snakemake's noise."""
+
+from repvgg_companion.__main__ import main
+
+
+def test_the_sentence_of_each_failed_job_stands_last(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "index.log").write_text("index: note: no MD5\nindex: error: a.tar is truncated; get it again\n")
+    (tmp_path / "train.log").write_text("Killed\n")
+    block = "Error in rule {0}:\n    jobid: 4\n    log: {0}.log (check log file(s) for error details)\n    shell:\n"
+    (tmp_path / "snakemake.log").write_text(block.format("index") * 2 + block.format("train") + block.format("gone"))
+    assert main(["summary", "--results", "r", "--figures", "f", "--failed", "snakemake.log"]) == 0
+    assert capsys.readouterr().err.splitlines() == [
+        "failed: index: error: a.tar is truncated; get it again",
+        "failed: see train.log",
+        "failed: see gone.log",
+    ]
