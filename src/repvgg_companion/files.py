@@ -16,10 +16,12 @@ READ_BYTES = 1 << 20
 
 
 @contextlib.contextmanager
-def atomic_path(final: str | os.PathLike) -> Iterator[Path]:
+def atomic_path(final: str | os.PathLike, *, flush: bool = True) -> Iterator[Path]:
     """Yield a temporary path beside `final`; on success it is flushed to disk and renamed, on any failure removed.
 
     The suffix of `final` is kept, because several libraries choose a format by it. Missing folders are created.
+    `flush=False` leaves the flushing to the system: for files that are made again in seconds and whose reader notices
+    damage, since a power cut within some seconds may damage them.
     """
     final = Path(final)
     final.parent.mkdir(parents=True, exist_ok=True)
@@ -28,13 +30,15 @@ def atomic_path(final: str | os.PathLike) -> Iterator[Path]:
     temporary = Path(name)
     try:
         yield temporary
-        with temporary.open("rb+") as stream:
-            os.fsync(stream.fileno())
+        if flush:
+            with temporary.open("rb+") as stream:
+                os.fsync(stream.fileno())
         umask = os.umask(0)
         os.umask(umask)
         temporary.chmod(0o666 & ~umask)
         temporary.replace(final)
-        sync_folder(final.parent)
+        if flush:
+            sync_folder(final.parent)
     except OSError as error:
         temporary.unlink(missing_ok=True)
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -72,9 +76,14 @@ def write_text(final: str | os.PathLike, text: str) -> None:
         stream.write(text)
 
 
+def json_text(value: Any) -> str:
+    """`value` as indented JSON with sorted keys, as it stands in files that people read."""
+    return json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+
+
 def write_json(final: str | os.PathLike, value: Any) -> None:
-    """Write `value` as indented JSON with sorted keys to `final`, by rename."""
-    write_text(final, json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n")
+    """Write `value` as `json_text` to `final`, by rename."""
+    write_text(final, json_text(value))
 
 
 def read_json(path: str | os.PathLike) -> Any:

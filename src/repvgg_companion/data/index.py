@@ -17,7 +17,7 @@ from repvgg_companion.data.source import HashedSource, SeekSource
 from repvgg_companion.data.splits import Split, from_folder, from_kaggle, from_zip, train_from_archive, val_from_archive
 from repvgg_companion.data.verify import ByteProgress, md5_with_progress
 from repvgg_companion.errors import CompanionError
-from repvgg_companion.files import atomic_path, write_json
+from repvgg_companion.files import atomic_path, json_text
 
 FORMS = """one of: --train-archive, --val-archive and --devkit together; --val-archive and --devkit; --zip;
 --train-folder and --val-folder (and --devkit where validation images lie flat); --kaggle-folder; --parquet-folder;
@@ -86,8 +86,9 @@ def run(arguments: argparse.Namespace) -> None:
     notes = [f"{name}: {note}" for name, split in splits.items() for note in split.all_findings().notes()]
     with contextlib.ExitStack() as stack:  # all of them or, on a full disk, none
         for name, manifest in manifests.items():
-            manifest.write_parquet(stack.enter_context(atomic_path(output / f"{name}.parquet")))
-        write_json(stack.enter_context(atomic_path(output / "dataset.json")), _facts(arguments, manifests, notes))
+            manifest.write_parquet(stack.enter_context(atomic_path(output / f"{name}.parquet", flush=False)))
+        facts = stack.enter_context(atomic_path(output / "dataset.json", flush=False))
+        facts.write_text(json_text(_facts(arguments, manifests, notes)), encoding="utf-8")
     for note in notes:
         print(f"index: note: {note}", file=sys.stderr)
     counts = ", ".join(f"{len(manifest):,} {name} images" for name, manifest in manifests.items())

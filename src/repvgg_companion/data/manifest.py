@@ -134,9 +134,12 @@ class Manifest:
                 f"{path} is not readable as a manifest ({type(error).__name__}); remove it and index the data again"
             ) from None
 
-    def write(self, path: str | os.PathLike) -> None:
-        """Write the manifest as Parquet by rename; the same images at the same places give the same bytes."""
-        with atomic_path(path) as temporary:
+    def write(self, path: str | os.PathLike, *, flush: bool = False) -> None:
+        """Write the manifest as Parquet by rename; the same images at the same places give the same bytes.
+
+        `flush` is for a manifest that took long to make: an index is made again in seconds, and reading checks it.
+        """
+        with atomic_path(path, flush=flush) as temporary:
             self.write_parquet(temporary)
 
     def write_parquet(self, path: str | os.PathLike) -> None:

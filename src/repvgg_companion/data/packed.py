@@ -101,7 +101,7 @@ def write_packed(
         packed=packed_label(short_side_px, quality),
         source_sha256=manifest.sha256,
     )
-    packed.write(output)
+    packed.write(output, flush=True)
     return packed
 
 
