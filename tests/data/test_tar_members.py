@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from repvgg_companion.data.source import HashedSource, SeekSource
-from repvgg_companion.data.tar_members import tar_members
+from repvgg_companion.data.tar_members import Run, tar_members, tar_parts
 from repvgg_companion.errors import CompanionError
 
 FORMATS = {"ustar": tarfile.USTAR_FORMAT, "gnu": tarfile.GNU_FORMAT, "pax": tarfile.PAX_FORMAT}
@@ -32,6 +32,22 @@ class _Memory:
 
 
 def _ours(data: bytes) -> list[tuple]:
+    """Every member, on which both readers must agree: the one that reads one by one and the one that reads runs."""
+    try:
+        one_by_one, error = _told(tar_members(_Memory(data), 0, len(data))), ""
+    except CompanionError as raised:
+        one_by_one, error = [], str(raised)
+    try:
+        parts = list(tar_parts(_Memory(data), 0, len(data)))
+        in_runs = [member for part in parts for member in (part.members() if isinstance(part, Run) else (part,))]
+        assert not error and _told(in_runs) == one_by_one
+    except CompanionError as raised:
+        assert str(raised) == error
+        raise
+    return one_by_one
+
+
+def _told(members) -> list[tuple]:
     return [
         (
             member.name,
@@ -40,7 +56,7 @@ def _ours(data: bytes) -> list[tuple]:
             member.offset,
             member.link if member.is_link else "",
         )
-        for member in tar_members(_Memory(data), 0, len(data))
+        for member in members
     ]
 
 
@@ -312,6 +328,38 @@ def test_damage_is_either_refused_or_read_as_tarfile_reads_it(members, fmt, muta
         assert "memory.tar" in str(error) and "byte" in str(error)
         return
     assert ours == _theirs(data)
+
+
+ALIKE = st.lists(
+    st.tuples(st.from_regex(r"\A[a-z][a-z0-9_]{0,60}\.JPEG\Z"), st.binary(max_size=1200)), max_size=12
+).map(lambda files: [(name, content, tarfile.REGTYPE, 10**9, 0) for name, content in files])
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+@given(ALIKE, MEMBERS, ALIKE, st.sampled_from(["gnu", "pax"]), st.one_of(st.just([]), MUTATIONS))
+@example([(f"n{i}.JPEG", b"x" * 600, tarfile.REGTYPE, 1, 0) for i in range(3)], [], [], "gnu",
+         [("header", 4, 0, b"n\0dirt")])  # fmt: skip
+@example([(f"n{i}.JPEG", b"x" * 600, tarfile.REGTYPE, 1, 0) for i in range(3)], [], [], "gnu",
+         [("header", 4, 1, b"/")])  # fmt: skip
+@example([(f"n{i}.JPEG", b"x" * 600, tarfile.REGTYPE, 1, 0) for i in range(3)], [], [], "gnu",
+         [("byte", 0.2, 7)])  # fmt: skip
+def test_runs_of_ordinary_files_end_where_something_unusual_or_damaged_stands(first, odd, last, fmt, mutations):
+    data = _mutated(_random_archive([*first, *odd, *last], fmt), mutations)
+    try:
+        ours = _ours(data)
+    except CompanionError:
+        return
+    assert ours == _theirs(data)
+
+
+def test_a_run_is_one_part_and_is_cut_at_a_bound(monkeypatch):
+    files = [(_info(f"n{i:03d}.JPEG", 600), b"x" * 600) for i in range(40)]
+    data = _archive(FORMATS["gnu"], files)
+    first, run = tar_parts(_Memory(data), 0, len(data))
+    assert first.name == "n000.JPEG" and run.names == [f"n{i:03d}.JPEG" for i in range(1, 40)]
+    monkeypatch.setattr("repvgg_companion.data.tar_members.MOST_IN_RUN", 16)
+    assert [len(part.names) for part in tar_parts(_Memory(data), 0, len(data)) if isinstance(part, Run)] == [16, 16, 5]
+    assert len(_ours(data)) == 40
 
 
 def test_messages_name_archive_inner_tar_and_byte(tmp_path: Path):

@@ -262,20 +262,24 @@ class ManifestBuilder:
         Of images with one name the last stays, as when an archive is extracted; their names go to `duplicates`. A
         class that was added before is replaced.
         """
-        last: dict[str, tuple[str, int, int]] = {}
-        for name, file, offset, length in images:
-            if name in last:
-                self.duplicates.append(f"{wnid}/{name}")
-            last[name] = (file, offset, length)
+        images = list(images)
+        last = {image[0]: image for image in images}
+        if len(last) != len(images):
+            seen: set[str] = set()
+            for name, *_ in images:
+                if name in seen:
+                    self.duplicates.append(f"{wnid}/{name}")
+                seen.add(name)
         ordered = sorted(last, key=_folder_then_name if any("/" in name for name in last) else None)
         encoded = [name.encode() for name in ordered]
         rows = [last[name] for name in ordered]
+        numbers = {file: self._file_number(file) for file in dict.fromkeys(row[1] for row in rows)}
         columns = _ClassColumns()
         columns.names += b"".join(encoded)
         columns.name_ends.extend(accumulate(map(len, encoded)))
-        columns.files.extend([self._file_number(file) for file, _, _ in rows])
-        columns.offsets.extend([offset for _, offset, _ in rows])
-        columns.lengths.extend([length for _, _, length in rows])
+        columns.files.extend([numbers[row[1]] for row in rows])
+        columns.offsets.extend([row[2] for row in rows])
+        columns.lengths.extend([row[3] for row in rows])
         self._classes[wnid] = columns
 
     def _file_number(self, file: str) -> int:
@@ -340,9 +344,11 @@ class _ClassColumns:
 
     def identity_lines(self, wnid: str, label: int) -> Iterator[str]:
         """What the manifest's digest covers: name, label, WNID and length, but neither archive nor offset."""
-        start = 0
+        start, tail = 0, f"\t{label}\t{wnid}\t"
+        names = self.names.decode() if self.names.isascii() else None
         for end, length in zip(self.name_ends, self.lengths):
-            yield f"{self.names[start:end].decode()}\t{label}\t{wnid}\t{length}\n"
+            name = self.names[start:end].decode() if names is None else names[start:end]
+            yield f"{name}{tail}{length}\n"
             start = end
 
 

@@ -11,12 +11,12 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import repeat
 from pathlib import Path
-from tarfile import REGTYPE
 from typing import NamedTuple
 
 from repvgg_companion.data.source import SeekSource
-from repvgg_companion.data.tar_members import Member, tar_members
+from repvgg_companion.data.tar_members import Member, Run, tar_members, tar_parts
 from repvgg_companion.errors import CompanionError, one_line
 
 # torchvision's datasets/folder.py, IMG_EXTENSIONS
@@ -96,13 +96,20 @@ def _images_of_inner_tar(source: SeekSource, inner: Member, findings: Findings) 
     images: dict[str, Image] = {}
     links: list[Member] = []
     path = source.path
-    for member in tar_members(source, inner.offset, inner.offset + inner.size, inside=inner.name):
-        name, kind, size, offset, _ = member
-        if kind == REGTYPE or member.is_file:
-            if is_image(name, findings):
-                _add(images, Image(name, path, offset, size), findings)
-        elif member.is_link:
-            links.append(member)
+    for part in tar_parts(source, inner.offset, inner.offset + inner.size, inside=inner.name):
+        if isinstance(part, Run):
+            names = part.names
+            fresh = dict(zip(names, map(Image, names, repeat(path), part.offsets, part.sizes)))
+            plain = all(name.endswith(".JPEG") for name in names)
+            if plain and len(fresh) == len(names) and images.keys().isdisjoint(fresh):
+                images |= fresh
+                continue
+        for member in part.members() if isinstance(part, Run) else (part,):
+            if member.is_file:
+                if is_image(member.name, findings):
+                    _add(images, Image(member.name, path, member.offset, member.size), findings)
+            elif member.is_link:
+                links.append(member)
     _resolve_links(source, links, images, findings)
     return list(images.values())
 

@@ -10,6 +10,8 @@ import zlib
 from collections.abc import Iterator
 from typing import NamedTuple, NoReturn, Protocol
 
+import numpy as np
+
 from repvgg_companion.data.source import compression_of
 from repvgg_companion.errors import CompanionError
 
@@ -17,6 +19,7 @@ BLOCK = tarfile.BLOCKSIZE
 ADLER_MODULUS = 65521
 MOST_EXTENDED_BYTES = 1 << 20
 MOST_PADDING_BYTES = 1 << 20
+MOST_IN_RUN = 4096
 _REGULAR = frozenset(tarfile.REGULAR_TYPES)
 _KNOWN = frozenset(tarfile.SUPPORTED_TYPES)
 _EXTENDED = frozenset(
@@ -53,13 +56,34 @@ class Member(NamedTuple):
         return self.type in (tarfile.LNKTYPE, tarfile.SYMTYPE)
 
 
+class Run(NamedTuple):
+    """Ordinary files that follow each other: plain names without folders, offsets and sizes of their content."""
+
+    names: list[str]
+    offsets: list[int]
+    sizes: list[int]
+
+    def members(self) -> Iterator[Member]:
+        """The same files one by one."""
+        for name, offset, size in zip(self.names, self.offsets, self.sizes, strict=True):
+            yield Member(name, tarfile.REGTYPE, size, offset)
+
+
 def tar_members(source: Source, start: int, end: int, inside: str = "") -> Iterator[Member]:
     """All members of the tar that fills bytes `start` to `end` of the source, in archive order.
 
     `inside` names the member that holds an inner tar, for messages. Raises CompanionError, naming archive, member and
     byte, for a truncated, damaged or compressed archive, a member with an absolute or `..` path, and sparse members.
     """
-    return _Walk(source, start, end, inside).members()
+    return _Walk(source, start, end, inside).parts(runs=False)
+
+
+def tar_parts(source: Source, start: int, end: int, inside: str = "") -> Iterator[Member | Run]:
+    """As `tar_members`, with runs of ordinary files as one `Run`, which is read in a third of the time.
+
+    The headers of a run are all read before its files are handed out, so the caller cannot look into them on the way.
+    """
+    return _Walk(source, start, end, inside).parts(runs=True)
 
 
 class _Walk:
@@ -68,14 +92,21 @@ class _Walk:
         self.where = f"{source.path}, inner tar {inside}" if inside else source.path
         # Fields that seldom differ from one member to the next (mode, owner, type, device), as TarInfo accepted them.
         self._usual_owner, self._usual_end, self._usual_time = b"", b"", b""
+        self._ahead: dict[int, bytes] = {}  # headers that a run read and did not take; a source cannot go back
 
-    def members(self) -> Iterator[Member]:
+    def parts(self, *, runs: bool) -> Iterator[Member | Run]:
         offset, end = self.start, self.end
-        read, quick = self.source.read, self._quick
+        read, quick, ahead = self._header, self._quick, self._ahead
         overrides: dict[str, str] = {}
         is_extended = False
         while True:
-            header = read(offset, BLOCK if offset + BLOCK <= end else end - offset)
+            if runs and self._usual_end and not is_extended and offset not in ahead:
+                run, offset = self._run(offset)
+                if run is not None:
+                    yield run
+                else:
+                    runs = len(ahead) <= 1  # not taken although they looked ordinary: one by one from here on
+            header = read(offset)
             if len(header) < BLOCK:
                 self._fail_short(offset, header)
             content = offset + BLOCK
@@ -111,6 +142,48 @@ class _Walk:
                 self._fail_member(offset, name)
             yield Member(self._clean(name, offset), kind, length, content, link)
             offset = content + _padded(length)
+
+    def _header(self, offset: int) -> bytes:
+        header = self._ahead.pop(offset, None)
+        return self.source.read(offset, max(0, min(BLOCK, self.end - offset))) if header is None else header
+
+    def _run(self, offset: int) -> tuple[Run | None, int]:
+        """The ordinary files from `offset` on, and where the next header stands.
+
+        What is unusual ends the run and is left, in `_ahead`, to the walk; so is the whole run where a check of all its
+        headers fails.
+        """
+        read, end, usual_end, usual_owner = self.source.read, self.end, self._usual_end, self._usual_owner
+        headers: list[bytes] = []
+        offsets: list[int] = []
+        sizes: list[int] = []
+        begin, last = offset, end - BLOCK
+        for _ in range(MOST_IN_RUN):
+            header = read(offset, BLOCK if offset <= last else max(0, end - offset))
+            if header[156:] != usual_end or header[100:124] != usual_owner:
+                break
+            try:
+                size = int(header[124:135], 8)
+            except ValueError:
+                break
+            content = offset + BLOCK
+            if size < 0 or content + size > end:
+                break
+            headers.append(header)
+            offsets.append(content)
+            sizes.append(size)
+            offset = content + ((size + BLOCK - 1) & -BLOCK)
+        else:
+            header = None
+        if header is not None:
+            self._ahead[offset] = header
+        if not headers:
+            return None, offset
+        names = _plain_names(headers)
+        if names is None:
+            self._ahead.update((content - BLOCK, taken) for content, taken in zip(offsets, headers, strict=True))
+            return None, begin
+        return Run(names, offsets, sizes), offset
 
     def _quick(self, header: bytes) -> tuple[str, int] | None:
         """Name and size of an ordinary file, or None where anything about its header is unusual."""
@@ -231,6 +304,32 @@ class _Walk:
 
     def _fail(self, offset: int, what: str) -> NoReturn:
         raise CompanionError(f"{self.where} {what} (byte {offset})")
+
+
+_OCTAL_FIELDS = np.r_[124:135, 136:147, 148:154]  # size, time of change, checksum
+_NUL_FIELDS = np.array([135, 147, 154])
+_CHECKSUM_POWERS = 8 ** np.arange(5, -1, -1)
+
+
+def _plain_names(headers: list[bytes]) -> list[str] | None:
+    """The names in headers whose rest is known to be ordinary, or None unless each of them is beyond doubt.
+
+    Beyond doubt: octal fields of digits alone, a right checksum, an ASCII name without folder or leading dot.
+    """
+    table = np.frombuffer(b"".join(headers), np.uint8).reshape(-1, BLOCK)
+    octal = table[:, _OCTAL_FIELDS]
+    if ((octal < ord("0")) | (octal > ord("7"))).any() or table[:, _NUL_FIELDS].any():
+        return None
+    # The checksum counts its own field of eight bytes as spaces.
+    sums = table.sum(axis=1, dtype=np.uint32) - table[:, 148:156].sum(axis=1, dtype=np.uint32) + 8 * ord(" ")
+    if (sums != (table[:, 148:154].astype(np.int64) - ord("0")) @ _CHECKSUM_POWERS).any():
+        return None
+    names = np.ascontiguousarray(table[:, :100])
+    present = names != 0
+    cut = (present[:, 1:] & ~present[:, :-1]).any() or not present[:, 0].all()
+    if cut or (names > 127).any() or (names == ord("/")).any() or (names[:, 0] == ord(".")).any():
+        return None
+    return b"\0".join(names.view("S100").ravel().tolist()).decode("ascii").split("\0")
 
 
 def _padded(size: int) -> int:
