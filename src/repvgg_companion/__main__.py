@@ -13,7 +13,7 @@ import signal
 import sys
 from pathlib import Path
 
-from repvgg_companion.errors import CompanionError, Interrupted
+from repvgg_companion.errors import CompanionError, Interrupted, one_line
 
 VERBS: dict[str, tuple[str, str]] = {
     "make-demo-data": ("data.demo", "write the handwritten digits in the ILSVRC2012 archive layout"),
@@ -68,10 +68,10 @@ def main(argv: list[str] | None = None) -> int:
     try:
         return modules[arguments.verb].run(arguments) or 0
     except Interrupted as error:
-        print(f"{arguments.verb}: {error}", file=sys.stderr)
+        print(f"{arguments.verb}: {one_line(error)}", file=sys.stderr)
         return 75
     except CompanionError as error:
-        print(f"{arguments.verb}: error: {error}", file=sys.stderr)
+        print(f"{arguments.verb}: error: {one_line(error)}", file=sys.stderr)
         return 2
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -15,5 +15,5 @@ class Interrupted(CompanionError):
 
 
 def one_line(error: object) -> str:
-    """The text of a library's error without line breaks, to stand inside a sentence."""
-    return re.sub(r"\s*\n\s*", " ", str(error)).strip()
+    """The text of an error without line breaks of any kind, to stand inside a sentence or to be one."""
+    return re.sub(r"\s*[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]\s*", " ", str(error)).strip()

@@ -94,9 +94,13 @@ def test_one_models_probe_predicts_the_steps_of_others_within_15_percent(monkeyp
         }
         for network in networks.values():
             probe.step_s(network), probe.real_step_s(network)
-        for _ in range(2):  # all of it again, in turn, so that a disturbance does not hit one side only
+        # All of it again, in turn: the least time of each is kept, so every further round takes disturbances away and
+        # brings nothing else. A machine at rest needs two.
+        for _ in range(6):
             probe.refine()
-        ratios = {model: probe.step_s(network) / probe.real_step_s(network) for model, network in networks.items()}
+            ratios = {model: probe.step_s(one) / probe.real_step_s(one) for model, one in networks.items()}
+            if all(0.87 <= ratio <= 1.13 for ratio in ratios.values()):
+                break
     finally:
         torch.set_num_threads(threads)
     assert all(0.85 <= ratio <= 1.15 for ratio in ratios.values()), ratios

@@ -136,6 +136,9 @@ def test_table_8_shows_ours_with_its_interval(tmp_path, facts):
     write_table8(tmp_path, facts)
     row = table8(World(facts, Results(tmp_path)))[0]
     assert row["ours_mean_iou_pct"] == pytest.approx(78.88, abs=0.1)
-    assert row["ours_mean_iou_low_pct"] < 78.88 < row["ours_mean_iou_high_pct"]
+    # Three seeds, 0.02 points apart: mean -+ t(0.975, 2) * 0.02 / sqrt(3).
+    low, high = row["ours_mean_iou_low_pct"], row["ours_mean_iou_high_pct"]
+    assert (low + high) / 2 == pytest.approx(row["ours_mean_iou_pct"], abs=1e-3)
+    assert (high - low) / 2 == pytest.approx(4.3027 * 0.02 / 3**0.5, rel=0.05)
     assert (row["ours_mean_pixel_acc_pct"], row["ours_seeds"]) == (96.19, 3)
     assert not any(note.startswith("ours_mean_iou") for note in row["note"])

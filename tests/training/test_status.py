@@ -53,4 +53,4 @@ def test_every_state_is_told_apart(trainings, capsys):
     assert [line.split()[:2] for line in lines[1:5]] == [
         ["bad", "unreadable"], ["done", "finished"], ["other", "unreadable"], ["run", "failed"],
     ]  # fmt: skip
-    assert "state.json is not readable as JSON" in lines[5] and "is not one of a training" in lines[6]
+    assert "state.json is damaged" in lines[5] and "is not one of a training" in lines[6]

@@ -104,7 +104,7 @@ def without(config: dict, key: str) -> dict:
         (lambda c: c["training"][0]["backbones"].update({"RepVGG-A0": "x"}), "no model of the group starts from"),
         (lambda c: c["training"].append({"models": ["RepVGG-A0"], "recipe": "cityscapes-40-epochs"}), "has label maps"),
         (lambda c: c["evaluation"].update(protocol="crop713-bilinear-pillow"), "write a protocol such as slide713"),
-        (lambda c: c["data"].update(zip="x.zip"), "names its images twice"),
+        (lambda c: c["data"].update(zip="x.zip"), "the images are named twice, by zip and by cityscapes_folder"),
     ],
 )
 def test_what_does_not_fit_together_is_one_sentence(change, message):

@@ -27,7 +27,7 @@ from .conftest import MICRO, ROOT, snakemake, write_config
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
-EPOCHS, STEPS_PER_EPOCH = 7, 46
+EPOCHS, STEPS_PER_EPOCH = 14, 46  # so many that a quick machine does not end before it was killed often enough
 STEPS = EPOCHS * STEPS_PER_EPOCH
 INTERVAL = 8  # optimizer steps between two checkpoints
 

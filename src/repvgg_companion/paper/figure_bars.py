@@ -129,7 +129,7 @@ def _peaks(axes: "Axes", rows: list[Row]) -> None:
                          color=colour, label=f"{form} form")  # fmt: skip
         axes.bar_label(bars, fmt="%.0f", fontsize=6, padding=2)
     axes.set_yticks(range(len(models)), models)
-    axes.invert_yaxis()
+    axes.set_ylim(len(models) - 0.4, -0.6)
     axes.margins(x=0.12)
     axes.grid(axis="y", visible=False)
     first = rows[0]

@@ -114,7 +114,7 @@ def _draw_roof(axes: "Axes", found: Roofline) -> None:
         linewidth=1.0,
     )
     axes.annotate(
-        f"{found.operations_per_s * giga:,.0f} Gop/s: {found.how}",
+        f"{found.operations_per_s * giga:,.0f} Gop/s:\n{found.how}",
         (high, found.operations_per_s * giga), ha="right", va="bottom", fontsize=5.5, xytext=(0, 1),
         textcoords="offset points",
     )  # fmt: skip
@@ -129,7 +129,7 @@ def _draw_roof(axes: "Axes", found: Roofline) -> None:
             markersize=3.5, markerfacecolor="white" if place.form == "train" else series.colour, markeredgewidth=0.7,
         )  # fmt: skip
     axes.set(xscale="log", yscale="log", xlabel="operations per byte", ylabel="Gop/s (a multiply-add is two)")
-    axes.margins(y=0.12)
+    axes.margins(y=0.25)
     for axis in (axes.xaxis, axes.yaxis):
         plain_ticks(axis)
 
@@ -140,7 +140,6 @@ def _draw_shares(axes: "Axes", found: Roofline, models: list[str]) -> None:
         places = [number + offset for number, model in enumerate(models) if model in shares]
         axes.barh(places, [shares[model] for model in models if model in shares], height=0.36, color=colour, label=form)
     axes.set_yticks(range(len(models)), models, fontsize=5.5)
-    axes.invert_yaxis()
-    axes.set(xlabel="share of the roofline (%)", xlim=(0, 100))
+    axes.set(xlabel="share of the roofline (%)", xlim=(0, 100), ylim=(len(models) - 0.4, -0.6))
     axes.grid(axis="y", visible=False)
     axes.legend(loc="lower right", fontsize=5.5, title="form", title_fontsize=5.5)
