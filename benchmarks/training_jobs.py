@@ -1,8 +1,9 @@
 """What checkpoints cost on the demo, and what two training jobs side by side reach.
 
 `python benchmarks/training_jobs.py [--models RepVGG-A0 RepVGG-B1 RepVGG-D2se] [--rounds 3]`, a good minute for the
-smallest model, which is the default: real trainings by the verb, of the demo's digits at the
-demo's width and recipes. The first table is whole trainings with and without its checkpoints, in turn; the second the sum of two jobs of one thread each, against one alone.
+smallest model, which is the default: real trainings by the verb, of the demo's digits at the demo's width and recipes.
+The first table is whole trainings with and without its checkpoints, in turn; the second the sum of two jobs of one
+thread each, against one alone.
 """
 
 import argparse
