@@ -17,7 +17,7 @@ from repvgg_companion.data.normalize import MEAN
 from repvgg_companion.data.randomness import uniform_draws
 from repvgg_companion.data.reader import ImageReader
 from repvgg_companion.data.training_input import TrainingInput
-from repvgg_companion.errors import CompanionError
+from repvgg_companion.errors import CompanionError, one_line
 
 if TYPE_CHECKING:
     import torch
@@ -38,7 +38,7 @@ def decode_map(data: bytes) -> np.ndarray:
         image = Image.open(io.BytesIO(data))
         image.load()
     except (OSError, ValueError, SyntaxError, EOFError) as error:
-        raise UndecodableImage(f"its label map: {type(error).__name__}: {error}".replace("\n", " ")) from None
+        raise UndecodableImage(one_line(f"its label map: {type(error).__name__}: {error}")) from None
     if image.mode != "L":
         raise UndecodableImage(f"its label map has mode {image.mode} instead of one channel of label ids")
     ids = np.asarray(image)
