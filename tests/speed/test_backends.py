@@ -4,8 +4,9 @@ import builtins
 
 import pytest
 import torch
+from torch._dynamo.utils import counters
 
-from repvgg_companion.speed.backends import make_call
+from repvgg_companion.speed.backends import forget_compiled, make_call
 from repvgg_companion.speed.engines import Unavailable
 from repvgg_companion.speed.fused import FusedConvolution, NotFusable, fuse
 from repvgg_companion.speed.networks import Network, prepare, random_inputs
@@ -91,6 +92,36 @@ def test_an_engine_that_is_not_installed_is_a_reason(backend, monkeypatch):
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(Unavailable, match=f"{backend} is not installed"):
         logits(backend, "RepVGG-A0", "deploy")
+
+
+class Scaled(torch.nn.Module):
+    """A network that takes a second to compile."""
+
+    def __init__(self, factor):
+        super().__init__()
+        self.factor = torch.nn.Parameter(torch.full((3,), factor), requires_grad=False)
+
+    def forward(self, images):
+        return images * self.factor
+
+
+@pytest.mark.slow
+def test_networks_of_one_class_are_all_compiled_and_then_forgotten():
+    # By default torch runs the ninth network of a class eagerly.
+    modules = [Scaled(float(number)) for number in range(9)]
+    inputs = [torch.ones(2, 3)]
+    forget_compiled()
+    counters["stats"].clear()
+    calls = [make_call("compile", module, inputs, threads=1) for module in modules]
+    assert [float(call()[0, 0]) for call in calls] == [float(number) for number in range(9)]
+    assert counters["stats"]["unique_graphs"] == 9
+    graphs = counters["stats"]["unique_graphs"]
+    with torch.inference_mode():
+        calls[0]()
+    assert counters["stats"]["unique_graphs"] == graphs
+    forget_compiled()
+    calls[0]()
+    assert counters["stats"]["unique_graphs"] == graphs + 1
 
 
 @pytest.mark.slow

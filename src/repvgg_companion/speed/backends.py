@@ -5,6 +5,7 @@ then writes an empty row that says so and goes on.
 """
 
 import itertools
+import sys
 from collections.abc import Callable
 
 import torch
@@ -14,6 +15,9 @@ from repvgg_companion.speed.engines import Unavailable, onnxruntime_call, openvi
 from repvgg_companion.speed.fused import NotFusable, fuse
 
 Call = Callable[[], object]
+
+_COMPILED_AT_ONCE = 64
+"""So many compiled networks of one class may live at once; a group holds far fewer."""
 
 
 def make_call(
@@ -90,26 +94,36 @@ def _cuda_graph(module: nn.Module, inputs: list[torch.Tensor]) -> Call:
 
 def _compiled(module: nn.Module, inputs: list[torch.Tensor]) -> Call:
     try:
+        from torch._dynamo import config as dynamo_config
         from torch._inductor import config
     except ImportError:
         raise Unavailable("torch.compile needs torch._inductor, which this torch lacks") from None
     on_gpu = inputs[0].device.type == "cuda"
     # Weights become constants and are laid out once. "max-autotune" searches kernels and uses CUDA graphs on a GPU; on
     # a CPU it would search for hours and gain nothing over oneDNN.
-    with config.patch(freezing=True):
+    # Networks of one class share its `forward`, of which torch keeps so many; the next would run eagerly, unsaid.
+    limits = dynamo_config.patch(recompile_limit=_COMPILED_AT_ONCE, fail_on_recompile_limit_hit=True)
+    with config.patch(freezing=True), limits:
         compiled = torch.compile(module, mode="max-autotune" if on_gpu else None, dynamic=False)
         try:
-            with torch.no_grad():
+            # The mode of the calls below: another one would compile anew, without freezing.
+            with torch.inference_mode():
                 compiled(inputs[0])
         except Exception as error:
             raise Unavailable(f"torch.compile failed: {_first_line(error)}") from None
     upcoming = itertools.cycle(inputs)
 
     def call() -> torch.Tensor:
-        with torch.no_grad():
+        with torch.inference_mode():
             return compiled(next(upcoming))
 
     return call
+
+
+def forget_compiled() -> None:
+    """Drop every network that torch.compile has compiled, with its copy of the weights."""
+    if "torch._dynamo" in sys.modules:
+        torch._dynamo.reset()
 
 
 def _first_line(error: Exception) -> str:

@@ -14,7 +14,7 @@ import torch
 
 from repvgg_companion.errors import CompanionError
 from repvgg_companion.speed import memory
-from repvgg_companion.speed.backends import make_call
+from repvgg_companion.speed.backends import forget_compiled, make_call
 from repvgg_companion.speed.clocks import Clock, clock_for, require_synchronised
 from repvgg_companion.speed.engines import Unavailable
 from repvgg_companion.speed.harness import LIMITS, GroupResult, Limits, Subject, measure_group, measure_in_sequence
@@ -127,6 +127,7 @@ def measure(
         member.warm_up_calls = result.warm_up_calls.get(member.name, 0)
         member.warm_up_stable = member.name not in result.unstable
     subjects.clear()
+    forget_compiled()
     free(kind)
     flags = gpu_flags(before, after)
     if share > BUSY_SHARE:
