@@ -10,10 +10,11 @@ from repvgg_companion.speed.backends import forget_compiled, make_call
 from repvgg_companion.speed.engines import Unavailable
 from repvgg_companion.speed.fused import FusedConvolution, NotFusable, fuse
 from repvgg_companion.speed.networks import Network, prepare, random_inputs
+from repvgg_companion.speed.winograd import WinogradConvolution, with_winograd
 
 
-def logits(backend, model, form, *, precision="fp32", memory_format="channels-last"):
-    module = prepare(Network(model, form, 0.25, 10).build(), precision=precision, memory_format=memory_format)
+def logits(backend, model, form, *, precision="fp32", memory_format="channels-last", width=0.25):
+    module = prepare(Network(model, form, width, 10).build(), precision=precision, memory_format=memory_format)
     inputs = random_inputs(2, 2, 64, precision=precision, memory_format=memory_format, device="cpu")
     with torch.inference_mode():
         expected = [module(images).clone() for images in inputs]
@@ -92,6 +93,37 @@ def test_an_engine_that_is_not_installed_is_a_reason(backend, monkeypatch):
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(Unavailable, match=f"{backend} is not installed"):
         logits(backend, "RepVGG-A0", "deploy")
+
+
+@pytest.mark.parametrize(("px", "groups", "bias"), [((8, 8), 1, True), ((7, 10), 1, False), ((1, 5), 2, True)])
+def test_a_winograd_convolution_is_the_convolution(px, groups, bias):
+    conv = torch.nn.Conv2d(6, 8, 3, padding=1, groups=groups, bias=bias).double()
+    images = torch.randn(2, 6, *px, dtype=torch.float64)
+    with torch.inference_mode():
+        expected, found = conv(images), WinogradConvolution(conv)(images)
+    assert found.shape == expected.shape
+    assert (found - expected).abs().max() <= 1e-13 * expected.abs().max()
+
+
+@pytest.mark.parametrize(
+    ("model", "layers"), [("RepVGG-A0", 13), ("RepVGG-B1", 20), ("RepVGG-B1g4", 9), ("ResNet-50", 9), ("VGG-16", 9)]
+)
+def test_the_wide_convolutions_of_stride_1_are_replaced(model, layers):
+    replaced = with_winograd(Network(model, "deploy", 1.0, 10).on_meta())
+    parts = [] if replaced is None else list(replaced.modules())
+    assert sum(isinstance(part, WinogradConvolution) for part in parts) == layers
+
+
+@pytest.mark.parametrize(("change", "reason"), [({"width": 0.25}, "wide enough"), ({"precision": "bf16"}, "fp32 only")])
+def test_where_winograd_does_not_apply_there_is_a_reason(change, reason):
+    with pytest.raises(Unavailable, match=reason):
+        logits("winograd", "RepVGG-A0", "deploy", **change)
+
+
+@pytest.mark.slow
+def test_the_winograd_backend_computes_the_same():
+    for expected, found in zip(*logits("winograd", "RepVGG-A0", "deploy", width=1.0), strict=True):
+        assert (found - expected).abs().max() <= 2e-5 * expected.abs().max()
 
 
 class Scaled(torch.nn.Module):

@@ -13,6 +13,7 @@ from torch import nn
 
 from repvgg_companion.speed.engines import Unavailable, onnxruntime_call, openvino_call
 from repvgg_companion.speed.fused import NotFusable, fuse
+from repvgg_companion.speed.winograd import with_winograd
 
 Call = Callable[[], object]
 
@@ -37,6 +38,7 @@ def make_call(
         "cuda-graph": _cuda_graph,
         "fused-cuda-graph": lambda module, inputs: _cuda_graph(_fused_module(module, inputs), inputs),
         "compile": _compiled,
+        "winograd": _winograd,
     }
     return makers[backend](module, inputs)
 
@@ -124,6 +126,17 @@ def forget_compiled() -> None:
     """Drop every network that torch.compile has compiled, with its copy of the weights."""
     if "torch._dynamo" in sys.modules:
         torch._dynamo.reset()
+
+
+def _winograd(module: nn.Module, inputs: list[torch.Tensor]) -> Call:
+    if inputs[0].device.type != "cpu":
+        raise Unavailable("on a GPU cuDNN chooses Winograd convolutions itself; this backend is for CPUs")
+    if inputs[0].dtype != torch.float32:
+        raise Unavailable("Winograd convolutions are measured in fp32 only; their sums lose digits of less")
+    replaced = with_winograd(module)
+    if replaced is None:
+        raise Unavailable("the network has no 3x3 convolution wide enough to gain from Winograd's algorithm")
+    return _compiled(replaced, inputs)
 
 
 def _first_line(error: Exception) -> str:

@@ -22,7 +22,7 @@ from repvgg_companion.speed.networks import Network, buffers_for, prepare, rando
 from repvgg_companion.speed.plan import Condition, Group
 from repvgg_companion.speed.readings import BUSY_SHARE, CpuMoment, foreign_share, gpu_flags, reading
 from repvgg_companion.speed.samples import DRIFT_CHECK, TIMED, Sample
-from repvgg_companion.speed.settings import ENGINES, PAPER_BATCHES, SpeedSettings
+from repvgg_companion.speed.settings import PAPER_BATCHES, UNSEEN_MEMORY, SpeedSettings
 
 _OUT_OF_MEMORY = ("out of memory", "can't allocate memory")
 
@@ -225,8 +225,7 @@ def _call(
     inputs = _inputs(condition, member.memory_format, member.input_px, kind)
     call = make_call(condition.backend, module, inputs, threads=threads, precision=condition.precision)
     call()
-    # Engines with an allocator of their own show only what passes through torch's; the row then stays empty.
-    if condition.backend not in ENGINES:
+    if condition.backend not in UNSEEN_MEMORY:
         # A graph has taken its memory when it was captured; the network that it replays shows how much.
         graphed = getattr(call, "network", None)
         once = call if graphed is None else lambda: graphed(inputs[0])

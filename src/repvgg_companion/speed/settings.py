@@ -18,9 +18,11 @@ other, batch 128 in fp32 (section 4.1 of the paper)."""
 PRECISIONS = ("fp32", "tf32", "fp16", "bf16")
 MEMORY_FORMATS = ("nchw", "channels-last", "probe")
 """`probe` times both and takes the faster one; the row names the one that was taken."""
-BACKENDS = ("eager", "fused", "cuda-graph", "fused-cuda-graph", "compile", "onnxruntime", "openvino")
+BACKENDS = ("eager", "fused", "cuda-graph", "fused-cuda-graph", "compile", "winograd", "onnxruntime", "openvino")
 ENGINES = ("onnxruntime", "openvino")
 """Backends that choose the memory format themselves; they take NCHW."""
+UNSEEN_MEMORY = (*ENGINES, "winograd")
+"""Backends that hold weights in a form of their own or outside torch's allocator; their peak memory stays empty."""
 DEVICES = ("auto", "cpu", "cuda")
 PAPER_BATCH_SIZE = 128
 PAPER_BATCHES = 50
