@@ -1,6 +1,6 @@
 """Validation after an epoch: a network and a manifest in, the number of right answers out, every image counted once."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import nn
@@ -10,11 +10,13 @@ from repvgg_companion.data.evaluation_input import evaluation_batches
 from repvgg_companion.data.manifest import Manifest
 from repvgg_companion.data.normalize import normalize
 from repvgg_companion.data.protocols import Protocol
+from repvgg_companion.data.segmentation_input import whole_images
+from repvgg_companion.models.segmentation import class_counts, slide
 from repvgg_companion.training.decide import autocast
 from repvgg_companion.training.processes import World
 
 BATCH_IMAGES = 100
-"""Images per batch; the batches are the same for any number of processes, and so is every logit."""
+"""Images per batch, for segmentation 1; the batches are the same for any number of processes, and so is every logit."""
 
 
 def count_right_answers(
@@ -36,80 +38,72 @@ def count_right_answers(
     early. An image that cannot be decoded counts as wrong under the policy `undecodable="count"`. Leaves `network` in
     the mode it was in.
     """
-    if manifest.maps is not None:
-        options = {"precision": precision, "channels_last": channels_last, "undecodable": undecodable}
-        return _right_pixels(network, manifest, protocol, world, between_batches=between_batches, **options)
-    total = -(-len(manifest) // BATCH_IMAGES)
-    own = range(world.rank * total // world.size, (world.rank + 1) * total // world.size)
-    longest = -(-total // world.size)
-    right = torch.zeros((), dtype=torch.int64, device=world.device)
+    classifies = manifest.maps is None
+    batch_images = BATCH_IMAGES if classifies else 1
+    total = -(-len(manifest) // batch_images)
+    start, stop = (place * total // world.size * batch_images for place in (world.rank, world.rank + 1))
+    part = range(start, min(stop, len(manifest)))
+
+    def answer(images: torch.Tensor) -> torch.Tensor:
+        inputs = normalize(images, device=world.device, channels_last=channels_last)
+        with autocast(precision, world.device):
+            return (network(inputs) if classifies else slide(network, inputs, protocol)).argmax(1)
+
     unread = UndecodableImages(undecodable)
+    if classifies:
+        counts = _right_images(answer, manifest, part, protocol, workers, unread)
+    else:
+        counts = _right_shares(answer, manifest, part, unread)
+    right = torch.zeros((), dtype=torch.float64, device=world.device)
     was_training = network.training
     network.eval()
     try:
         with torch.no_grad():
-            batches = evaluation_batches(
-                manifest,
-                protocol,
-                batch_size=BATCH_IMAGES,
-                workers=workers,
-                start=own.start * BATCH_IMAGES,
-                stop=min(own.stop * BATCH_IMAGES, len(manifest)),
-                undecodable=unread,
-            )
-            for number in range(longest):
-                between_batches()
-                batch = next(batches, None)
-                if batch is None:
-                    continue
-                images, labels = batch
-                first = (own.start + number) * BATCH_IMAGES
-                for index in unread.found:
-                    if first <= index < first + len(labels):
-                        labels[index - first] = -1
-                inputs = normalize(images, device=world.device, channels_last=channels_last)
-                with autocast(precision, world.device):
-                    answers = network(inputs).argmax(1)
-                right += (answers == labels.to(world.device, non_blocking=True)).sum()
-    finally:
-        network.train(was_training)
-    return int(world.sum(right).item())
-
-
-def _right_pixels(
-    network: nn.Module,
-    manifest: Manifest,
-    protocol: Protocol,
-    world: World,
-    *,
-    precision: str,
-    channels_last: bool,
-    undecodable: str,
-    between_batches: Callable[[], None],
-) -> float:
-    """The sum over the images of the share of right pixels, image by image, over all processes."""
-    from repvgg_companion.data.segmentation_input import whole_images
-    from repvgg_companion.models.segmentation import class_counts, slide
-
-    total = len(manifest)
-    own = range(world.rank * total // world.size, (world.rank + 1) * total // world.size)
-    shares = torch.zeros((), dtype=torch.float64, device=world.device)
-    was_training = network.training
-    network.eval()
-    try:
-        with torch.no_grad():
-            images = whole_images(manifest, start=own.start, stop=own.stop, undecodable=UndecodableImages(undecodable))
             for _ in range(-(-total // world.size)):
                 between_batches()
-                pair = next(images, None)
-                if pair is None:
-                    continue
-                image, labels = pair
-                inputs = normalize(image, device=world.device, channels_last=channels_last)
-                with autocast(precision, world.device):
-                    answers = slide(network, inputs, protocol).argmax(1)
-                agreed, _, labelled = class_counts(answers, labels.to(world.device), network.num_classes).sum(1)
-                shares += agreed / labelled.clamp(min=1)
+                right += next(counts, 0)
     finally:
         network.train(was_training)
-    return float(world.sum(shares).item())
+    return float(world.sum(right).item())
+
+
+def _right_images(
+    answer: Callable[[torch.Tensor], torch.Tensor],
+    manifest: Manifest,
+    part: range,
+    protocol: Protocol,
+    workers: int,
+    unread: UndecodableImages,
+) -> Iterator[torch.Tensor]:
+    """The number of right answers in each batch of the images `part`."""
+    batches = evaluation_batches(
+        manifest,
+        protocol,
+        batch_size=BATCH_IMAGES,
+        workers=workers,
+        start=part.start,
+        stop=part.stop,
+        undecodable=unread,
+    )
+    first = part.start
+    for images, labels in batches:
+        for index in unread.found:
+            if first <= index < first + len(labels):
+                labels[index - first] = -1
+        answers = answer(images)
+        yield (answers == labels.to(answers.device, non_blocking=True)).sum()
+        first += len(labels)
+
+
+def _right_shares(
+    answer: Callable[[torch.Tensor], torch.Tensor], manifest: Manifest, part: range, unread: UndecodableImages
+) -> Iterator[torch.Tensor | int]:
+    """The share of right pixels of each of the images `part`; 0 for one that cannot be decoded."""
+    for pair in whole_images(manifest, start=part.start, stop=part.stop, undecodable=unread):
+        if pair is None:
+            yield 0
+            continue
+        image, labels = pair
+        answers = answer(image)
+        agreed, _, labelled = class_counts(answers, labels.to(answers.device), manifest.num_classes).sum(1)
+        yield agreed / labelled.clamp(min=1)
