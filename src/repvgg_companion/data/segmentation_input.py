@@ -54,26 +54,12 @@ class SegmentationInput(TrainingInput):
     treated like an undecodable image.
     """
 
-    def __init__(
-        self,
-        manifest: Manifest,
-        *,
-        input_px: int,
-        augmentation: str,
-        decoder: str = "pillow",
-        seed: int,
-        workers: int = 0,
-        undecodable: str = "stop",
-        pin_memory: bool = False,
-    ) -> None:
-        if augmentation != SCALE_CROP_FLIP:
+    def _augmented(self) -> "_AugmentedPairs":
+        if self.augmentation != SCALE_CROP_FLIP:
             raise CompanionError(
-                f"augmentation is {augmentation!r}; a network that segments is trained with {SCALE_CROP_FLIP}"
+                f"augmentation is {self.augmentation!r}; a network that segments is trained with {SCALE_CROP_FLIP}"
             )
-        self.manifest, self.input_px, self.seed, self.workers = manifest, input_px, seed, workers
-        self.augmentation, self.decoder = augmentation, decoder
-        self.undecodable, self.pin_memory = UndecodableImages(undecodable), pin_memory
-        self._images = _AugmentedPairs(manifest, input_px, seed, self.undecodable)
+        return _AugmentedPairs(self.manifest, self.input_px, self.seed, self.undecodable)
 
 
 def crop_with_map(image: "Image.Image", ids: np.ndarray, px: int, draws: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -46,12 +46,18 @@ class TrainingInput:
         undecodable: str = "stop",
         pin_memory: bool = False,
     ) -> None:
-        if decoder not in DECODERS:
-            raise CompanionError(f"decoder is {decoder!r}; it must be one of {', '.join(DECODERS)}")
         self.manifest, self.input_px, self.seed, self.workers = manifest, input_px, seed, workers
-        self.augmentation, self.decoder = require_augmentation(augmentation), decoder
+        self.augmentation, self.decoder = augmentation, decoder
         self.undecodable, self.pin_memory = UndecodableImages(undecodable), pin_memory
-        self._images = _AugmentedImages(ImageReader(manifest), input_px, augmentation, decoder, seed, self.undecodable)
+        self._images = self._augmented()
+
+    def _augmented(self) -> "_AugmentedImages":
+        """What decodes and augments; raises CompanionError where augmentation or decoder do not fit."""
+        if self.decoder not in DECODERS:
+            raise CompanionError(f"decoder is {self.decoder!r}; it must be one of {', '.join(DECODERS)}")
+        require_augmentation(self.augmentation)
+        reader = ImageReader(self.manifest)
+        return _AugmentedImages(reader, self.input_px, self.augmentation, self.decoder, self.seed, self.undecodable)
 
     def steps_per_epoch(self, batch_size: int) -> int:
         """Whole global batches of one epoch; raises CompanionError where there is not one."""
