@@ -16,7 +16,7 @@ from interleaved import measure, print_machine, print_table
 from repvgg_companion.data.normalize import normalize
 from repvgg_companion.models.build import build_model
 from repvgg_companion.training.decide import autocast, decide
-from repvgg_companion.training.kernels import use_sound_kernels
+from repvgg_companion.training.kernels import choose_cpu_kernels
 from repvgg_companion.training.processes import World
 from repvgg_companion.training.recipe import Recipe
 from repvgg_companion.training.step import Learner
@@ -29,7 +29,7 @@ def ours(model: str, recipe: Recipe, device: torch.device, decided: dict, images
     """Our step; `sound` takes the ways round faulty CPU kernels, as trainings do."""
     network = build_model(model, num_classes=CLASSES)
     if sound:
-        network = use_sound_kernels(network, device)
+        network = choose_cpu_kernels(network, device)
     learner = Learner(network, recipe, World(device), num_classes=CLASSES, seed=0, decided=decided)
     loss, hits = torch.zeros((), device=device), torch.zeros((), dtype=torch.int64, device=device)
     return lambda: learner.step(images, labels, step=0, rate=1e-3, loss=loss, hits=hits)
@@ -100,7 +100,7 @@ def main() -> None:
     if device.type == "cuda":
         images, labels = images.pin_memory(), labels.pin_memory()
     for model in arguments.models:
-        network = use_sound_kernels(build_model(model, num_classes=CLASSES), device).to(device)
+        network = choose_cpu_kernels(build_model(model, num_classes=CLASSES), device).to(device)
         decided = decide(recipe, network, device, CLASSES)
         precision = decided["precision"]
         label = f"ours ({precision}, {decided['memory_format']})"

@@ -9,7 +9,7 @@ from torch import nn
 
 from repvgg_companion.models.build import build_model
 from repvgg_companion.training import small_maps
-from repvgg_companion.training.kernels import use_sound_kernels
+from repvgg_companion.training.kernels import choose_cpu_kernels
 from repvgg_companion.training.small_maps import SmallMapConv2d
 
 
@@ -75,7 +75,7 @@ def test_a_network_on_small_images_steps_quicker():
     torch.set_num_threads(1)
     try:
         network = build_model("RepVGG-A0", num_classes=10)
-        quick = use_sound_kernels(copy.deepcopy(network), "cpu")
+        quick = choose_cpu_kernels(copy.deepcopy(network), "cpu")
         assert step_seconds(quick) < step_seconds(network)
     finally:
         torch.set_num_threads(before)

@@ -19,7 +19,7 @@ from repvgg_companion.models.blocks import SqueezeExcitation
 from repvgg_companion.models.build import build_model
 from repvgg_companion.models.names import require_model
 from repvgg_companion.training.decide import autocast, best_precision
-from repvgg_companion.training.kernels import use_sound_kernels
+from repvgg_companion.training.kernels import choose_cpu_kernels
 from repvgg_companion.training.processes import World
 from repvgg_companion.training.recipe import Recipe
 from repvgg_companion.training.step import Learner
@@ -139,7 +139,7 @@ class Probe:
             input_px=network.input_px,
         )
         built = build_model(network.model, num_classes=network.num_classes, width=network.width)
-        built = use_sound_kernels(built, self.device)
+        built = choose_cpu_kernels(built, self.device)
         decided = {
             "precision": self.precision,
             "memory_format": "channels_last" if self.channels_last else "contiguous",
@@ -174,7 +174,7 @@ class Probe:
             conv = nn.Conv2d(in_channels, out_channels, kernel, stride, padding=kernel // 2, groups=groups, bias=False)
             block = nn.Sequential(conv, nn.BatchNorm2d(out_channels), nn.ReLU()).to(self.device)
         layout = torch.channels_last if self.channels_last else torch.contiguous_format
-        block = use_sound_kernels(block, self.device).to(memory_format=layout)
+        block = choose_cpu_kernels(block, self.device).to(memory_format=layout)
         side = output_px * stride
         images = torch.rand(self.batch_size, in_channels, side, side, device=self.device)
         return self._layer_pass_s(block, images.contiguous(memory_format=layout))

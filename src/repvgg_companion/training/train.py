@@ -288,7 +288,7 @@ def _attempt(arguments: argparse.Namespace, order: Order, state: StateFolder, st
     from repvgg_companion.runs import commit
     from repvgg_companion.training.checkpoint import read_newest, remove_leftovers
     from repvgg_companion.training.decide import decide
-    from repvgg_companion.training.kernels import use_sound_kernels
+    from repvgg_companion.training.kernels import choose_cpu_kernels
     from repvgg_companion.training.loop import Keeping, Loop
     from repvgg_companion.training.memory import explain_failures
     from repvgg_companion.training.step import Learner, derived_seed
@@ -303,7 +303,7 @@ def _attempt(arguments: argparse.Namespace, order: Order, state: StateFolder, st
         from repvgg_companion.weights_file import load_weights
 
         start_from_backbone(network, identity.model, *load_weights(order.backbone), order.backbone)
-    network = use_sound_kernels(network, world.device)
+    network = choose_cpu_kernels(network, world.device)
 
     stored = world.share(state.stored() if world.leads else None)
     if stored is None:
