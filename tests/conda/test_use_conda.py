@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from digits_experiment import digits_experiment
 
 from repvgg_companion.contract import read_rows
 
@@ -19,20 +20,7 @@ PYPI_NAMES = {
     "pytorch": "torch", "py-opencv": "opencv-python-headless", "matplotlib-base": "matplotlib",
     "seaborn-base": "seaborn", "snakemake-minimal": "snakemake", "huggingface_hub": "huggingface-hub",
 }  # fmt: skip
-CONFIG = {
-    "experiment": "conda",
-    "data": {"dataset": "demo-digits", "num_classes": 10, "generate": "digits"},
-    "recipes": {
-        "one-epoch": {
-            "epochs": 1, "global_batch_size": 32, "learning_rate": 0.02, "augmentation": "none", "input_px": 32,
-            "validation": "resize32-crop32-bilinear-pillow", "decoder": "pillow", "precision": "fp32",
-            "memory_format": "channels_last", "threads": 1,
-        }
-    },
-    "training": [{"models": ["RepVGG-A0"], "recipe": "one-epoch", "width": 0.0625}],
-    "evaluation": {"protocol": "resize32-crop32-bilinear-pillow"},
-    "execution": {"models_per_job": 2},
-}  # fmt: skip
+CONFIG = digits_experiment("conda", epochs=1)
 
 
 @pytest.fixture(scope="module")

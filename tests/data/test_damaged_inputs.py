@@ -3,6 +3,7 @@
 import random
 import shutil
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import data_layouts
@@ -101,35 +102,38 @@ def test_damaged_manifests_never_point_elsewhere(tmp_path, archives, index):
     check()
 
 
-def test_damaged_shards(tmp_path, images):
-    shard = data_layouts.write_shards(tmp_path / "s", images) / "train-00000-of-00002.parquet"
-    whole = shard.read_bytes()
+def _index_with_random_damage(path: Path, examples: int, index: Callable[[], object]) -> None:
+    """`index` after each of so many random damages to the file, which is whole again afterwards."""
+    whole = path.read_bytes()
 
-    @settings(RANDOM_DAMAGE, max_examples=30)
+    @settings(RANDOM_DAMAGE, max_examples=examples)
     @given(st.integers(0, 2**32))
     def check(seed):
-        shard.write_bytes(_damaged(whole, seed))
-        _index(tmp_path / "out", "--parquet-folder", tmp_path / "s")
+        path.write_bytes(_damaged(whole, seed))
+        index()
 
     check()
+    path.write_bytes(whole)
+
+
+def test_damaged_shards(tmp_path, images):
+    shard = data_layouts.write_shards(tmp_path / "s", images) / "train-00000-of-00002.parquet"
+    _index_with_random_damage(shard, 30, lambda: _index(tmp_path / "out", "--parquet-folder", tmp_path / "s"))
 
 
 @pytest.mark.parametrize("name", ["LOC_val_solution.csv", "LOC_synset_mapping.txt"])
 def test_damaged_lists_of_kaggle(tmp_path, images, name):
     path = data_layouts.write_kaggle(tmp_path / "k", images) / name
+
+    def index() -> str | None:
+        return _index(tmp_path / "out", "--kaggle-folder", tmp_path / "k")
+
+    _index_with_random_damage(path, 40, index)
     whole = path.read_bytes()
-
-    @settings(RANDOM_DAMAGE, max_examples=40)
-    @given(st.integers(0, 2**32))
-    def check(seed):
-        path.write_bytes(_damaged(whole, seed))
-        _index(tmp_path / "out", "--kaggle-folder", tmp_path / "k")
-
-    check()
     path.write_bytes(b"\xff\xfe" + whole)
-    assert f"{path} is no UTF-8 text" in _index(tmp_path / "out", "--kaggle-folder", tmp_path / "k")
+    assert f"{path} is no UTF-8 text" in index()
     path.write_bytes(b"\xef\xbb\xbf" + whole)  # the mark that spreadsheets put in front
-    assert _index(tmp_path / "out", "--kaggle-folder", tmp_path / "k") is None
+    assert index() is None
 
 
 def test_a_meta_mat_that_crashes_its_reader_is_one_sentence(tmp_path, images):

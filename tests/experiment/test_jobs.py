@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from digits_experiment import digits_experiment
 
 from repvgg_companion.__main__ import main
 from repvgg_companion.errors import CompanionError
@@ -19,20 +20,7 @@ from repvgg_companion.experiment.adopt import plan_adoption
 from repvgg_companion.experiment.jobs import parse_dry_run, planned_jobs, script
 
 ROOT = Path(__file__).resolve().parents[2]
-CONFIG = {
-    "experiment": "carried",
-    "data": {"dataset": "demo-digits", "num_classes": 10, "generate": "digits"},
-    "recipes": {
-        "short": {
-            "epochs": 8, "global_batch_size": 32, "learning_rate": 0.02, "augmentation": "none", "input_px": 32,
-            "validation": "resize32-crop32-bilinear-pillow", "decoder": "pillow", "precision": "fp32",
-            "memory_format": "channels_last", "threads": 1,
-        }
-    },
-    "training": [{"models": ["RepVGG-A0"], "recipe": "short", "width": 0.0625, "seeds": [0, 1]}],
-    "evaluation": {"protocol": "resize32-crop32-bilinear-pillow"},
-    "execution": {"models_per_job": 2},
-}  # fmt: skip
+CONFIG = digits_experiment("carried", epochs=8, training={"seeds": [0, 1]})
 STEPS = 8 * 46
 DRY_RUN = """Building DAG of jobs...
 [Sun Nov 22 22:39:19 2026]

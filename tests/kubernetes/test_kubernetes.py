@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from digits_experiment import digits_experiment
 from kubernetes_schema import faults, fetch
 
 from repvgg_companion.__main__ import main
@@ -20,23 +21,15 @@ pytestmark = [pytest.mark.kubernetes, pytest.mark.timeout(400)]
 
 ROOT = Path(__file__).resolve().parents[2]
 PROFILE = ROOT / "workflow/profiles/kubernetes"
-RECIPE = {
-    "epochs": 40, "global_batch_size": 32, "learning_rate": 0.02, "augmentation": "none", "input_px": 32,
-    "validation": "resize32-crop32-bilinear-pillow", "decoder": "pillow", "precision": "fp32",
-    "memory_format": "channels_last", "threads": 1,
-}  # fmt: skip
-CONFIG = {
-    "experiment": "pods",
-    "data": {"dataset": "demo-digits", "num_classes": 10, "generate": "digits"},
-    "recipes": {"forty-epochs": RECIPE},
-    "training": [{"models": ["RepVGG-A0"], "recipe": "forty-epochs", "width": 0.0625}],
-    "evaluation": {"protocol": "resize32-crop32-bilinear-pillow"},
-    "execution": {
+CONFIG = digits_experiment(
+    "pods",
+    epochs=40,
+    execution={
         "models_per_job": 2,
         "train": {"threads": 1, "gpu": 2, "mem_mb": 3000, "runtime": "3h"},
         "evaluate": {"threads": 1, "mem_mb": 2000, "runtime": "10m"},
     },
-}
+)
 
 
 @pytest.fixture(scope="module")
