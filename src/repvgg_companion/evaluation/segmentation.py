@@ -5,18 +5,17 @@ each image adds is kept, so that comparisons are paired by image.
 """
 
 import argparse
-import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from repvgg_companion.contract import write_rows
+from repvgg_companion.data.protocols import SlidingProtocol, parse_protocol
 from repvgg_companion.errors import CompanionError
-from repvgg_companion.evaluation.evaluate import add_evaluation_arguments, chosen_device, require_same_images
-from repvgg_companion.files import atomic_path, read_json, sha256_of_file
-from repvgg_companion.identity import predictions_name
-from repvgg_companion.runs import new_run_id, write_run
+from repvgg_companion.evaluation.files import Task, add_evaluation_arguments, evaluate_files
+
+if TYPE_CHECKING:
+    import pyarrow
 
 RESAMPLES = 2000
 COUNTS = ("agreed", "answered", "labelled")
@@ -57,73 +56,29 @@ def image_draws(n: int, resamples: int, seed: int = 0) -> np.ndarray:
 
 def run(arguments: argparse.Namespace) -> None:
     """Evaluate every named file; raises CompanionError where weights, images and protocol do not belong together."""
-    import torch
+    evaluate_files(arguments, "evaluate-segmentation", "segmentation", _score)
 
-    from repvgg_companion.data.decode import UndecodableImages
-    from repvgg_companion.data.manifest import Manifest
-    from repvgg_companion.data.protocols import SlidingProtocol, parse_protocol
-    from repvgg_companion.models.build import build_model
-    from repvgg_companion.progress import Progress
-    from repvgg_companion.weights_file import load_weights
 
-    manifest = Manifest.read(arguments.val_manifest)
+def _score(task: Task) -> "tuple[dict[str, Any], pyarrow.Table]":
+    manifest, protocol = task.manifest, parse_protocol(task.protocol)
     if manifest.maps is None:
-        raise CompanionError(f"{arguments.val_manifest} lists no label maps; evaluate classification with evaluate")
-    dataset = read_json(Path(arguments.val_manifest).with_name("dataset.json"))
-    device = chosen_device(arguments.device)
-    run_id = new_run_id("evaluate-segmentation")
-    rows: list[dict[str, Any]] = []
-    unread: dict[int, str] = {}
-    with Progress("evaluating", total=len(manifest) * len(arguments.weights), unit="images") as progress:
-        for path, label in arguments.weights:
-            protocol = parse_protocol(label)
-            if not isinstance(protocol, SlidingProtocol):
-                raise CompanionError(f"{label} evaluates single crops; segmentation takes one such as slide713-pillow")
-            state, identity = load_weights(path)
-            require_same_images(path, identity, dataset)
-            with torch.device("meta"):
-                module = build_model(
-                    identity.model, num_classes=identity.num_classes, width=identity.width, form=identity.form
-                )
-            module.load_state_dict(state, strict=True, assign=True)
-            undecodable = UndecodableImages(arguments.undecodable)
-            counts = count_pixels(module, manifest, protocol, device, undecodable, progress.advance)
-            unread |= {index: str(found) for index, found in undecodable.found.items()}
-            totals = counts.sum(axis=0)
-            sampled = resampled_mean_iou(counts, image_draws(len(counts), RESAMPLES))
-            low, high = np.quantile(sampled, [0.025, 0.975])
-            rows.append(
-                {
-                    "experiment": arguments.experiment,
-                    **identity.columns(),
-                    "weights_sha256": sha256_of_file(path),
-                    "run_id": run_id,
-                    "form": identity.form,
-                    "protocol": label,
-                    "backbone_sha256": identity.backbone_sha256 or "random",
-                    "input_px": protocol.window_px,
-                    "n_images": len(counts),
-                    "mean_iou_pct": float(mean_iou_pct(totals)),
-                    "mean_iou_low_pct": float(min(low, mean_iou_pct(totals))),
-                    "mean_iou_high_pct": float(max(high, mean_iou_pct(totals))),
-                    "pixel_accuracy_pct": pixel_accuracy_pct(totals),
-                }
-            )
-            name = predictions_name(
-                model=identity.model, recipe=identity.recipe, digest=identity.training_digest, seed=identity.seed,
-                form=identity.form, protocol=label,
-            )  # fmt: skip
-            _write_counts(Path(arguments.predictions) / name, counts, list(manifest.names), rows[-1], run_id)
-    write_run(
-        arguments.runs,
-        run_id,
-        verb="evaluate-segmentation",
-        flags={"device": device, "precision": "fp32", "tf32": False},
-        weights=[path for path, _ in arguments.weights],
-        val_manifest_sha256=manifest.sha256,
-        undecodable_images=unread,
-    )
-    write_rows(arguments.output, "segmentation", rows)
+        raise CompanionError(f"{manifest.path} lists no label maps; evaluate classification with evaluate")
+    if not isinstance(protocol, SlidingProtocol):
+        raise CompanionError(f"{task.protocol} evaluates single crops; segmentation takes one such as slide713-pillow")
+    counts = count_pixels(task.module, manifest, protocol, task.device, task.undecodable, task.progress)
+    totals = counts.sum(axis=0)
+    sampled = resampled_mean_iou(counts, image_draws(len(counts), RESAMPLES))
+    low, high = np.quantile(sampled, [0.025, 0.975])
+    columns = {
+        "backbone_sha256": task.identity.backbone_sha256 or "random",
+        "input_px": protocol.window_px,
+        "n_images": len(counts),
+        "mean_iou_pct": float(mean_iou_pct(totals)),
+        "mean_iou_low_pct": float(min(low, mean_iou_pct(totals))),
+        "mean_iou_high_pct": float(max(high, mean_iou_pct(totals))),
+        "pixel_accuracy_pct": pixel_accuracy_pct(totals),
+    }
+    return columns, _table(counts, list(manifest.names))
 
 
 def count_pixels(module, manifest, protocol, device, undecodable, progress) -> np.ndarray:
@@ -156,9 +111,8 @@ def count_pixels(module, manifest, protocol, device, undecodable, progress) -> n
     return counts
 
 
-def _write_counts(path: Path, counts: np.ndarray, names: list[str], row: dict[str, Any], run_id: str) -> None:
+def _table(counts: np.ndarray, names: list[str]) -> "pyarrow.Table":
     import pyarrow
-    from pyarrow import parquet
 
     columns = {
         "index": pyarrow.array(range(len(counts)), pyarrow.int32()),
@@ -166,10 +120,7 @@ def _write_counts(path: Path, counts: np.ndarray, names: list[str], row: dict[st
     }
     for place, name in enumerate(COUNTS):
         columns[name] = pyarrow.array(counts[:, place].tolist(), pyarrow.list_(pyarrow.int64()))
-    table = pyarrow.table(columns)
-    table = table.replace_schema_metadata({"row": json.dumps(row, sort_keys=True), "run_id": run_id})
-    with atomic_path(path) as temporary:
-        parquet.write_table(table, temporary, compression="zstd")
+    return pyarrow.table(columns)
 
 
 def read_counts(path: Path) -> np.ndarray:
