@@ -8,6 +8,7 @@ one model at three widths: x is what happens between the layers, y the update an
 import gc
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
 
@@ -130,7 +131,7 @@ class Probe:
     def _layers_s(self, network: Network) -> float:
         return sum(count * self._layer_s(shape) for shape, count in shapes_of(network)[0].items())
 
-    def real_step_s(self, network: Network, repeats: int = REPEATS) -> float:
+    def real_step_s(self, network: Network) -> float:
         """Measured seconds of the same step, on random images: the least of all calls."""
         recipe = Recipe(
             epochs=1,
@@ -155,7 +156,7 @@ class Probe:
         def step() -> None:
             learner.step(images, labels, step=0, rate=1e-3, loss=loss, hits=hits)
 
-        self._steps[network] = min(self._timed(step, repeats), self._steps.get(network, float("inf")))
+        self._steps[network] = min(self._timed(step), self._steps.get(network, float("inf")))
         return self._steps[network]
 
     def _layer_s(self, shape: Shape) -> float:
@@ -197,12 +198,12 @@ class Probe:
                 output = block(images)
             output.backward(output)
 
-        return self._timed(pass_through, REPEATS)
+        return self._timed(pass_through)
 
-    def _timed(self, work, repeats: int) -> float:
-        """Seconds of `work` undisturbed: the least of `repeats`, after two calls that choose kernels."""
+    def _timed(self, work: Callable[[], None]) -> float:
+        """Seconds of `work` undisturbed: the least of `REPEATS`, after two calls that choose kernels."""
         seconds = []
-        for number in range(repeats + 2):
+        for number in range(REPEATS + 2):
             self._synchronize()
             start = time.perf_counter()
             work()

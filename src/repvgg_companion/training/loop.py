@@ -70,10 +70,6 @@ class Loop:
         self.recipe: Recipe = learner.recipe
         self.protocol = parse_protocol(self.recipe.validation)
         self.steps_per_epoch = training_input.steps_per_epoch(self.recipe.global_batch_size)
-        if self.steps_per_epoch == 0:
-            raise CompanionError(
-                f"global_batch_size {self.recipe.global_batch_size} is larger than the training set; lower it"
-            )
         self.total_steps = self.steps_per_epoch * self.recipe.epochs
         device = self.world.device
         self.step = 0  # optimizer steps done
@@ -81,6 +77,7 @@ class Loop:
         self.hits = torch.zeros((), dtype=torch.float64, device=device)
         self._listed: set[int] = set()  # undecodable images that are in the state's list
         self.looked = 0  # steps of this epoch whose loss was found finite
+        self._last_loss: float | None = None  # as of the last look
         self.history: list[dict] = []
         self.elapsed_s = self.epoch_s = 0.0
         self._clock = time.monotonic()
@@ -138,8 +135,6 @@ class Loop:
             self._look()
         if self.world.leads:
             self.state.beat(self.step, self._last_loss)
-
-    _last_loss: float | None = None
 
     def _look(self) -> None:
         """Check that every loss since the last look is finite; all processes look after the same step."""
@@ -263,9 +258,8 @@ class Loop:
             self.checkpoint()
         self.learner.share_statistics()
         training_s = self.epoch_s
-        network = self.learner.network if self.learner.average is None else self.learner.average
         right = count_right_answers(
-            network,
+            self.learner.result,
             self.val_manifest,
             self.protocol,
             self.world,
@@ -296,7 +290,7 @@ class Loop:
 
     def _finish(self) -> None:
         state = self.state
-        save_weights(state.folder / WEIGHTS, self.learner.published(), noted(self.identity, state))
+        save_weights(state.folder / WEIGHTS, self.learner.result.state_dict(), noted(self.identity, state))
         write_rows(state.folder / HISTORY, "history", self.history)
         seal(state, {"steps": self.total_steps})
         state.end_attempt("finished", self.step)

@@ -4,15 +4,11 @@ Classification is the paper's cross-entropy (section 4.1); segmentation that of 
 pixels of the final and, with a smaller weight, the auxiliary head.
 """
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor, nn
 
 from repvgg_companion.data.cityscapes import IGNORED
 from repvgg_companion.training.recipe import Recipe
-
-Objective = Callable[[object, Tensor, Recipe], tuple[Tensor, Tensor]]
 
 
 def classification(logits: Tensor, targets: Tensor, recipe: Recipe) -> tuple[Tensor, Tensor]:

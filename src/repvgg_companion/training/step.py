@@ -136,9 +136,10 @@ class Learner:
 
     # -- state
 
-    def published(self) -> dict[str, torch.Tensor]:
-        """The weights to validate and publish: the moving average where there is one, else the network's own."""
-        return (self.network if self.average is None else self.average).state_dict()
+    @property
+    def result(self) -> nn.Module:
+        """The network to validate and publish: the moving average where there is one, else the one that learns."""
+        return self.network if self.average is None else self.average
 
     def share_statistics(self) -> None:
         """Give every process the leading one's running statistics; the others did not update theirs."""
