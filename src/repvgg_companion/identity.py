@@ -56,6 +56,12 @@ def predictions_name(*, model: str, recipe: str, digest: str, seed: str, form: s
     return f"{model}__{recipe}-{digest}__seed{seed}__{form}__{protocol}.parquet"
 
 
+def predictions_of(row: Mapping[str, Any]) -> str:
+    """The file name of the per-image predictions behind a row of accuracy.csv or segmentation.csv."""
+    keys = ("model", "recipe", "seed", "form", "protocol")
+    return predictions_name(digest=row["training_digest"], **{key: row[key] for key in keys})
+
+
 @dataclass(frozen=True)
 class WeightsIdentity:
     """What a weights file holds; stored as one JSON text in the file's own metadata, so that it travels with it.

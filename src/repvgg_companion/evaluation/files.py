@@ -15,7 +15,7 @@ from repvgg_companion.data.decode import UndecodableImages
 from repvgg_companion.data.manifest import Manifest
 from repvgg_companion.errors import CompanionError
 from repvgg_companion.files import atomic_path, read_json, sha256_of_file
-from repvgg_companion.identity import WeightsIdentity, predictions_name
+from repvgg_companion.identity import WeightsIdentity, predictions_of
 from repvgg_companion.runs import new_run_id, write_run
 
 if TYPE_CHECKING:
@@ -139,10 +139,6 @@ def require_same_images(path: str, identity: WeightsIdentity, dataset: dict[str,
 def _write_answers(folder: Path, answers: "pyarrow.Table", row: dict[str, Any]) -> None:
     from pyarrow import parquet
 
-    name = predictions_name(
-        model=row["model"], recipe=row["recipe"], digest=row["training_digest"], seed=row["seed"], form=row["form"],
-        protocol=row["protocol"],
-    )  # fmt: skip
     metadata = {"row": json.dumps(row, sort_keys=True), "run_id": row["run_id"]}
-    with atomic_path(folder / name) as temporary:
+    with atomic_path(folder / predictions_of(row)) as temporary:
         parquet.write_table(answers.replace_schema_metadata(metadata), temporary, compression="zstd")

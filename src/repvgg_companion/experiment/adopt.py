@@ -16,7 +16,7 @@ from repvgg_companion.contract import TABLES, read_rows
 from repvgg_companion.data.manifest import Manifest, dataset_sha256
 from repvgg_companion.errors import CompanionError
 from repvgg_companion.files import atomic_path, read_json, sha256_of_file
-from repvgg_companion.identity import FORMS, WeightsIdentity, predictions_name
+from repvgg_companion.identity import FORMS, WeightsIdentity, predictions_of
 from repvgg_companion.training.checkpoint import checkpoint_files
 from repvgg_companion.training.publish import HISTORY, SEAL, WEIGHTS, is_final, tensors_sha256
 from repvgg_companion.training.state import StateFolder
@@ -216,8 +216,7 @@ def _check_accuracy(row: dict[str, Any], path: Path, experiment: Path) -> None:
     """The top-1 of a row is the share of its per-image predictions that are right."""
     from pyarrow import ArrowInvalid, parquet
 
-    keys = ("model", "recipe", "seed", "form", "protocol")
-    name = predictions_name(digest=row["training_digest"], **{key: row[key] for key in keys})
+    name = predictions_of(row)
     predictions = experiment / "predictions" / name
     if not predictions.exists():
         raise CompanionError(f"{path} speaks of predictions/{name}, which is missing; copy predictions/ as well")

@@ -82,7 +82,8 @@ def _key(quantity: Quantity) -> tuple[str, str]:
     return (quantity.subject, quantity.form if quantity.name == "speed" else "density")
 
 
-def _interval(row: Row) -> Interval:
+def interval_of(row: Row) -> Interval:
+    """The speed in examples/s, or the density in TFLOPS, of a row with its 95 % interval."""
     if "examples_per_s" in row:
         return Interval(row["examples_per_s"], row["low_examples_per_s"], row["high_examples_per_s"], row["n_samples"])
     value = row["tflops"]
@@ -99,7 +100,7 @@ def ratio_of_rows(top: Row, bottom: Row) -> Interval:
             f"a ratio across the runs {top['run_id']} and {bottom['run_id']} means nothing, because clocks and "
             "temperature differ; measure both in one run"
         )
-    first, second = _interval(top), _interval(bottom)
+    first, second = interval_of(top), interval_of(bottom)
     if min(first.low, second.low) <= 0:
         raise NotAvailable("a speed of zero has no ratio")
     return chained_ratio(first, second)
@@ -135,7 +136,7 @@ def contexts(results: Results, quantities: Iterable[Quantity]) -> tuple[list[Con
     rows = [row for row in results.rows(table) if row[measured] is not None]
     if not rows:
         return [], f"{table}.csv holds no rows"
-    usable = [row for row in rows if (_is_paper_shape(row) if density else is_paper_speed(row))]
+    usable = [row for row in rows if (has_paper_shape(row) if density else is_paper_speed(row))]
     settings: dict[tuple, dict[tuple[str, str], Row]] = {}
     for row in usable:
         settings.setdefault(tuple(row.get(name) for name in SETTING), {})[_row_key(row)] = row
@@ -176,7 +177,8 @@ def _row_key(row: Row) -> tuple[str, str]:
     return (str(row["kernel_size"]), "density") if "kernel_size" in row else (row["model"], row["form"])
 
 
-def _is_paper_shape(row: Row) -> bool:
+def has_paper_shape(row: Row) -> bool:
+    """Whether a row of kernel_size.csv was measured at the shape of Table 1."""
     return all(row[name] == value for name, value in PAPER_SHAPE.items())
 
 

@@ -5,9 +5,11 @@ from typing import TYPE_CHECKING
 
 from repvgg_companion.paper.accuracies import Accuracy, other_accuracies, summarised
 from repvgg_companion.paper.checks import World, block_maps
-from repvgg_companion.paper.contexts import PAPER_SHAPE
+from repvgg_companion.paper.contexts import has_paper_shape
 from repvgg_companion.paper.figure_style import (
+    BLUE,
     COLUMN_INCHES,
+    OTHER_IMAGES_TINT,
     OURS_COLOUR,
     PAPER_COLOUR,
     PAPER_DEVICE,
@@ -24,11 +26,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-DEMO_TINT = "#fff6e5"
 # Figure 3, in units of the block's input: before the block, on both sides of its inner ReLU, after the addition.
 FIGURE3_POINTS = ("input", "before\nReLU", "after\nReLU", "after the\naddition")
 FIGURE3_PAPER = {"residual": (1, 2, 2, 1), "plain": (1, 1, 1, 1)}
-BLUE = "#0072B2"
 
 
 def table1(world: World) -> "Figure":
@@ -65,7 +65,7 @@ def table1(world: World) -> "Figure":
                        textcoords="offset points")  # fmt: skip
     right.set_xticks(places, [f"{row['kernel_size']}x{row['kernel_size']}" for row in ours])
     first = ours[0]
-    smaller = "" if all(first[key] == value for key, value in PAPER_SHAPE.items()) else "smaller shape: "
+    smaller = "" if has_paper_shape(first) else "smaller shape: "
     shape = f"{smaller}{first['channels']} channels, batch {first['batch_size']}, {first['resolution_px']} px, "
     shape += f"{first['n_samples']} samples"
     right.set(title=f"(b) here: {first['precision']}", xlabel="kernel size")
@@ -227,7 +227,7 @@ def _ablation_columns(world: World) -> list[Column]:
             dataset, network = first.network.split(", ", 1)
             word = "DEMO" if prefix == "demo" else "other images"
             label = f"{prefix} top-1 (%)\n" + wrapped(f"{dataset}, {network}; {first.recipe}", 26)
-            columns.append(Column(f"{word}: not ImageNet", label, own, DEMO_TINT))
+            columns.append(Column(f"{word}: not ImageNet", label, own, OTHER_IMAGES_TINT))
     return columns
 
 

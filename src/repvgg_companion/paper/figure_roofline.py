@@ -11,6 +11,7 @@ from repvgg_companion.errors import CompanionError
 from repvgg_companion.files import read_json
 from repvgg_companion.paper.checks import World
 from repvgg_companion.paper.figure_style import (
+    BLUE,
     COLUMN_INCHES,
     OURS_COLOUR,
     SERIES,
@@ -24,8 +25,6 @@ from repvgg_companion.paper.measured import Row
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-TRAIN_COLOUR = "#0072B2"
 
 
 @dataclass(frozen=True)
@@ -135,7 +134,7 @@ def _draw_roof(axes: "Axes", found: Roofline) -> None:
 
 
 def _draw_shares(axes: "Axes", found: Roofline, models: list[str]) -> None:
-    for form, colour, offset in (("deploy", OURS_COLOUR, -0.2), ("train", TRAIN_COLOUR, 0.2)):
+    for form, colour, offset in (("deploy", OURS_COLOUR, -0.2), ("train", BLUE, 0.2)):
         shares = {place.model: 100 * place.share for place in found.places if place.form == form}
         places = [number + offset for number, model in enumerate(models) if model in shares]
         axes.barh(places, [shares[model] for model in models if model in shares], height=0.36, color=colour, label=form)

@@ -5,9 +5,10 @@ from typing import TYPE_CHECKING
 
 from repvgg_companion.paper.accuracies import Accuracy, other_accuracies, summarised
 from repvgg_companion.paper.checks import World, proxies
-from repvgg_companion.paper.contexts import Context, widest_of_each_device
+from repvgg_companion.paper.contexts import Context, interval_of, widest_of_each_device
 from repvgg_companion.paper.figure_style import (
     COLUMN_INCHES,
+    OTHER_IMAGES_TINT,
     PAPER_DEVICE,
     SERIES,
     empty_panel,
@@ -21,7 +22,6 @@ from repvgg_companion.paper.figure_style import (
 )
 from repvgg_companion.paper.grammar import NotAvailable, Quantity
 from repvgg_companion.paper.measured import Row, accuracy_rows
-from repvgg_companion.speed.statistics import Interval
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -138,7 +138,7 @@ def _device_panel(world: World, context: Context) -> list[Panel]:
         row = context.rows.get((fact["model"], "deploy"))
         if row is None:
             continue
-        model, speed, epochs = fact["model"], _speed(row), fact["epochs"]
+        model, speed, epochs = fact["model"], interval_of(row), fact["epochs"]
         at = {"speed_interval": (speed.low, speed.high), "epochs": epochs}
         try:
             rows = accuracy_rows(world.results, world.facts, Quantity("top1", model, (f"{epochs}-epochs",)))
@@ -161,7 +161,7 @@ def _other_panel(prefix: str, models: dict[str, Accuracy], context: Context) -> 
     for model, accuracy in models.items():
         row = context.rows.get((model, "deploy"))
         if row is not None:
-            speed = _speed(row)
+            speed = interval_of(row)
             points.append(
                 Point(model, speed.value, accuracy.top1, (speed.low, speed.high), (accuracy.low, accuracy.high))
             )
@@ -172,11 +172,7 @@ def _other_panel(prefix: str, models: dict[str, Accuracy], context: Context) -> 
     y_label = f"{prefix} top-1 (%), other network:\n{dataset}, {width}, {px}"
     x_label = f"{_speed_label(context)}\n{wrapped(f'recipes: {recipes}', 52)}"
     title = f"{word}: not ImageNet, not a result of the paper"
-    return Panel(title, points, x_label, y_label, tint="#fff6e5")
-
-
-def _speed(row: Row) -> Interval:
-    return Interval(row["examples_per_s"], row["low_examples_per_s"], row["high_examples_per_s"], row["n_samples"])
+    return Panel(title, points, x_label, y_label, tint=OTHER_IMAGES_TINT)
 
 
 def _draw(axes: "Axes", panel: Panel) -> list[list[tuple[float, float]]]:

@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 COLUMN_INCHES = 3.3
 FORMATS = ("pdf", "svg", "png")
 PAPER_DEVICE = "GTX 1080 Ti, fp32, batch 128"
-GREY = "#8a8a8a"
+GREY, BLUE = "#8a8a8a", "#0072B2"
+OTHER_IMAGES_TINT = "#fff6e5"
+"""Behind panels whose accuracies belong to other images than the paper's."""
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from repvgg_companion.contract import read_rows
 from repvgg_companion.paper.accuracies import history_path, prefix_of
 from repvgg_companion.paper.checks import World
-from repvgg_companion.paper.figure_style import COLUMN_INCHES, empty_panel
+from repvgg_companion.paper.figure_style import COLUMN_INCHES, OTHER_IMAGES_TINT, empty_panel, plain_ticks
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -49,7 +49,7 @@ def training(world: World, histories: list[Path] | None) -> "Figure":
     """Curves of all trainings, one pair of panels for each dataset."""
     import matplotlib.pyplot as plt
     from matplotlib.lines import Line2D
-    from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
+    from matplotlib.ticker import MaxNLocator
 
     runs = trainings(world, histories)
     datasets = list(dict.fromkeys(run.dataset for run in runs))
@@ -74,13 +74,11 @@ def training(world: World, histories: list[Path] | None) -> "Figure":
         top.set(title=f"{word}; {len(own)} trainings", ylabel=f"{'' if prefix == 'ours' else prefix + ' '}top-1 (%)")
         bottom.set(ylabel="training loss", xlabel="epoch")
         bottom.set_yscale("log")
-        bottom.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        bottom.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-        bottom.yaxis.set_minor_formatter(NullFormatter())
+        plain_ticks(bottom.yaxis)
         bottom.xaxis.set_major_locator(MaxNLocator(integer=True))
         if prefix != "ours":
-            top.set_facecolor("#fff6e5")
-            bottom.set_facecolor("#fff6e5")
+            top.set_facecolor(OTHER_IMAGES_TINT)
+            bottom.set_facecolor(OTHER_IMAGES_TINT)
     present = [name for name in GROUPS if any(run.group == name for run in runs)]
     handles = [Line2D([], [], color=GROUPS[name][0], linestyle=GROUPS[name][1], label=name) for name in present]
     figure.legend(handles=handles, loc="outside lower center", ncols=min(4, len(handles)))

@@ -14,7 +14,7 @@ import numpy as np
 
 from repvgg_companion.contract import read_rows
 from repvgg_companion.errors import CompanionError
-from repvgg_companion.identity import predictions_name
+from repvgg_companion.identity import predictions_of
 from repvgg_companion.models.names import MODELS, ModelSpec, require_model
 from repvgg_companion.paper.facts import Facts
 from repvgg_companion.paper.grammar import NotAvailable, Quantity
@@ -177,6 +177,11 @@ def accuracy(results: Results, facts: Facts, quantity: Quantity) -> Reading:
     return Reading(float(np.mean(values)), tuple(rows), evidence, values, is_released(first))
 
 
+def predictions_path(row: Row) -> Path:
+    """The file that holds what was said of each image, for a row of accuracy.csv or segmentation.csv."""
+    return Path(row["_folder"]) / "predictions" / predictions_of(row)
+
+
 def correct_images(rows: Iterable[Row]) -> tuple[np.ndarray, np.ndarray]:
     """Per image the share of the rows' networks that put its label first, and the labels; each [n].
 
@@ -186,11 +191,7 @@ def correct_images(rows: Iterable[Row]) -> tuple[np.ndarray, np.ndarray]:
 
     shares, labels = [], None
     for row in rows:
-        name = predictions_name(
-            model=row["model"], recipe=row["recipe"], digest=row["training_digest"], seed=row["seed"],
-            form=row["form"], protocol=row["protocol"],
-        )  # fmt: skip
-        path = Path(row["_folder"]) / "predictions" / name
+        path = predictions_path(row)
         if not path.exists():
             raise NotAvailable(f"the predictions per image of {row['model']} are missing")
         table = parquet.read_table(path, columns=["index", "label", "top5"]).sort_by("index")

@@ -4,11 +4,9 @@ Only the paper's setting counts: Cityscapes with its 500 validation images, full
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 
-from repvgg_companion.identity import predictions_name
 from repvgg_companion.models.names import MODELS
 from repvgg_companion.paper.grammar import NotAvailable, Quantity
 from repvgg_companion.paper.inference import CONFIDENCE, RESAMPLES, SEED, Span, over_seeds
@@ -19,6 +17,7 @@ from repvgg_companion.paper.measured import (
     Row,
     describe_network,
     is_paper_network,
+    predictions_path,
 )
 
 VALIDATION_IMAGES = 500
@@ -75,10 +74,7 @@ def over_images(coefficients: Sequence[float], rows: Sequence[Sequence[Row]]) ->
     counts = []
     for network in rows:
         for row in network:
-            path = Path(row["_folder"]) / "predictions" / predictions_name(
-                model=row["model"], recipe=row["recipe"], digest=row["training_digest"], seed=row["seed"],
-                form=row["form"], protocol=row["protocol"],
-            )  # fmt: skip
+            path = predictions_path(row)
             if not path.exists():
                 raise NotAvailable(f"the counts per image of {row['model']} are missing")
             counts.append(read_counts(path))

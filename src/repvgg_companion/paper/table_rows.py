@@ -13,7 +13,7 @@ from repvgg_companion.models.names import MODELS
 from repvgg_companion.paper import segmentation
 from repvgg_companion.paper.accuracies import accuracy_columns
 from repvgg_companion.paper.checks import World
-from repvgg_companion.paper.contexts import PAPER_SHAPE, Context
+from repvgg_companion.paper.contexts import Context, has_paper_shape
 from repvgg_companion.paper.facts import Facts, rounded, truncated
 from repvgg_companion.paper.grammar import NotAvailable, Quantity
 from repvgg_companion.paper.measured import Row
@@ -54,7 +54,7 @@ def table1(world: World) -> list[Row]:
         measured = sorted((part for part in world.results.rows("kernel_size") if part["kernel_size"] == size),
                           key=kernel_row_order)  # fmt: skip
         for prefix, full in (("ours", True), ("small", False)):
-            part = next((part for part in measured if _has_paper_shape(part) == full), None)
+            part = next((part for part in measured if has_paper_shape(part) == full), None)
             row |= _kernel_columns(prefix, part)
             if part is None and full:
                 notes.append("ours: the paper's shape was not measured; it needs a GPU")
@@ -257,13 +257,9 @@ def _match(
     return "no, known exception"
 
 
-def _has_paper_shape(row: Row) -> bool:
-    return all(row[key] == value for key, value in PAPER_SHAPE.items())
-
-
 def kernel_row_order(row: Row) -> tuple:
     """Which row of `kernel_size.csv` stands beside the paper's: its shape, fp32, eager and NCHW come first."""
-    return (not _has_paper_shape(row), row["tflops"] is None, row["precision"] != "fp32", row["backend"] != "eager",
+    return (not has_paper_shape(row), row["tflops"] is None, row["precision"] != "fp32", row["backend"] != "eager",
             row["memory_format"] != "nchw", row["device"], row["run_id"], row["precision"], row["backend"],
             row["memory_format"], row["batch_size"], row["channels"], row["resolution_px"])  # fmt: skip
 
