@@ -38,20 +38,14 @@ def run(arguments: argparse.Namespace) -> None:
             print(f"failed: {line}", file=sys.stderr)
         return
     results, figures = Path(arguments.results), Path(arguments.figures)
-    if (results / "accuracy.csv").exists():
-        rows = read_rows(results / "accuracy.csv", "accuracy")
-        best = max(rows, key=lambda row: row["top1_pct"])
-        print(
-            f"accuracy: {len(rows)} rows on {best['dataset']} ({best['n_images']} images), best {best['model']} "
-            f"(width {best['width']:g}, {best['form']}) {best['top1_pct']:.2f} % top-1"
-        )
-    if (results / "segmentation.csv").exists():
-        rows = read_rows(results / "segmentation.csv", "segmentation")
-        best = max(rows, key=lambda row: row["mean_iou_pct"])
-        print(
-            f"segmentation: {len(rows)} rows on {best['dataset']} ({best['n_images']} images), best {best['model']} "
-            f"(width {best['width']:g}, {best['form']}) {best['mean_iou_pct']:.2f} % mIoU"
-        )
+    for table, column, name in (("accuracy", "top1_pct", "top-1"), ("segmentation", "mean_iou_pct", "mIoU")):
+        if (results / f"{table}.csv").exists():
+            rows = read_rows(results / f"{table}.csv", table)
+            best = max(rows, key=lambda row: row[column])
+            print(
+                f"{table}: {len(rows)} rows on {best['dataset']} ({best['n_images']} images), best {best['model']} "
+                f"(width {best['width']:g}, {best['form']}) {best[column]:.2f} % {name}"
+            )
     if (results / "reparameterization.csv").exists():
         rows = read_rows(results / "reparameterization.csv", "reparameterization")
         print(f"certificates: {sum(row['passed'] for row in rows)} of {len(rows)} passed")
