@@ -8,24 +8,21 @@ import argparse
 import contextlib
 import os
 import sys
-from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from repvgg_companion.data.decode import POLICIES
-from repvgg_companion.data.manifest import Manifest, dataset_sha256
 from repvgg_companion.errors import CompanionError, Interrupted
-from repvgg_companion.files import sha256_of_file
-from repvgg_companion.identity import WeightsIdentity, training_digest
-from repvgg_companion.models.names import require_model
 from repvgg_companion.training.launch import granted_gpus, run_processes, under_torchrun, visible_gpus
+from repvgg_companion.training.order import Order, read_order
 from repvgg_companion.training.publish import is_final, publish, tidy
-from repvgg_companion.training.recipe import PAPER_BATCH_NORM_BATCH_SIZE, Recipe
 from repvgg_companion.training.state import StateFolder
 from repvgg_companion.training.stop import DEFAULT_MARGIN_S, StopWatch
 
 if TYPE_CHECKING:
+    from repvgg_companion.data.training_input import TrainingInput
+    from repvgg_companion.training.loop import Loop
     from repvgg_companion.training.processes import World
+    from repvgg_companion.training.step import Learner
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -94,112 +91,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="also after every so many steps; 0 for none",
     )
     parser.add_argument("--keep-checkpoints", type=int, default=2)
-
-
-@dataclass(frozen=True)
-class Order:
-    """A checked order for one training."""
-
-    recipe: Recipe
-    identity: WeightsIdentity
-    train_manifest: Manifest
-    val_manifest: Manifest
-    backbone: str = ""
-    """The file that the backbone of a segmentation network starts from; empty for random weights."""
-
-    @property
-    def training(self) -> dict[str, object]:
-        """What identifies the training beside its recipe."""
-        identity = self.identity
-        start = {"backbone_sha256": identity.backbone_sha256} if identity.backbone_sha256 else {}
-        return {
-            **start,
-            "model": identity.model,
-            "width": identity.width,
-            "num_classes": identity.num_classes,
-            "dataset": identity.dataset,
-            "dataset_sha256": identity.dataset_sha256,
-            "seed": identity.seed,
-        }
-
-
-def read_order(arguments: argparse.Namespace) -> Order:
-    """Check the arguments against each other and the manifests; raises CompanionError with one sentence on a misfit."""
-    recipe = Recipe.from_json(arguments.recipe)
-    segments = require_model(arguments.model).family == "PSPNet"
-    train_manifest = Manifest.read(arguments.train_manifest)
-    val_manifest = Manifest.read(arguments.val_manifest)
-    classes = train_manifest.num_classes
-    if arguments.num_classes is not None and arguments.num_classes != classes:
-        raise CompanionError(
-            f"{arguments.train_manifest} has {classes} classes, not {arguments.num_classes}; correct data.num_classes "
-            "or index the right images"
-        )
-    if val_manifest.num_classes != classes:
-        raise CompanionError(
-            f"{arguments.val_manifest} has {val_manifest.num_classes} classes and {arguments.train_manifest} {classes}"
-            "; index both splits again"
-        )
-    if not len(val_manifest):
-        raise CompanionError(f"{arguments.val_manifest} holds no images; index the validation split again")
-    if train_manifest.packed != recipe.packed:
-        raise CompanionError(
-            f"{arguments.train_manifest} is {_kind(train_manifest.packed)}, but the recipe {arguments.recipe_name} "
-            f"asks for {_kind(recipe.packed)}; make the two agree"
-        )
-    for manifest, path in ((train_manifest, arguments.train_manifest), (val_manifest, arguments.val_manifest)):
-        if segments != (manifest.maps is not None):
-            has, does = ("label maps", "classifies") if manifest.maps is not None else ("no label maps", "segments")
-            raise CompanionError(f"{path} has {has}, but {arguments.model} {does}; name a model that fits the images")
-    backbone = _backbone_sha256(arguments, recipe) if segments else ""
-    digest = arguments.training_digest or training_digest(
-        model=arguments.model,
-        width=arguments.width,
-        num_classes=arguments.num_classes,
-        dataset=arguments.dataset,
-        recipe=recipe.settings(),
-        backbone=backbone or None,
-    )
-    notes = []
-    if recipe.batch_norm_batch_size != PAPER_BATCH_NORM_BATCH_SIZE and not segments:
-        notes.append(f"batch norm saw {recipe.batch_norm_batch_size} images, the paper's 32")
-    if recipe.packed:
-        notes.append(f"trained on the packed copy {recipe.packed}")
-    identity = WeightsIdentity(
-        dataset=arguments.dataset,
-        dataset_sha256=dataset_sha256(train_manifest, val_manifest),
-        model=arguments.model,
-        width=arguments.width,
-        num_classes=classes,
-        recipe=arguments.recipe_name,
-        training_digest=digest,
-        seed=str(arguments.seed),
-        input_px=recipe.input_px,
-        note="; ".join(notes),
-        backbone_sha256=backbone,
-    )
-    start = arguments.backbone if backbone not in ("", RANDOM) else ""
-    return Order(recipe, identity, train_manifest, val_manifest, start)
-
-
-RANDOM = "random"
-
-
-def _backbone_sha256(arguments: argparse.Namespace, recipe: Recipe) -> str:
-    if recipe.mixup_alpha:
-        raise CompanionError(f"{arguments.model} segments, which mixup is not defined for; set mixup_alpha to 0")
-    if arguments.backbone in (None, RANDOM):
-        return RANDOM
-    if not Path(arguments.backbone).is_file():
-        raise CompanionError(
-            f"the backbone's weights {arguments.backbone} do not exist; train or convert that network first, or say "
-            "random"
-        )
-    return sha256_of_file(arguments.backbone)
-
-
-def _kind(packed: str) -> str:
-    return f"the packed copy {packed}" if packed else "not a packed copy"
 
 
 def run(arguments: argparse.Namespace) -> int | None:
@@ -280,16 +171,51 @@ def _join(arguments: argparse.Namespace, order: Order) -> "World":
 
 
 def _attempt(arguments: argparse.Namespace, order: Order, state: StateFolder, stop: StopWatch, world: "World") -> None:
+    """Train from the newest checkpoint to the end, or to a stop."""
     import torch
 
-    from repvgg_companion.data.segmentation_input import SegmentationInput
-    from repvgg_companion.data.training_input import TrainingInput
-    from repvgg_companion.models.build import build_model
     from repvgg_companion.runs import commit
-    from repvgg_companion.training.checkpoint import read_newest, remove_leftovers
+    from repvgg_companion.training.loop import Keeping, Loop
+    from repvgg_companion.training.memory import explain_failures
+
+    learner = _learner(arguments, order, state, world)
+    workers = arguments.workers if arguments.workers is not None else _default_workers(world, len(order.train_manifest))
+    training_input = _input(arguments, order, workers, pin_memory=world.device.type == "cuda")
+    keeping = Keeping(60 * arguments.checkpoint_minutes, arguments.checkpoint_steps, arguments.keep_checkpoints)
+    loop = Loop(learner, training_input, order.val_manifest, order.identity, state, stop, keeping, workers=workers)
+    damaged = _continue(loop, state, world)
+    if world.leads:
+        state.start_attempt(
+            loop.step,
+            experiment=arguments.experiment,
+            commit=commit(),
+            torch=torch.__version__,
+            device=str(world.device),
+            node=os.environ.get("SLURMD_NODENAME"),
+            gpus_granted=len(visible_gpus()),
+            processes=world.size,
+            steps_per_epoch=loop.steps_per_epoch,
+            threads=torch.get_num_threads(),
+            damaged_checkpoints=damaged,
+        )
+    try:
+        with explain_failures(world):
+            loop.run()
+    except Interrupted:
+        raise
+    except (CompanionError, OSError) as error:
+        if world.leads:
+            state.end_attempt("error", loop.step, message=str(error))
+        raise
+
+
+def _learner(arguments: argparse.Namespace, order: Order, state: StateFolder, world: "World") -> "Learner":
+    """The network with its first weights, and what the first start decided; decides it where this is the first."""
+    import torch
+
+    from repvgg_companion.models.build import build_model
     from repvgg_companion.training.decide import decide
     from repvgg_companion.training.kernels import choose_cpu_kernels
-    from repvgg_companion.training.loop import Keeping, Loop
     from repvgg_companion.training.memory import explain_failures
     from repvgg_companion.training.step import Learner, derived_seed
 
@@ -314,24 +240,29 @@ def _attempt(arguments: argparse.Namespace, order: Order, state: StateFolder, st
     else:
         decided = stored["decided"]
     torch.set_num_threads(decided["threads"])
-
     with explain_failures(world):
-        learner = Learner(
-            network, recipe, world, num_classes=identity.num_classes, seed=arguments.seed, decided=decided
-        )
-    workers = arguments.workers if arguments.workers is not None else _default_workers(world, len(order.train_manifest))
-    training_input = (TrainingInput if order.train_manifest.maps is None else SegmentationInput)(
+        return Learner(network, recipe, world, num_classes=identity.num_classes, seed=arguments.seed, decided=decided)
+
+
+def _input(arguments: argparse.Namespace, order: Order, workers: int, *, pin_memory: bool) -> "TrainingInput":
+    from repvgg_companion.data.segmentation_input import SegmentationInput
+    from repvgg_companion.data.training_input import TrainingInput
+
+    return (TrainingInput if order.train_manifest.maps is None else SegmentationInput)(
         order.train_manifest,
-        input_px=recipe.input_px,
-        augmentation=recipe.augmentation,
-        decoder=recipe.decoder,
+        input_px=order.recipe.input_px,
+        augmentation=order.recipe.augmentation,
+        decoder=order.recipe.decoder,
         seed=arguments.seed,
         workers=workers,
         undecodable=arguments.undecodable,
-        pin_memory=world.device.type == "cuda",
+        pin_memory=pin_memory,
     )
-    keeping = Keeping(60 * arguments.checkpoint_minutes, arguments.checkpoint_steps, arguments.keep_checkpoints)
-    loop = Loop(learner, training_input, order.val_manifest, identity, state, stop, keeping, workers=workers)
+
+
+def _continue(loop: "Loop", state: StateFolder, world: "World") -> int:
+    """Take every process to the newest checkpoint that is whole, where there is one; returns how many are damaged."""
+    from repvgg_companion.training.checkpoint import read_newest, remove_leftovers
 
     damaged: list[str] = []
     if world.leads:
@@ -340,31 +271,9 @@ def _attempt(arguments: argparse.Namespace, order: Order, state: StateFolder, st
     if found is not None:
         _, tensors, facts = found
         loop.restore(tensors, facts)
-    if world.leads:
-        for sentence in damaged:
-            print(f"train: {sentence}", file=sys.stderr)
-        state.start_attempt(
-            loop.step,
-            experiment=arguments.experiment,
-            commit=commit(),
-            torch=torch.__version__,
-            device=str(world.device),
-            node=os.environ.get("SLURMD_NODENAME"),
-            gpus_granted=len(visible_gpus()),
-            processes=world.size,
-            steps_per_epoch=loop.steps_per_epoch,
-            threads=decided["threads"],
-            damaged_checkpoints=len(damaged),
-        )
-    try:
-        with explain_failures(world):
-            loop.run()
-    except Interrupted:
-        raise
-    except (CompanionError, OSError) as error:
-        if world.leads:
-            state.end_attempt("error", loop.step, message=str(error))
-        raise
+    for sentence in damaged:
+        print(f"train: {sentence}", file=sys.stderr)
+    return len(damaged)
 
 
 def _be_deterministic() -> None:
