@@ -5,7 +5,7 @@ Unknown keys are refused everywhere. The JSON schema in `workflow/schemas/` is g
 
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from repvgg_companion.data.protocols import SlidingProtocol, parse_protocol
 from repvgg_companion.errors import CompanionError
@@ -56,6 +56,15 @@ def _no_doubles(names: list[str], what: str) -> list[str]:
     if doubles := sorted({name for name in names if names.count(name) > 1}):
         raise ValueError(f"{what} {doubles[0]} is named twice; name it once")
     return names
+
+
+def _known_models(names: list[str]) -> list[str]:
+    return _no_doubles([_known_model(name) for name in names], "model")
+
+
+Models = Annotated[list[str], AfterValidator(_known_models)]
+SomeModels = Annotated[list[str], Field(min_length=1), AfterValidator(_known_models)]
+"""Names of networks that this companion builds, each once; at least one of them."""
 
 
 class Data(Strict):
@@ -114,18 +123,13 @@ class Data(Strict):
 class TrainingGroup(Strict):
     """Some models that are trained by one recipe, at one width, with some seeds."""
 
-    models: list[str] = Field(min_length=1)
+    models: SomeModels
     recipe: Name
     seeds: list[Annotated[int, Field(ge=0)]] = Field([0], min_length=1)
     width: float = Field(1.0, gt=0, le=4, description="factor on every stage's width; 1 is the paper's network")
     backbones: dict[str, str] = Field(
         {}, description="for PSPNet: the train file that each backbone starts from, or the word random"
     )
-
-    @field_validator("models")
-    @classmethod
-    def _models(cls, models: list[str]) -> list[str]:
-        return _no_doubles([_known_model(model) for model in models], "model")
 
     @field_validator("seeds")
     @classmethod
@@ -150,12 +154,7 @@ class Released(Strict):
     """Weights that exist already: a folder of files from the authors, timm or mmpretrain."""
 
     folder: str
-    models: list[str] = Field([], description="which to use; empty means every file that is there")
-
-    @field_validator("models")
-    @classmethod
-    def _models(cls, models: list[str]) -> list[str]:
-        return _no_doubles([_known_model(model) for model in models], "model")
+    models: Models = Field([], description="which to use; empty means every file that is there")
 
 
 class Evaluation(Strict):
@@ -200,13 +199,8 @@ class KernelSize(Strict):
 class Memory(Strict):
     """Figure 3 and whole models: memory of live feature maps."""
 
-    models: list[str] = Field(min_length=1)
+    models: SomeModels
     batch_size: int = Field(1, ge=1)
-
-    @field_validator("models")
-    @classmethod
-    def _models(cls, models: list[str]) -> list[str]:
-        return _no_doubles([_known_model(model) for model in models], "model")
 
 
 class Resources(Strict):
