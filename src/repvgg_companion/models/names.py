@@ -54,10 +54,6 @@ class ModelSpec:
         """The name after the underscore; empty for a plain name."""
         return split_model_name(self.name)[1]
 
-    def grouped_layers(self) -> tuple[int, ...]:
-        """Numbers, counted from 1 over all 3x3 layers, of the layers that have `groups` groups (section 3.4)."""
-        return tuple(range(3, sum(self.layers) + 1, 2)) if self.groups > 1 else ()
-
 
 def _repvgg(name: str, layers: tuple[int, ...], a: float, b: float, groups: int = 1, **more) -> ModelSpec:
     return ModelSpec(f"RepVGG-{name}", "RepVGG", layers=layers, a=a, b=b, groups=groups, **more)

@@ -10,6 +10,14 @@ from torch import Tensor, nn
 from repvgg_companion.models.blocks import BATCH_NORM_EPSILON, ConvBatchNorm, RepVGGBlock
 
 
+def _groups_of(number: int, groups: int) -> int:
+    """Groups of a 3x3 layer by its number, counted from 1 over all layers: `groups` in the 3rd, 5th, 7th, ...
+
+    Section 3.4; two layers with groups never follow each other.
+    """
+    return groups if number >= 3 and number % 2 == 1 else 1
+
+
 class RepVGG(nn.Module):
     """Five stages of RepVGG blocks, global average pooling and one fully connected layer (Table 2).
 
@@ -42,7 +50,7 @@ class RepVGG(nn.Module):
                         channels,
                         width,
                         stride=strides[stage] if index == 0 else 1,
-                        groups=groups if number >= 3 and number % 2 == 1 else 1,
+                        groups=_groups_of(number, groups),
                         dilation=dilations[number - 1] if dilations else 1,
                         squeeze_excitation=squeeze_excitation,
                         block=block,
@@ -90,9 +98,6 @@ class ResidualReorg(nn.Module):
     ) -> None:
         super().__init__()
 
-        def groups_of(number: int) -> int:
-            return groups if number >= 3 and number % 2 == 1 else 1
-
         def single(in_channels: int, out_channels: int) -> nn.Sequential:
             conv = nn.Conv2d(in_channels, out_channels, 3, 2, 1, bias=False)
             norm = nn.BatchNorm2d(out_channels, eps=BATCH_NORM_EPSILON)
@@ -103,7 +108,7 @@ class ResidualReorg(nn.Module):
         for stage in (1, 2, 3):
             blocks = []
             for index in range(layers[stage] // 2):
-                pair = (groups_of(number + 1), groups_of(number + 2))
+                pair = (_groups_of(number + 1, groups), _groups_of(number + 2, groups))
                 blocks.append(ResidualBlock(channels, widths[stage], stride=1 if index else 2, groups=pair))
                 channels, number = widths[stage], number + 2
             self.add_module(f"stage{stage}", nn.Sequential(*blocks))

@@ -37,22 +37,21 @@ def _vgg(spec: ModelSpec, num_classes: int, width: float) -> nn.Module:
     plan: list[str | int] = []
     for depth, channels in depth_and_channels:
         plan += [scaled_width(channels, width)] * depth + ["M"]
-    # At full width torchvision's own head is built; the scaled one replaces a head made for a single class.
-    model = VGG(make_layers(plan, batch_norm=True), num_classes=num_classes) if width == 1 else None
-    if model is None:
-        with torch.device("meta"):
-            model = VGG(nn.Sequential(), num_classes=num_classes)
-        model.features = make_layers(plan, batch_norm=True)
-        inner, dropout = scaled_width(4096, width), 0.5
-        model.classifier = nn.Sequential(
-            nn.Linear(scaled_width(512, width) * 7 * 7, inner),
-            nn.ReLU(inplace=True),
-            nn.Dropout(dropout),
-            nn.Linear(inner, inner),
-            nn.ReLU(inplace=True),
-            nn.Dropout(dropout),
-            nn.Linear(inner, num_classes),
-        )
+    if width == 1:
+        return VGG(make_layers(plan, batch_norm=True), num_classes=num_classes)
+    with torch.device("meta"):  # torchvision's head has one width; it is replaced before it takes memory
+        model = VGG(nn.Sequential(), num_classes=num_classes)
+    model.features = make_layers(plan, batch_norm=True)
+    inner, dropout = scaled_width(4096, width), 0.5
+    model.classifier = nn.Sequential(
+        nn.Linear(scaled_width(512, width) * 7 * 7, inner),
+        nn.ReLU(inplace=True),
+        nn.Dropout(dropout),
+        nn.Linear(inner, inner),
+        nn.ReLU(inplace=True),
+        nn.Dropout(dropout),
+        nn.Linear(inner, num_classes),
+    )
     return model
 
 
