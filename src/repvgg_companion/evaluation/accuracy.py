@@ -1,6 +1,7 @@
 """Logits in, counts and per-image predictions out; nothing here reads or writes a file."""
 
-from collections.abc import Iterable
+import contextlib
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -41,7 +42,7 @@ def predict(
     batches: "Iterable[tuple[torch.Tensor, torch.Tensor]]",
     *,
     device: str,
-    progress: "callable" = lambda images: None,
+    progress: Callable[[int], None] = lambda images: None,
 ) -> Predictions:
     """Run a network over uint8 batches [n, 3, px, px] with labels [n], in eval mode and float32 without TF32.
 
@@ -68,23 +69,18 @@ def predict(
     return Predictions(np.concatenate(all_labels), np.concatenate(all_top), np.concatenate(all_margins))
 
 
-def exact_float32():
-    """A context with plain float32 convolutions: TF32 would change predictions from one GPU generation to the next."""
-    import contextlib
-
+@contextlib.contextmanager
+def exact_float32() -> Iterator[None]:
+    """Plain float32 convolutions: TF32 would change predictions from one GPU generation to the next."""
     import torch
 
-    @contextlib.contextmanager
-    def flags():
-        matmul = torch.backends.cuda.matmul.allow_tf32
-        torch.backends.cuda.matmul.allow_tf32 = False
-        try:
-            with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
-                yield
-        finally:
-            torch.backends.cuda.matmul.allow_tf32 = matmul
-
-    return flags()
+    matmul = torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = False
+    try:
+        with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
+            yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = matmul
 
 
 def wilson_interval_pct(correct: int, total: int) -> tuple[float, float]:

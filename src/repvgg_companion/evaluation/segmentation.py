@@ -5,17 +5,21 @@ each image adds is kept, so that comparisons are paired by image.
 """
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from repvgg_companion.data.decode import UndecodableImages
+from repvgg_companion.data.manifest import Manifest
 from repvgg_companion.data.protocols import SlidingProtocol, parse_protocol
 from repvgg_companion.errors import CompanionError
 from repvgg_companion.evaluation.files import Task, add_evaluation_arguments, evaluate_files
 
 if TYPE_CHECKING:
     import pyarrow
+    from torch import nn
 
 RESAMPLES = 2000
 COUNTS = ("agreed", "answered", "labelled")
@@ -81,7 +85,14 @@ def _score(task: Task) -> "tuple[dict[str, Any], pyarrow.Table]":
     return columns, _table(counts, list(manifest.names))
 
 
-def count_pixels(module, manifest, protocol, device, undecodable, progress) -> np.ndarray:
+def count_pixels(
+    module: "nn.Module",
+    manifest: Manifest,
+    protocol: SlidingProtocol,
+    device: str,
+    undecodable: UndecodableImages,
+    progress: Callable[[int], None],
+) -> np.ndarray:
     """Counts per image, int64 [n, 3, classes]: agreed, answered and labelled pixels, in the order of the manifest.
 
     In eval mode and float32 without TF32. An image that cannot be decoded (policy `count`) counts nowhere. Raises

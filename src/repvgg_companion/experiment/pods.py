@@ -16,7 +16,6 @@ import re
 import subprocess
 import sys
 import uuid
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -176,7 +175,7 @@ def _kubectl(*words: str, text: str | None = None, check: bool = True) -> subpro
     return done
 
 
-def _kubectl_in_background(*words: Sequence[str]) -> None:
+def _kubectl_in_background(*words: str) -> None:
     try:
         subprocess.Popen(["kubectl", *words], stdout=subprocess.DEVNULL, start_new_session=True)
     except FileNotFoundError:

@@ -46,6 +46,7 @@ class StateFolder:
     def __init__(self, folder: str | os.PathLike) -> None:
         self.folder = Path(folder)
         self.attempt = 0
+        self._from_step = 0
         self._heartbeat: int | None = None
 
     # -- who holds it

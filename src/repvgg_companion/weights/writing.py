@@ -10,12 +10,11 @@ from repvgg_companion.errors import CompanionError
 from repvgg_companion.files import atomic_path
 from repvgg_companion.identity import WeightsIdentity
 from repvgg_companion.models.names import require_model
-from repvgg_companion.weights.layouts import LAYOUTS, from_official
+from repvgg_companion.weights.layouts import from_official
 from repvgg_companion.weights.recognize import RecognizedWeights
 from repvgg_companion.weights.released import released_digest
 from repvgg_companion.weights_file import save_weights
 
-TARGETS = ("companion", *LAYOUTS)
 _SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
 
 
