@@ -30,22 +30,19 @@ def training_digest(
     num_classes: int | None,
     dataset: str,
     recipe: Mapping[str, Any],
-    dataset_identity: str | None = None,
     backbone: str | None = None,
 ) -> str:
     """8 hexadecimal digits over all that determines trained weights except seed and device.
 
     `recipe` holds the settings that differ from a field's behaviour-preserving default, the input pipeline among them
-    (`Recipe.settings()`), so that a field added in a later version orphans no weights. `num_classes` and
-    `dataset_identity` are left out where the experiment does not state them; the trainer compares the manifests'
-    digest with the one in its state in every case. `backbone` is the SHA-256 of the weights that a segmentation network
-    starts from, or `random`.
+    (`Recipe.settings()`), so that a field added in a later version orphans no weights. `num_classes` is left out where
+    the experiment does not state it. A dataset counts by its name, for paths are made before its images are indexed;
+    the trainer compares the digest of their manifests with the one in its state in every case. `backbone` is the
+    SHA-256 of the weights that a segmentation network starts from, or `random`.
     """
     parts: dict[str, Any] = {"model": model, "width": width, "dataset": dataset, "recipe": dict(recipe)}
     if num_classes is not None:
         parts["num_classes"] = num_classes
-    if dataset_identity is not None:
-        parts["dataset_identity"] = dataset_identity
     if backbone is not None:
         parts["backbone"] = backbone
     return short_digest(parts)

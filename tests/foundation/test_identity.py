@@ -33,7 +33,7 @@ def test_names_split_into_base_and_variation():
         {"num_classes": 10},
         {"dataset": "other"},
         {"recipe": {"epochs": 121}},
-        {"dataset_identity": "abc"},
+        {"backbone": "random"},
     ],
 )
 def test_the_training_digest_covers_everything(change):
