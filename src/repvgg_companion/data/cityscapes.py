@@ -8,8 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
+from repvgg_companion.data.columns import whole_file
+from repvgg_companion.data.images import Image
 from repvgg_companion.data.manifest import Manifest, ManifestBuilder
-from repvgg_companion.data.members import Findings, Image, images_of_folder
+from repvgg_companion.data.members import Findings, images_of_folder
 from repvgg_companion.errors import CompanionError
 
 # Label id of each class that counts, in the order of the train ids 0 to 18 (the dataset's own table, `labels.py`).
@@ -89,5 +91,12 @@ def _split(root: Path, split: str) -> Manifest:
 
 
 def _by_stem(folder: Path, end: str) -> dict[str, Image]:
-    images, _ = images_of_folder(str(folder), Findings())
-    return {image.path.removesuffix(end): image for image in images if image.path.endswith(end)}
+    folders, _ = images_of_folder(str(folder), Findings())
+    return {
+        f"{city}/{image.path}".removeprefix("/").removesuffix(end): image._replace(
+            file=whole_file(image.file, image.path)
+        )
+        for city, images in folders.items()
+        for image in images
+        if image.path.endswith(end)
+    }

@@ -1,29 +1,35 @@
 """Images without byte ranges of their own (compressed, in Parquet, re-encoded) become one plain tar with class folders.
 
-In: (WNID, name, bytes), one at a time. Out: a tar by rename, readable by any tool, and each image's place in it.
+In: (WNID, name, bytes), one at a time. Out: a tar, readable by any tool, and each image's place in it.
 """
 
 import io
 import os
 import tarfile
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from repvgg_companion.data.members import Image
-from repvgg_companion.files import atomic_path
+from repvgg_companion.data.images import Image
+from repvgg_companion.files import atomic_path, remove_partial
 
 
 class ImageTar:
-    """Writes a tar at `final`; use it as a context manager, `add` images, and read `stamp` after it was left."""
+    """Writes a tar for the name `final`; use it as a context manager, `add` images, and read `stamp` after it was left.
 
-    def __init__(self, final: str | os.PathLike) -> None:
+    The tar takes its name when `naming` is left without an error, and is removed otherwise: the caller decides until
+    when a fault makes it useless. A tar of that name from an earlier run stays until then.
+    """
+
+    def __init__(self, final: str | os.PathLike, naming: ExitStack) -> None:
         self.path = os.path.abspath(final)  # noqa: PTH100 - Path.resolve would follow links
         self.stamp = (0, 0)
-        self._atomic = atomic_path(self.path)
+        remove_partial(self.path)  # a killed run may have left much behind
+        self._temporary: Path = naming.enter_context(atomic_path(self.path, flush=False))
 
     def __enter__(self) -> Self:
-        self._tar = tarfile.open(self._atomic.__enter__(), "w", format=tarfile.GNU_FORMAT)
+        self._tar = tarfile.open(self._temporary, "w", format=tarfile.GNU_FORMAT)
         return self
 
     def add(self, wnid: str, name: str, content: bytes) -> Image:
@@ -31,20 +37,16 @@ class ImageTar:
         info = tarfile.TarInfo(f"{wnid}/{name}")
         info.size = len(content)
         self._tar.addfile(info, io.BytesIO(content))
+        self._tar.members.clear()  # kept by tarfile for readers: 1 KB for each of a million images
         padded = -(-len(content) // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
         return Image(name, self.path, self._tar.offset - padded, len(content))
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        try:
-            if kind is None:
-                self._tar.close()
-            else:
-                self._tar.fileobj.close()
-        except BaseException as failure:
-            self._atomic.__exit__(type(failure), failure, failure.__traceback__)
-            raise
-        self._atomic.__exit__(kind, error, trace)
         if kind is not None:
+            self._tar.fileobj.close()
             return
-        status = Path(self.path).stat()
+        self._tar.close()
+        with self._temporary.open("rb") as stream:
+            os.fsync(stream.fileno())
+            status = os.fstat(stream.fileno())
         self.stamp = (status.st_size, status.st_mtime_ns)

@@ -6,7 +6,8 @@ Nothing is extracted: a manifest holds byte ranges of the archives as they are. 
 import argparse
 import contextlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -68,27 +69,26 @@ def run(arguments: argparse.Namespace) -> None:
         opener.check(arguments.devkit)
         devkit = read_devkit(arguments.devkit)
     splits: dict[str, Split] = {}
-    if arguments.cityscapes_folder is not None:
-        manifests = _segmentation(arguments)
-        classes = list(manifests["train"].classes)
-    else:
-        splits = _splits(arguments, devkit, opener, output)
-        classes, class_names = _classes(splits, devkit)
-    if arguments.num_classes not in (None, len(classes)):
-        raise CompanionError(
-            f"dataset {arguments.dataset} has {len(classes)} classes instead of {arguments.num_classes}; "
-            "correct --num-classes (data.num_classes) or name other images"
-        )
-    if splits:
-        manifests = {
-            name: split.builder.build(classes, class_names, stamps=split.stamps) for name, split in splits.items()
-        }
-    notes = [f"{name}: {note}" for name, split in splits.items() for note in split.all_findings().notes()]
-    with contextlib.ExitStack() as stack:  # all of them or, on a full disk, none
-        for name, manifest in manifests.items():
-            manifest.write_parquet(stack.enter_context(atomic_path(output / f"{name}.parquet", flush=False)))
-        facts = stack.enter_context(atomic_path(output / "dataset.json", flush=False))
-        facts.write_text(json_text(_facts(arguments, manifests, notes)), encoding="utf-8")
+    with contextlib.ExitStack() as naming:  # of tars that images are copied into: only when nothing is at fault
+        if arguments.cityscapes_folder is not None:
+            manifests = _segmentation(arguments)
+            classes = list(manifests["train"].classes)
+            _require_number(arguments, classes)
+        else:
+            splits = _splits(arguments, devkit, opener, output, naming)
+            classes = _checked(arguments, devkit, *(_wnids(splits, name) for name in ("train", "val")))
+            words = devkit.words if devkit is not None else _words(splits)
+            class_names = [words.get(wnid, wnid) for wnid in classes]
+            manifests = {
+                name: split.builder.build(classes, class_names, stamps=split.stamps) for name, split in splits.items()
+            }
+        notes = [f"{name}: {note}" for name, split in splits.items() for note in split.all_findings().notes()]
+        with contextlib.ExitStack() as stack:  # all of them or, on a full disk, none
+            for name, manifest in manifests.items():
+                manifest.write_parquet(stack.enter_context(atomic_path(output / f"{name}.parquet", flush=False)))
+            facts = stack.enter_context(atomic_path(output / "dataset.json", flush=False))
+            facts.write_text(json_text(_facts(arguments, manifests, notes)), encoding="utf-8")
+            naming.close()  # before the manifests take theirs: none names a tar that is not there
     for note in notes:
         print(f"index: note: {note}", file=sys.stderr)
     counts = ", ".join(f"{len(manifest):,} {name} images" for name, manifest in manifests.items())
@@ -184,7 +184,10 @@ class _CheckedSource(_Watched, HashedSource):
         require_match(self.path, self.md5, self._expected)
 
 
-def _splits(arguments: argparse.Namespace, devkit: Devkit | None, opener: _Opener, output: Path) -> dict[str, Split]:
+def _splits(
+    arguments: argparse.Namespace, devkit: Devkit | None, opener: _Opener, output: Path, naming: contextlib.ExitStack
+) -> dict[str, Split]:
+    check = partial(_checked, arguments, devkit)
     given = {
         name
         for name in (
@@ -200,13 +203,13 @@ def _splits(arguments: argparse.Namespace, devkit: Devkit | None, opener: _Opene
     }
     if given == {"zip"} and devkit is None:
         opener.check(arguments.zip)
-        train, val = from_zip(arguments.zip, output)
+        train, val = from_zip(arguments.zip, output, naming, check)
     elif given == {"kaggle_folder"} and devkit is None:
         train, val = from_kaggle(arguments.kaggle_folder)
     elif given == {"parquet_folder"}:
         from repvgg_companion.data.parquet_shards import from_parquet
 
-        train, val = from_parquet(arguments.parquet_folder, devkit, output)
+        train, val = from_parquet(arguments.parquet_folder, devkit, output, naming, check)
     elif given == {"train_folder", "val_folder"}:
         train = from_folder(arguments.train_folder, None, flat_allowed=False)
         val = from_folder(arguments.val_folder, devkit, flat_allowed=True)
@@ -221,28 +224,40 @@ def _splits(arguments: argparse.Namespace, devkit: Devkit | None, opener: _Opene
     return {"train": train, "val": val}
 
 
-def _classes(splits: dict[str, Split], devkit: Devkit | None) -> tuple[list[str], list[str]]:
-    """The WNIDs in label order and their words; raises CompanionError where splits and devkit disagree on them."""
-    train = splits.get("train")
-    if train is None:
-        classes = devkit.wnids
-    else:
-        classes = train.builder.classes
-        if devkit is not None and classes != devkit.wnids:
-            odd = min(set(classes) ^ set(devkit.wnids))
-            side = "the devkit but not in the training images" if odd in devkit.words else "the training images only"
-            raise CompanionError(
-                f"the devkit {devkit.path} does not match the training images: {len(devkit.words)} classes against "
-                f"{len(classes)}, class {odd} is in {side}; name the devkit of these images"
-            )
-    if strangers := sorted(set(splits["val"].builder.classes) - set(classes)):
+def _wnids(splits: dict[str, Split], name: str) -> list[str] | None:
+    return splits[name].builder.classes if name in splits else None
+
+
+def _words(splits: dict[str, Split]) -> dict[str, str]:
+    return {wnid: text for split in splits.values() for wnid, text in split.words.items()}
+
+
+def _checked(
+    arguments: argparse.Namespace, devkit: Devkit | None, train: Collection[str] | None, val: Collection[str]
+) -> list[str]:
+    """The WNIDs in label order; raises CompanionError where splits, devkit and --num-classes disagree on them."""
+    classes = devkit.wnids if train is None else sorted(train)
+    if devkit is not None and classes != devkit.wnids:
+        odd = min(set(classes) ^ set(devkit.wnids))
+        side = "the devkit but not in the training images" if odd in devkit.words else "the training images only"
+        raise CompanionError(
+            f"the devkit {devkit.path} does not match the training images: {len(devkit.words)} classes against "
+            f"{len(classes)}, class {odd} is in {side}; name the devkit of these images"
+        )
+    if strangers := sorted(set(val) - set(classes)):
         raise CompanionError(
             f"validation class {strangers[0]} is no class of the training images; the two splits do not belong together"
         )
-    words = (
-        devkit.words if devkit is not None else {wnid: text for s in splits.values() for wnid, text in s.words.items()}
-    )
-    return classes, [words.get(wnid, wnid) for wnid in classes]
+    _require_number(arguments, classes)
+    return classes
+
+
+def _require_number(arguments: argparse.Namespace, classes: list[str]) -> None:
+    if arguments.num_classes not in (None, len(classes)):
+        raise CompanionError(
+            f"dataset {arguments.dataset} has {len(classes)} classes instead of {arguments.num_classes}; "
+            "correct --num-classes (data.num_classes) or name other images"
+        )
 
 
 def _facts(arguments: argparse.Namespace, manifests: dict[str, Manifest], notes: list[str]) -> dict[str, Any]:

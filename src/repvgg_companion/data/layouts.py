@@ -1,6 +1,6 @@
 """Which class an image belongs to, in every layout that users have: class folders, flat validation sets with a list.
 
-In: images of an archive or folder with their paths. Out: `Classes`, images by WNID with names that are the same in
+In: images of an archive or folder by their folders. Out: `Classes`, images by WNID with names that are the same in
 every layout, so that the same images give the same manifest whatever form they have.
 """
 
@@ -8,41 +8,52 @@ import csv
 import io
 import os
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 from repvgg_companion.data.devkit import Devkit
-from repvgg_companion.data.members import Image
+from repvgg_companion.data.images import Folders, Image
 from repvgg_companion.errors import CompanionError
 
-Classes = dict[str, list[Image]]
+Classes = Iterable[tuple[str, list[Image]]]
+"""WNID and images of whole classes, one class after the other."""
 VALIDATION_NAME = re.compile(r"ILSVRC2012_val_(\d{8})\.JPEG", re.IGNORECASE)
 SPLIT_NAMES = {"train", "val", "validation", "test"}
 
 
-def by_folder(images: list[Image], where: str, *, root_known: bool = False) -> Classes:
-    """Images by the folder that names their class: the first one below what all paths share.
+def by_folder(folders: Folders, where: str, *, root_known: bool = False) -> Classes:
+    """Classes by the folder that names them: the first one below what all paths share. Empties `folders` on the way.
 
     With `root_known` the paths start at the split's root already. Raises CompanionError for images outside any folder.
     """
-    prefix = "" if root_known else _shared_prefix(images)
-    classes: Classes = {}
-    for image in images:
-        rest = image.path[len(prefix) :]
-        wnid, slash, name = rest.partition("/")
-        if not slash:
+    prefix = "" if root_known else _shared_prefix(folders)
+    folders_of: dict[str, list[str]] = {}
+    for folder in folders:
+        wnid = f"{folder}/"[len(prefix) :].partition("/")[0]
+        if not wnid:
+            image = f"{folder}/{next(iter(folders[folder])).path}".removeprefix("/")
             raise CompanionError(
-                f"{where} holds images in class folders and {image.path!r} in none; put it into a folder or remove it"
+                f"{where} holds images in class folders and {image!r} in none; put it into a folder or remove it"
             )
-        classes.setdefault(wnid, []).append(image._replace(path=image_name(name)))
-    if found := sorted(SPLIT_NAMES & set(classes)):
+        folders_of.setdefault(wnid, []).append(folder)
+    if found := sorted(SPLIT_NAMES & set(folders_of)):
         raise CompanionError(
             f"{where} holds folder {found[0]!r} where classes are due; name that split's folder itself"
         )
-    return classes
+    return _classes(folders, folders_of, prefix)
 
 
-def _shared_prefix(images: list[Image]) -> str:
-    folders = {os.path.dirname(image.path) for image in images}  # noqa: PTH120 - a Path for each of a million is slow
+def _classes(folders: Folders, folders_of: dict[str, list[str]], prefix: str) -> Classes:
+    for wnid, inside in folders_of.items():
+        images = []
+        for folder in inside:
+            below = f"{folder}/"[len(prefix) + len(wnid) + 1 :]
+            # One class is spelled out at a time: a million images would take 500 MB.
+            images += [image._replace(path=image_name(below + image.path)) for image in folders.pop(folder)]
+        yield wnid, images
+
+
+def _shared_prefix(folders: Folders) -> str:
     if len(folders) > 1:
         shared = os.path.commonpath(folders)
     else:
@@ -56,12 +67,7 @@ def image_name(path: str) -> str:
     return path.removeprefix("images/")
 
 
-def is_flat(images: list[Image]) -> bool:
-    """Whether all images lie in one folder, as in the validation archive of ILSVRC2012."""
-    return len({os.path.dirname(image.path) for image in images}) == 1  # noqa: PTH120
-
-
-def flat_by_devkit(images: list[Image], devkit: Devkit, where: str) -> Classes:
+def flat_by_devkit(images: Iterable[Image], devkit: Devkit, where: str) -> Classes:
     """Flat validation images by the devkit's ground truth, whose line i belongs to image number i.
 
     Raises CompanionError unless the images are exactly numbers 1 to the number of lines.
@@ -81,15 +87,15 @@ def flat_by_devkit(images: list[Image], devkit: Devkit, where: str) -> Classes:
             f"{where} holds {len(by_number)} validation images, but the ground truth of {devkit.path} has {lines} lines"
             f" (the first difference is image {odd}); they do not belong together, or one of them is incomplete"
         )
-    classes: Classes = {}
+    classes: dict[str, list[Image]] = {}
     for number, wnid in enumerate(devkit.validation_wnids, start=1):
         classes.setdefault(wnid, []).append(by_number[number])
-    return classes
+    return classes.items()
 
 
-def check_against_devkit(classes: Classes, devkit: Devkit, where: str) -> None:
-    """Raises CompanionError where the folder of a numbered validation image contradicts the devkit."""
-    for wnid, images in classes.items():
+def checked_against_devkit(classes: Classes, devkit: Devkit, where: str) -> Classes:
+    """The same classes; raises CompanionError where the folder of a numbered image contradicts the devkit."""
+    for wnid, images in classes:
         for image in images:
             match = VALIDATION_NAME.fullmatch(_base(image.path))
             if match is None:
@@ -100,6 +106,7 @@ def check_against_devkit(classes: Classes, devkit: Devkit, where: str) -> None:
                     f"{where} has {image.path} in folder {wnid}, but the devkit {devkit.path} says otherwise; "
                     "one of them is not ILSVRC2012's"
                 )
+        yield wnid, images
 
 
 def text_of(path: Path) -> str:
@@ -110,13 +117,13 @@ def text_of(path: Path) -> str:
         raise CompanionError(f"{path} is no UTF-8 text (byte {error.start}); get it again") from None
 
 
-def flat_by_annotations(images: list[Image], text: str, where: str) -> Classes:
+def flat_by_annotations(images: Iterable[Image], text: str, where: str) -> Classes:
     """Tiny-ImageNet's validation images by `val_annotations.txt`: lines of file, WNID and a box, split by tabs."""
     listed = [(fields[0], fields[1]) for line in text.splitlines() if len(fields := line.split("\t")) >= 2]
     return _by_list(images, dict(listed), where, "val_annotations.txt")
 
 
-def flat_by_solution(images: list[Image], text: str, where: str) -> Classes:
+def flat_by_solution(images: Iterable[Image], text: str, where: str) -> Classes:
     """Kaggle's validation images by `LOC_val_solution.csv`: ImageId, and a prediction that begins with the WNID."""
     wnid_of = {}
     try:
@@ -130,8 +137,9 @@ def flat_by_solution(images: list[Image], text: str, where: str) -> Classes:
     return _by_list(images, wnid_of, where, "LOC_val_solution.csv")
 
 
-def _by_list(images: list[Image], wnid_of: dict[str, str], where: str, list_name: str) -> Classes:
-    classes: Classes = {}
+def _by_list(images: Iterable[Image], wnid_of: dict[str, str], where: str, list_name: str) -> Classes:
+    images = list(images)
+    classes: dict[str, list[Image]] = {}
     missing = set(wnid_of) - {_base(image.path) for image in images}
     if missing:
         raise CompanionError(
@@ -142,7 +150,7 @@ def _by_list(images: list[Image], wnid_of: dict[str, str], where: str, list_name
         if wnid is None:
             raise CompanionError(f"{list_name} in {where} does not name {image.path}; get it again")
         classes.setdefault(wnid, []).append(image._replace(path=_base(image.path)))
-    return classes
+    return classes.items()
 
 
 def words_of(text: str) -> dict[str, str]:

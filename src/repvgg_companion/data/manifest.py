@@ -6,40 +6,29 @@ In: images of whole classes (`ManifestBuilder`), or a Parquet file. Out: a `Mani
 import hashlib
 import json
 import os
-from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from itertools import accumulate
 from typing import Any
 
 import numpy as np
 
+from repvgg_companion.data.columns import (
+    ROW_GROUP,
+    FileColumn,
+    TextColumn,
+    coded_array,
+    int64_array,
+    number_array,
+    one_array,
+    text_array,
+)
+from repvgg_companion.data.images import ImageColumns, Tally
 from repvgg_companion.errors import CompanionError
 from repvgg_companion.files import atomic_path
 
 METADATA_KEY = b"repvgg_companion"
 VERSION = 1
-ROW_GROUP = 1 << 16
-
-
-class TextColumn(Sequence):
-    """A column of strings that stays in Arrow's compact form; indexing gives a `str`, iterating gives all of them."""
-
-    def __init__(self, values: Any) -> None:
-        self.arrow = values
-
-    def __len__(self) -> int:
-        return len(self.arrow)
-
-    def __getitem__(self, index):
-        if isinstance(index, slice):
-            return self.arrow[index].to_pylist()
-        return self.arrow[int(index)].as_py()
-
-    def __iter__(self) -> Iterator[str]:
-        for start in range(0, len(self.arrow), ROW_GROUP):
-            yield from self.arrow.slice(start, ROW_GROUP).to_pylist()
 
 
 @dataclass(frozen=True)
@@ -79,7 +68,7 @@ class Manifest:
     @cached_property
     def wnids(self) -> TextColumn:
         """The WNID of each image."""
-        return TextColumn(_coded(self.labels, self.classes))
+        return TextColumn(coded_array(self.labels, self.classes))
 
     def where(self, index: int) -> str:
         """Image `index` in words: file, name and byte offset; for messages."""
@@ -107,11 +96,11 @@ class Manifest:
             if facts["version"] != VERSION:
                 raise KeyError("version")
             own = cls(
-                files=TextColumn(_one_array(table.column("file"))),
-                offsets=_int64(table.column("offset")),
-                lengths=_int64(table.column("length")),
-                labels=_int64(table.column("label")),
-                names=TextColumn(_one_array(table.column("name"))),
+                files=TextColumn(one_array(table.column("file"))),
+                offsets=int64_array(table.column("offset")),
+                lengths=int64_array(table.column("length")),
+                labels=int64_array(table.column("label")),
+                names=TextColumn(one_array(table.column("name"))),
                 classes=tuple(facts["wnids"]),
                 class_names=tuple(facts["class_names"]),
                 sha256=facts["sha256"],
@@ -124,8 +113,8 @@ class Manifest:
                 return own
             maps = {name: table.column(f"map_{name}") for name in ("file", "offset", "length")}
             return replace(own, maps=replace(
-                own, files=TextColumn(_one_array(maps["file"])), offsets=_int64(maps["offset"]),
-                lengths=_int64(maps["length"]), sha256=facts["maps_sha256"], stamps={}, path="",
+                own, files=TextColumn(one_array(maps["file"])), offsets=int64_array(maps["offset"]),
+                lengths=int64_array(maps["length"]), sha256=facts["maps_sha256"], stamps={}, path="",
             ))  # fmt: skip
         except FileNotFoundError:
             raise CompanionError(f"manifest {path} does not exist; make it with the verb index") from None
@@ -156,31 +145,40 @@ class Manifest:
             "packed": self.packed,
             "source_sha256": self.source_sha256,
         }
-        columns = {
-            "file": self.files.arrow,
-            "offset": _numbers(self.offsets),
-            "length": _numbers(self.lengths),
-            "label": _numbers(self.labels),
-            "wnid": self.wnids.arrow,
-            "name": self.names.arrow,
-        }
         if self.maps is not None:
             facts["maps_sha256"] = self.maps.sha256
+        schema, writer = None, None
+        try:
+            # A row group at a time, since the paths of a folder tree are put together here and are many.
+            for start in range(0, max(1, len(self)), ROW_GROUP):
+                columns = self._arrow_columns(start, min(start + ROW_GROUP, len(self)))
+                table = pyarrow.Table.from_arrays(list(columns.values()), names=list(columns))
+                if writer is None:
+                    schema = table.schema.with_metadata({METADATA_KEY: json.dumps(facts, sort_keys=True)})
+                    writer = parquet.ParquetWriter(
+                        path, schema, compression="zstd", use_dictionary=["file", "wnid"], write_page_checksum=True
+                    )
+                writer.write_table(table.cast(schema), row_group_size=ROW_GROUP)
+        finally:
+            if writer is not None:
+                writer.close()
+
+    def _arrow_columns(self, start: int, stop: int) -> dict[str, Any]:
+        columns = {
+            "file": self.files.arrow_slice(start, stop),
+            "offset": number_array(self.offsets[start:stop]),
+            "length": number_array(self.lengths[start:stop]),
+            "label": number_array(self.labels[start:stop]),
+            "wnid": coded_array(self.labels[start:stop], self.classes),
+            "name": self.names.arrow_slice(start, stop),
+        }
+        if self.maps is not None:
             columns |= {
-                "map_file": self.maps.files.arrow,
-                "map_offset": _numbers(self.maps.offsets),
-                "map_length": _numbers(self.maps.lengths),
+                "map_file": self.maps.files.arrow_slice(start, stop),
+                "map_offset": number_array(self.maps.offsets[start:stop]),
+                "map_length": number_array(self.maps.lengths[start:stop]),
             }
-        table = pyarrow.Table.from_arrays(list(columns.values()), names=list(columns))
-        table = table.replace_schema_metadata({METADATA_KEY: json.dumps(facts, sort_keys=True)})
-        parquet.write_table(
-            table,
-            path,
-            row_group_size=ROW_GROUP,
-            compression="zstd",
-            use_dictionary=["file", "wnid"],
-            write_page_checksum=True,
-        )
+        return columns
 
 
 def dataset_sha256(*manifests: Manifest) -> str:
@@ -192,58 +190,12 @@ def dataset_sha256(*manifests: Manifest) -> str:
     return hashlib.sha256("\n".join(digests).encode()).hexdigest()
 
 
-# Arrow arrays are made from buffers here: `pyarrow.array` and `pyarrow.table` import pandas, which costs a second.
-def _numbers(values: np.ndarray) -> Any:
-    import pyarrow
-
-    values = np.ascontiguousarray(values)
-    return pyarrow.Array.from_buffers(pyarrow.from_numpy_dtype(values.dtype), len(values), [None, _buffer(values)])
-
-
-def _texts(utf8: bytes | bytearray, ends: np.ndarray) -> Any:
-    import pyarrow
-
-    return pyarrow.LargeStringArray.from_buffers(
-        len(ends) - 1, _buffer(ends.astype(np.int64, copy=False)), _buffer(utf8)
-    )
-
-
-def _coded(codes: np.ndarray, words: Sequence[str]) -> Any:
-    import pyarrow
-
-    utf8 = [word.encode() for word in words]
-    ends = np.concatenate([[0], np.cumsum([len(word) for word in utf8], dtype=np.int64)])
-    values = pyarrow.StringArray.from_buffers(len(utf8), _buffer(ends.astype(np.int32)), _buffer(b"".join(utf8)))
-    return pyarrow.DictionaryArray.from_arrays(_numbers(codes.astype(np.int32, copy=False)), values)
-
-
-def _buffer(values: Any) -> Any:
-    import pyarrow
-
-    return pyarrow.py_buffer(values)
-
-
-def _int64(column: Any) -> np.ndarray:
-    # `to_numpy` would import pandas as well.
-    values = _one_array(column)
-    if str(values.type) != "int64" or values.null_count:
-        raise ValueError("a number is missing")
-    return np.frombuffer(values.buffers()[1], np.int64, count=len(values), offset=8 * values.offset).copy()
-
-
-def _one_array(column: Any) -> Any:
-    combined = column.combine_chunks()
-    return combined.chunk(0) if hasattr(combined, "chunk") else combined
-
-
 class ManifestBuilder:
     """Collects images class by class in compact columns: 1.3 million of them take about 60 MB."""
 
     def __init__(self) -> None:
-        self._files: list[str] = []
-        self._file_index: dict[str, int] = {}
-        self._classes: dict[str, _ClassColumns] = {}
-        self.duplicates: list[str] = []
+        self._classes: dict[str, ImageColumns] = {}
+        self.duplicates = Tally()
 
     @property
     def classes(self) -> list[str]:
@@ -254,13 +206,14 @@ class ManifestBuilder:
         return wnid in self._classes
 
     def __len__(self) -> int:
-        return sum(len(columns.lengths) for columns in self._classes.values())
+        return sum(map(len, self._classes.values()))
 
     def add_class(self, wnid: str, images: Iterable[tuple[str, str, int, int]]) -> None:
         """Add images of one class as (name, file, offset, length) in the order of the archive.
 
-        Of images with one name the last stays, as when an archive is extracted; their names go to `duplicates`. A
-        class that was added before is replaced.
+        A file that ends in "/" is the folder of a file with the last part of the name. Of images with one name the
+        last stays, as when an archive is extracted; their names go to `duplicates`. A class that was added before is
+        replaced.
         """
         images = list(images)
         last = {image[0]: image for image in images}
@@ -268,26 +221,10 @@ class ManifestBuilder:
             seen: set[str] = set()
             for name, *_ in images:
                 if name in seen:
-                    self.duplicates.append(f"{wnid}/{name}")
+                    self.duplicates.add(f"{wnid}/{name}")
                 seen.add(name)
         ordered = sorted(last, key=_folder_then_name if any("/" in name for name in last) else None)
-        encoded = [name.encode() for name in ordered]
-        rows = [last[name] for name in ordered]
-        numbers = {file: self._file_number(file) for file in dict.fromkeys(row[1] for row in rows)}
-        columns = _ClassColumns()
-        columns.names += b"".join(encoded)
-        columns.name_ends.extend(accumulate(map(len, encoded)))
-        columns.files.extend([numbers[row[1]] for row in rows])
-        columns.offsets.extend([row[2] for row in rows])
-        columns.lengths.extend([row[3] for row in rows])
-        self._classes[wnid] = columns
-
-    def _file_number(self, file: str) -> int:
-        number = self._file_index.get(file)
-        if number is None:
-            number = self._file_index[file] = len(self._files)
-            self._files.append(file)
-        return number
+        self._classes[wnid] = ImageColumns(last[name] for name in ordered)
 
     def build(
         self,
@@ -304,25 +241,29 @@ class ManifestBuilder:
         """
         label_of = {wnid: label for label, wnid in enumerate(classes)}
         n, names, digest = len(self), bytearray(), hashlib.sha256()
-        files, name_ends = np.empty(n, np.int32), np.zeros(n + 1, np.int64)
+        codes, name_ends = np.empty(n, np.int32), np.zeros(n + 1, np.int64)
         offsets, lengths, labels = (np.empty(n, np.int64) for _ in range(3))
+        files: dict[str, int] = {}
         start = 0
         for wnid in sorted(self._classes, key=label_of.__getitem__):
             columns, label = self._classes.pop(wnid), label_of[wnid]
-            stop = start + len(columns.lengths)
-            name_ends[start + 1 : stop + 1] = columns.name_ends
+            stop = start + len(columns)
+            name_ends[start + 1 : stop + 1] = columns.path_ends
             name_ends[start + 1 : stop + 1] += len(names)
-            names += columns.names
-            files[start:stop], offsets[start:stop] = columns.files, columns.offsets
-            lengths[start:stop], labels[start:stop] = columns.lengths, label
-            digest.update("".join(columns.identity_lines(wnid, label)).encode())
+            names += columns.paths
+            numbers = np.array([files.setdefault(file, len(files)) for file in columns.files], np.int32)
+            codes[start:stop] = numbers[np.frombuffer(columns.codes, np.int32)]
+            offsets[start:stop], lengths[start:stop], labels[start:stop] = columns.offsets, columns.lengths, label
+            digest.update("".join(_identity_lines(columns, wnid, label)).encode())
             start = stop
+        name_column = TextColumn(text_array(names, name_ends))
+        in_folders = any(file.endswith("/") for file in files)
         return Manifest(
-            files=TextColumn(_coded(files, self._files)),
+            files=FileColumn(codes, files, name_column) if in_folders else TextColumn(coded_array(codes, list(files))),
             offsets=offsets,
             lengths=lengths,
             labels=labels,
-            names=TextColumn(_texts(names, name_ends)),
+            names=name_column,
             classes=tuple(classes),
             class_names=tuple(class_names),
             sha256=digest.hexdigest(),
@@ -332,24 +273,11 @@ class ManifestBuilder:
         )
 
 
-class _ClassColumns:
-    """The images of one class, sorted by name."""
-
-    __slots__ = ("files", "lengths", "name_ends", "names", "offsets")
-
-    def __init__(self) -> None:
-        self.names = bytearray()
-        self.name_ends, self.files = array("q"), array("i")
-        self.offsets, self.lengths = array("q"), array("q")
-
-    def identity_lines(self, wnid: str, label: int) -> Iterator[str]:
-        """What the manifest's digest covers: name, label, WNID and length, but neither archive nor offset."""
-        start, tail = 0, f"\t{label}\t{wnid}\t"
-        names = self.names.decode() if self.names.isascii() else None
-        for end, length in zip(self.name_ends, self.lengths):
-            name = self.names[start:end].decode() if names is None else names[start:end]
-            yield f"{name}{tail}{length}\n"
-            start = end
+def _identity_lines(columns: ImageColumns, wnid: str, label: int) -> Iterator[str]:
+    """What the manifest's digest covers: name, label, WNID and length, but neither archive nor offset."""
+    tail = f"\t{label}\t{wnid}\t"
+    for name, length in zip(columns.each_path(), columns.lengths):
+        yield f"{name}{tail}{length}\n"
 
 
 def _folder_then_name(name: str) -> tuple[str, str]:

@@ -1,6 +1,6 @@
 """The images of one archive or folder, whatever its form: `Image`s with path, file, byte offset and length.
 
-In: a tar (also of tars), a zip or a folder. Out: images grouped by inner tar, and what was left out on the way.
+In: a tar (also of tars), a zip or a folder. Out: images by inner tar or folder, and what was left out on the way.
 """
 
 import lzma
@@ -13,16 +13,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import repeat
 from pathlib import Path
-from typing import NamedTuple
 
+from repvgg_companion.data.images import Folders, Image, ImageColumns, Tally, add_to_folder
 from repvgg_companion.data.source import SeekSource
 from repvgg_companion.data.tar_members import Member, Run, tar_members, tar_parts
 from repvgg_companion.errors import CompanionError, one_line
+from repvgg_companion.progress import Progress
 
 # torchvision's datasets/folder.py, IMG_EXTENSIONS
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 ZIP_LOCAL_HEADER_BYTES = 30
 ZIP_UTF8_FLAG = 0x800
+IMAGES_AT_ONCE = 1000
 # What `zipfile` and its decompressors raise on damaged, foreign or encrypted content.
 UNREADABLE_ZIP = (
     zipfile.BadZipFile,
@@ -37,22 +39,13 @@ UNREADABLE_ZIP = (
 )
 
 
-class Image(NamedTuple):
-    """One image: its path inside the archive or folder, and the bytes of which file it is."""
-
-    path: str
-    file: str
-    offset: int
-    length: int
-
-
 @dataclass
 class Findings:
     """What a reader left out or settled, for the notes beside the manifest."""
 
-    ignored: list[str] = field(default_factory=list)
-    links: list[str] = field(default_factory=list)
-    duplicates: list[str] = field(default_factory=list)
+    ignored: Tally = field(default_factory=Tally)
+    links: Tally = field(default_factory=Tally)
+    duplicates: Tally = field(default_factory=Tally)
 
     def notes(self) -> list[str]:
         """One sentence for each kind of finding."""
@@ -61,7 +54,7 @@ class Findings:
             (self.links, "links were resolved to the images that they name"),
             (self.duplicates, "names stood twice; the later content counts, as in an extracted archive"),
         )
-        return [f"{len(found)} {what}, the first {found[0]!r}" for found, what in kinds if found]
+        return [f"{found.count} {what}, the first {found.first!r}" for found, what in kinds if found.count]
 
 
 def is_image(path: str, findings: Findings) -> bool:
@@ -71,13 +64,12 @@ def is_image(path: str, findings: Findings) -> bool:
     base = path.rpartition("/")[2]
     if base.lower().endswith(IMAGE_SUFFIXES) and not base.startswith(".") and not path.startswith("__MACOSX/"):
         return True
-    findings.ignored.append(path)
+    findings.ignored.add(path)
     return False
 
 
-def images_of_tar(source: SeekSource, findings: Findings) -> Iterator[tuple[str, list[Image]]]:
-    """Groups of images of a tar: (path of the inner tar, its images) for each inner tar, last ("", the others)."""
-    outer: dict[str, Image] = {}
+def images_of_tar(source: SeekSource, others: Folders, findings: Findings) -> Iterator[tuple[str, list[Image]]]:
+    """(Path of the inner tar, its images) for each inner tar; images outside of these are added to `others`."""
     links: list[Member] = []
     for member in tar_members(source, 0, source.size):
         source.reached(member.offset)
@@ -86,10 +78,24 @@ def images_of_tar(source: SeekSource, findings: Findings) -> Iterator[tuple[str,
         elif member.is_link:
             links.append(member)
         elif member.is_file and is_image(member.name, findings):
-            _add(outer, Image(member.name, source.path, member.offset, member.size), findings)
-    _resolve_links(source, links, outer, findings)
-    if outer:
-        yield "", list(outer.values())
+            add_to_folder(others, member.name, source.path, member.offset, member.size)
+    for folder, columns in others.items():
+        if len(set(columns.each_path())) < len(columns):
+            latest: dict[str, Image] = {}
+            for image in columns:
+                _add(latest, image, findings, folder)
+            others[folder] = ImageColumns(latest.values())
+    if links:
+        images = {
+            path: image._replace(path=path)
+            for folder, columns in others.items()
+            for image in columns
+            for path in [f"{folder}/{image.path}" if folder else image.path]
+        }
+        _resolve_links(source, links, images, findings)
+        others.clear()
+        for image in images.values():
+            add_to_folder(others, *image)
 
 
 def _images_of_inner_tar(source: SeekSource, inner: Member, findings: Findings) -> list[Image]:
@@ -114,9 +120,9 @@ def _images_of_inner_tar(source: SeekSource, inner: Member, findings: Findings) 
     return list(images.values())
 
 
-def _add(images: dict[str, Image], image: Image, findings: Findings) -> None:
+def _add(images: dict[str, Image], image: Image, findings: Findings, folder: str = "") -> None:
     if image.path in images:
-        findings.duplicates.append(image.path)
+        findings.duplicates.add(f"{folder}/{image.path}" if folder else image.path)
         del images[image.path]
     images[image.path] = image
 
@@ -134,7 +140,7 @@ def _resolve_links(source: SeekSource, links: list[Member], images: dict[str, Im
                 f"{source.path} holds a link {link.name!r} to {link.link!r}, which is no image before it; "
                 "pack the archive again with --dereference"
             )
-        findings.links.append(link.name)
+        findings.links.add(link.name)
         _add(images, found._replace(path=link.name), findings)
 
 
@@ -210,33 +216,66 @@ def _stored(source: SeekSource, info: zipfile.ZipInfo, name: str) -> Image:
     return Image(name, source.path, offset, info.file_size)
 
 
-def images_of_folder(root: str | Path, findings: Findings) -> tuple[list[Image], list[str]]:
-    """The images under a folder (links followed) and the folders at its top, also those without images."""
+def images_of_folder(root: str | Path, findings: Findings) -> tuple[Folders, list[str]]:
+    """The images under a folder (links followed) and the folders at its top, also those without images.
+
+    Raises CompanionError where the folder does not exist, holds a name that is no UTF-8, a file that cannot be read, or
+    a link to a folder around it.
+    """
     top = Path(root).absolute()
     if not top.is_dir():
         raise CompanionError(f"folder {root} does not exist")
-    images: list[Image] = []
-    _scan(str(top), "", images, findings, ())
-    with os.scandir(top) as entries:
-        folders = sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
-    return images, folders
+    scan = _Scan(findings)
+    entries = _sorted_entries(str(top))
+    # All that is known before is how many entries there are at the top: class folders, or images that lie flat.
+    with Progress(f"index of {top.name}", total=len(entries), unit="entries") as scan.progress:
+        for entry in entries:
+            scan.entry(entry, "", str(top), (os.path.realpath(top),))
+            scan.show(1)
+    folders = [entry.name for entry in entries if entry.is_dir() and not entry.name.startswith(".")]
+    return scan.folders, folders
 
 
-def _scan(folder: str, path: str, images: list[Image], findings: Findings, above: tuple[str, ...]) -> None:
-    real = os.path.realpath(folder)
-    if real in above:
-        raise CompanionError(f"{folder} is a link to a folder that holds it; remove the link")
-    with os.scandir(folder) as found:
-        entries = sorted(found, key=lambda entry: entry.name)
-    for entry in entries:
+class _Scan:
+    """The walk over a folder tree; `folders` is what it found."""
+
+    progress: Progress
+
+    def __init__(self, findings: Findings) -> None:
+        self.folders: Folders = {}
+        self.findings, self.images = findings, 0
+
+    def show(self, entries: int) -> None:
+        self.progress.note(f"{self.images:,} images")
+        self.progress.advance(entries)
+
+    def entry(self, entry: os.DirEntry, path: str, parent: str, above: tuple[str, ...]) -> None:
+        """Take one entry of the folder `parent`; `path` is that folder below the top, `above` the real folders."""
         inner = f"{path}/{entry.name}" if path else entry.name
         if entry.is_dir():
             if not entry.name.startswith("."):
-                _scan(entry.path, inner, images, findings, (*above, real))
-        elif is_image(inner, findings):
+                self._folder(entry, inner, above)
+        elif is_image(inner, self.findings):
             try:
                 status = entry.stat()
+                if stat.S_ISREG(status.st_mode):
+                    add_to_folder(self.folders, inner, f"{parent}/", 0, status.st_size)
             except OSError as error:
                 raise CompanionError(f"{entry.path} cannot be read: {error.strerror}; remove or mend it") from None
-            if stat.S_ISREG(status.st_mode):
-                images.append(Image(inner, entry.path, 0, status.st_size))
+            except UnicodeEncodeError:
+                raise CompanionError(f"{entry.path!r} is a name that is no UTF-8; rename the file") from None
+            self.images += 1
+            if self.images % IMAGES_AT_ONCE == 0:  # one folder may hold all of them
+                self.show(0)
+
+    def _folder(self, entry: os.DirEntry, path: str, above: tuple[str, ...]) -> None:
+        real = os.path.realpath(entry.path)
+        if real in above:
+            raise CompanionError(f"{entry.path} is a link to a folder that holds it; remove the link")
+        for inner in _sorted_entries(entry.path):
+            self.entry(inner, path, entry.path, (*above, real))
+
+
+def _sorted_entries(folder: str) -> list[os.DirEntry]:
+    with os.scandir(folder) as found:
+        return sorted(found, key=lambda entry: entry.name)

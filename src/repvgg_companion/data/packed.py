@@ -7,6 +7,7 @@ other data: its manifest has its own digest and a label (`short256-q90`) that ev
 import argparse
 import os
 import sys
+from contextlib import ExitStack
 from itertools import chain
 from pathlib import Path
 
@@ -14,9 +15,9 @@ import numpy as np
 
 from repvgg_companion.data.decode import POLICIES, UndecodableImage, UndecodableImages, decode_simplejpeg
 from repvgg_companion.data.image_tar import ImageTar
+from repvgg_companion.data.images import ImageColumns
 from repvgg_companion.data.loading import load
 from repvgg_companion.data.manifest import Manifest, ManifestBuilder
-from repvgg_companion.data.members import Image
 from repvgg_companion.data.reader import ImageReader
 from repvgg_companion.errors import CompanionError
 from repvgg_companion.progress import Progress
@@ -78,17 +79,22 @@ def write_packed(
         raise CompanionError("the short side is at least 1 pixel, and the quality 1 to 100")
     undecodable = UndecodableImages() if undecodable is None else undecodable
     encoder = _Encoder(ImageReader(manifest).open(), short_side_px, quality)
-    builder, classes = ManifestBuilder(), dict[str, list[Image]]()
+    builder, classes = ManifestBuilder(), dict[str, ImageColumns]()
     target = Path(output).with_suffix(".tar")
     try:
-        with ImageTar(target) as tar, Progress("packing", total=len(manifest), unit="images") as progress:
+        with (
+            ExitStack() as naming,
+            ImageTar(target, naming) as tar,
+            Progress("packing", total=len(manifest), unit="images") as progress,
+        ):
             chunks = load(encoder, range(-(-len(manifest) // CHUNK)), workers=workers if workers > 1 else 0)
             for index, content in enumerate(chain.from_iterable(chunks)):
                 if isinstance(content, str):
                     undecodable.report(manifest, index, content)
                 else:
                     wnid = manifest.classes[manifest.labels[index]]
-                    classes.setdefault(wnid, []).append(tar.add(wnid, manifest.names[index], content))
+                    place = tar.add(wnid, manifest.names[index], content)
+                    classes.setdefault(wnid, ImageColumns()).append(*place)
                 progress.advance()
     except OSError as error:
         raise CompanionError(f"{target} cannot be written: {error.strerror}; nothing was kept of it") from None

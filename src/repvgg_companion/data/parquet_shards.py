@@ -7,70 +7,114 @@ In: a folder of shards `train-*.parquet` and `validation-*.parquet` with columns
 import json
 import re
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 from repvgg_companion.data.devkit import Devkit
 from repvgg_companion.data.image_tar import ImageTar
+from repvgg_companion.data.images import ImageColumns
 from repvgg_companion.data.manifest import Manifest
-from repvgg_companion.data.members import Image
-from repvgg_companion.data.splits import Split
+from repvgg_companion.data.splits import CheckClasses, Split
 from repvgg_companion.errors import CompanionError, one_line
-from repvgg_companion.files import read_json, write_json
+from repvgg_companion.files import atomic_path, json_text, read_json
 from repvgg_companion.progress import Progress
 
 SHARDS = {"train": ("train-*.parquet",), "val": ("validation-*.parquet", "val-*.parquet")}
 PATH_WITH_WNID = re.compile(r"(.+)_(n\d{8})(\.[A-Za-z]+)")
 ROWS_AT_ONCE = 64
+LABELS_AT_ONCE = 4096
 
 
-def from_parquet(folder: str, devkit: Devkit | None, output: Path) -> tuple[Split, Split]:
+def from_parquet(
+    folder: str, devkit: Devkit | None, output: Path, naming: ExitStack, check: CheckClasses
+) -> tuple[Split, Split]:
     """Both splits; the images are copied once into `output`/train.tar and val.tar, and again only if shards change.
 
-    WNIDs come from the paths, or from the devkit where the paths have none. Raises CompanionError for shards that are
-    missing or damaged, a label that contradicts the path, and WNIDs that are unknown.
+    The copies take their names when `naming` is left. WNIDs come from the paths, or from the devkit where the paths
+    have none. Raises CompanionError for shards that are missing or damaged, a label that contradicts the path, and
+    WNIDs that are unknown; what paths and labels say is looked at, and given to `check`, before anything is copied.
     """
     wnids = dict(enumerate(devkit.wnids)) if devkit is not None else {}
     words: dict[int, str] = {}
-    splits: dict[str, Split] = {}
-    imported: list[str] = []
-    try:
-        # Validation first, so that a fault in it shows before the large split is copied.
-        for name in ("val", "train"):
-            splits[name] = _split(Path(folder), name, wnids, words, output, imported)
-        ordered = [wnids[label] for label in sorted(wnids)]
-        if ordered != sorted(ordered) or len(set(ordered)) != len(ordered):
+    splits = {name: _Import(Path(folder), name, output) for name in ("val", "train")}
+    seen = {name: split.labels(wnids, words) for name, split in splits.items()}
+    ordered = [wnids[label] for label in sorted(wnids)]
+    if ordered != sorted(ordered) or len(set(ordered)) != len(ordered):
+        raise CompanionError(
+            f"{folder}: the labels do not count the WNIDs in sorted order; these are not imagenet-1k's"
+        )
+    check(*({wnids[label] for label in seen[name]} for name in ("train", "val")))
+    val, train = (split.imported(wnids, words, naming) for split in splits.values())
+    train.words = {wnid: words[label] for label, wnid in wnids.items() if label in words}
+    return train, val
+
+
+class _Import:
+    """The shards of one split, and the tar that they are copied into."""
+
+    def __init__(self, folder: Path, name: str, output: Path) -> None:
+        self.name, self.output = name, output
+        self.shards = sorted(path for pattern in SHARDS[name] for path in folder.rglob(pattern))
+        if not self.shards:
             raise CompanionError(
-                f"{folder}: the labels do not count the WNIDs in sorted order; these are not imagenet-1k's"
+                f"{folder} holds no shard {SHARDS[name][0]}; name the folder that they were downloaded to"
             )
-    except CompanionError:
-        # Copies of shards that turned out wrong serve nobody; the shards themselves stay.
-        for name in imported:
-            for path in (output / f"{name}.tar", output / f"{name}.import.json"):
-                path.unlink(missing_ok=True)
-        raise
-    splits["train"].words = {wnid: words[label] for label, wnid in wnids.items() if label in words}
-    return splits["train"], splits["val"]
+        _require_all_shards(folder, self.shards)
+        statuses = {str(path.absolute()): path.stat() for path in self.shards}
+        self.stamps = {path: [status.st_size, status.st_mtime_ns] for path, status in statuses.items()}
+        self.record = output / f"{name}.import.json"
+        self.before: Split | None = None
+
+    def labels(self, wnids: dict[int, str], words: dict[int, str]) -> set[int]:
+        """The labels of the split, without reading images; adds to `wnids` and `words` what the shards say of them."""
+        self.before = _imported_before(self.output, self.name, self.record, self.stamps, wnids)
+        if self.before is not None:
+            words.update({int(label): text for label, text in read_json(self.record)["words"].items()})
+            label_of = {wnid: label for label, wnid in wnids.items()}
+            return {label_of[wnid] for wnid in self.before.builder.classes}
+        found = set()
+        rows = _row_count(self.shards)
+        with Progress(f"labels of {self.name}", total=rows, unit="images") as progress:
+            for path in self.shards:
+                with _readable(path):
+                    for place, (image_path, label) in enumerate(_rows(path, words, images=False)):
+                        _identify(image_path, label, wnids, f"{path}, row {place}")
+                        found.add(label)
+                        progress.advance()
+        return found
+
+    def imported(self, wnids: dict[int, str], words: dict[int, str], naming: ExitStack) -> Split:
+        """The split, its images copied unless an earlier run did it."""
+        if self.before is not None:
+            return self.before
+        # Entered before the tar, so that it takes its name after it: a record never names a tar that is not there.
+        record = naming.enter_context(atomic_path(self.record))
+        facts = {"shards": self.stamps, "labels": {wnid: label for label, wnid in wnids.items()}, "words": words}
+        record.write_text(json_text(facts), encoding="utf-8")
+        return _copied(self.shards, self.name, wnids, ImageTar(self.output / f"{self.name}.tar", naming))
 
 
-def _split(
-    folder: Path, name: str, wnids: dict[int, str], words: dict[int, str], output: Path, imported_now: list[str]
-) -> Split:
-    shards = sorted(path for pattern in SHARDS[name] for path in folder.rglob(pattern))
-    if not shards:
-        raise CompanionError(f"{folder} holds no shard {SHARDS[name][0]}; name the folder that they were downloaded to")
-    _require_all_shards(folder, shards)
-    record_path = output / f"{name}.import.json"
-    stamps = {str(path.absolute()): [path.stat().st_size, path.stat().st_mtime_ns] for path in shards}
-    imported = _imported_before(output, name, record_path, stamps, wnids)
-    if imported is None:
-        imported = _import(shards, name, wnids, words, output / f"{name}.tar")
-        imported_now.append(name)
-        facts = {"shards": stamps, "labels": {wnid: label for label, wnid in wnids.items()}, "words": words}
-        write_json(record_path, facts)
-    else:
-        words.update({int(label): text for label, text in read_json(record_path)["words"].items()})
-    return imported
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    import pyarrow
+
+    try:
+        yield
+    except (OSError, ValueError, KeyError, TypeError, NotImplementedError, pyarrow.ArrowException) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        raise CompanionError(f"{path} is not readable as a shard ({one_line(error)}); get it again") from None
+
+
+def _row_count(shards: list[Path]) -> int:
+    from pyarrow import parquet
+
+    rows = 0
+    for path in shards:
+        with _readable(path), parquet.ParquetFile(path) as shard:
+            rows += shard.metadata.num_rows
+    return rows
 
 
 def _require_all_shards(folder: Path, shards: list[Path]) -> None:
@@ -98,46 +142,39 @@ def _imported_before(output: Path, name: str, record: Path, stamps: dict, wnids:
         if wnids.setdefault(label, wnid) != wnid:
             return None
     split = Split(stamps=dict(manifest.stamps))
-    classes: dict[str, list[Image]] = {}
+    classes: dict[str, ImageColumns] = {}
     for wnid, *image in zip(
-        manifest.wnids, manifest.names, manifest.files, manifest.offsets.tolist(), manifest.lengths.tolist()
+        manifest.wnids, manifest.names, manifest.files, map(int, manifest.offsets), map(int, manifest.lengths)
     ):
-        classes.setdefault(wnid, []).append(Image(*image))
-    split.add(classes, str(tar_path))
+        classes.setdefault(wnid, ImageColumns()).append(*image)
+    split.add(classes.items(), str(tar_path))
     return split
 
 
-def _import(shards: list[Path], name: str, wnids: dict[int, str], words: dict[int, str], target: Path) -> Split:
-    import pyarrow
-    from pyarrow import parquet
-
+def _copied(shards: list[Path], name: str, wnids: dict[int, str], target: ImageTar) -> Split:
     split = Split()
-    classes: dict[str, list[Image]] = {}
+    classes: dict[str, ImageColumns] = {}
     try:
-        rows = 0
-        for path in shards:
-            with parquet.ParquetFile(path) as shard:
-                rows += shard.metadata.num_rows
-        with ImageTar(target) as tar, Progress(f"importing {name}", total=rows, unit="images") as progress:
+        with target as tar, Progress(f"importing {name}", total=_row_count(shards), unit="images") as progress:
             for number, path in enumerate(shards):
-                for place, (content, image_path, label) in enumerate(_rows(path, words)):
-                    where = f"{path}, row {place}"
-                    if not content:
-                        raise CompanionError(f"{where} holds no image bytes; get the shard again")
-                    wnid, image_name = _identify(image_path, label, wnids, where)
-                    image_name = image_name or f"{number:05d}-{place:06d}.JPEG"
-                    classes.setdefault(wnid, []).append(tar.add(wnid, image_name, content))
-                    progress.advance()
-    except (OSError, ValueError, KeyError, TypeError, NotImplementedError, pyarrow.ArrowException) as error:
-        if isinstance(error, OSError) and error.errno is not None:
-            raise CompanionError(f"importing into {target} failed: {error.strerror}; nothing was kept of it") from None
-        raise CompanionError(f"{path} is not readable as a shard ({one_line(error)}); get it again") from None
+                with _readable(path):
+                    for place, (content, image_path, label) in enumerate(_rows(path, {}, images=True)):
+                        where = f"{path}, row {place}"
+                        if not content:
+                            raise CompanionError(f"{where} holds no image bytes; get the shard again")
+                        wnid, image_name = _identify(image_path, label, wnids, where)
+                        image_name = image_name or f"{number:05d}-{place:06d}.JPEG"
+                        classes.setdefault(wnid, ImageColumns()).append(*tar.add(wnid, image_name, content))
+                        progress.advance()
+    except OSError as error:
+        raise CompanionError(f"importing into {target.path} failed: {error.strerror}; nothing was kept of it") from None
     split.stamps = {tar.path: tar.stamp}
-    split.add(classes, str(shards[0].parent))
+    split.add(classes.items(), str(shards[0].parent))
     return split
 
 
-def _rows(path: Path, words: dict[int, str]) -> Iterator[tuple[bytes | None, str | None, int]]:
+def _rows(path: Path, words: dict[int, str], *, images: bool) -> Iterator[tuple]:
+    """(Path, label) of each row, with `images` their bytes before; adds to `words` what the shard calls its labels."""
     from pyarrow import parquet
 
     with parquet.ParquetFile(path, page_checksum_verification=True) as shard:
@@ -153,9 +190,10 @@ def _rows(path: Path, words: dict[int, str]) -> Iterator[tuple[bytes | None, str
             )
         for label, text in enumerate(_class_names(schema.metadata)):
             words.setdefault(label, text)
-        for batch in shard.iter_batches(batch_size=ROWS_AT_ONCE, columns=["image", "label"]):
-            images, labels = batch.column("image"), batch.column("label").to_pylist()
-            yield from zip(images.field("bytes").to_pylist(), images.field("path").to_pylist(), labels)
+        columns = ["image" if images else "image.path", "label"]
+        for batch in shard.iter_batches(batch_size=ROWS_AT_ONCE if images else LABELS_AT_ONCE, columns=columns):
+            fields = [batch.column("image").field(field) for field in (("bytes", "path") if images else ("path",))]
+            yield from zip(*(field.to_pylist() for field in fields), batch.column("label").to_pylist())
 
 
 def _is_image_struct(kind: Any) -> bool:

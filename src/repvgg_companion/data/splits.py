@@ -3,18 +3,18 @@
 import contextlib
 import sys
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from repvgg_companion.data import layouts
 from repvgg_companion.data.devkit import Devkit
 from repvgg_companion.data.image_tar import ImageTar
+from repvgg_companion.data.images import Folders, Image, by_own_folder
 from repvgg_companion.data.manifest import ManifestBuilder
 from repvgg_companion.data.members import (
     UNREADABLE_ZIP,
     Findings,
-    Image,
     ZipContent,
     images_of_folder,
     images_of_tar,
@@ -26,6 +26,8 @@ from repvgg_companion.progress import Progress
 
 ZIP_TEXTS = ("wnids.txt", "words.txt", "val_annotations.txt")
 Opener = Callable[[str], SeekSource]
+CheckClasses = Callable[[Collection[str], Collection[str]], object]
+"""Given the WNIDs of training and validation images, raises CompanionError where they are not those that are due."""
 
 
 @dataclass
@@ -39,7 +41,7 @@ class Split:
 
     def add(self, classes: layouts.Classes, where: str) -> None:
         """Add whole classes; raises CompanionError where one has no image or a name that is no UTF-8."""
-        for wnid, images in classes.items():
+        for wnid, images in classes:
             if not images:
                 raise CompanionError(f"{where} has no image in class {wnid}; remove the class or complete it")
             try:
@@ -49,9 +51,8 @@ class Split:
 
     def all_findings(self) -> Findings:
         """What was left out, with the duplicates that showed up when classes were put together."""
-        return Findings(
-            self.findings.ignored, self.findings.links, [*self.findings.duplicates, *self.builder.duplicates]
-        )
+        found = self.findings
+        return Findings(found.ignored, found.links, found.duplicates + self.builder.duplicates)
 
 
 def train_from_archive(path: str, open_source: Opener) -> Split:
@@ -59,30 +60,35 @@ def train_from_archive(path: str, open_source: Opener) -> Split:
     split = Split()
     source = open_source(path)
     try:
-        others: list[Image] = []
-        for inner, images in images_of_tar(source, split.findings):
-            if not inner:
-                others = images
-                continue
-            wnid = PurePosixPath(inner).stem
-            named = [image if "/" not in image.path else _below_class(image, wnid) for image in images]
-            if not named:
-                raise CompanionError(f"{path} holds no image in {inner}; remove that class tar or complete it")
-            if wnid in split.builder:
-                split.findings.duplicates.append(inner)
-            split.add({wnid: named}, path)
+        others = _add_class_tars(split, source)
         if others:
-            by_folder = layouts.by_folder(others, path)
-            if both := sorted(set(by_folder) & set(split.builder.classes)):
-                raise CompanionError(
-                    f"{path} holds class {both[0]} twice, as a tar and as a folder; remove one of them"
-                )
-            split.add(by_folder, path)
+            split.add(_none_twice(layouts.by_folder(others, path), split, path), path)
         source.finish()
     finally:
         source.close()
     split.stamps[source.path] = source.stamp
     return _not_empty(split, path)
+
+
+def _add_class_tars(split: Split, source: SeekSource) -> Folders:
+    """Add the classes of all inner tars; returns the images outside of these."""
+    others: Folders = {}
+    for inner, images in images_of_tar(source, others, split.findings):
+        wnid = PurePosixPath(inner).stem
+        named = [image if "/" not in image.path else _below_class(image, wnid) for image in images]
+        if not named:
+            raise CompanionError(f"{source.path} holds no image in {inner}; remove that class tar or complete it")
+        if wnid in split.builder:
+            split.findings.duplicates.add(inner)
+        split.add([(wnid, named)], source.path)
+    return others
+
+
+def _none_twice(classes: layouts.Classes, split: Split, where: str) -> layouts.Classes:
+    for wnid, images in classes:
+        if wnid in split.builder:
+            raise CompanionError(f"{where} holds class {wnid} twice, as a tar and as a folder; remove one of them")
+        yield wnid, images
 
 
 def _below_class(image: Image, wnid: str) -> Image:
@@ -94,34 +100,34 @@ def val_from_archive(path: str, devkit: Devkit | None, open_source: Opener) -> S
     split = Split()
     source = open_source(path)
     try:
-        groups = list(images_of_tar(source, split.findings))
+        others = _add_class_tars(split, source)
         source.finish()
     finally:
         source.close()
     split.stamps[source.path] = source.stamp
-    inner = {PurePosixPath(name).stem: images for name, images in groups if name}
-    flat = [image for name, images in groups if not name for image in images]
-    if inner:
-        split.add(inner, path)
-    if flat:
-        split.add(_validation_classes(flat, devkit, path), path)
+    if others:
+        split.add(_none_twice(_validation_classes(others, devkit, path), split, path), path)
     return _not_empty(split, path)
 
 
 def _validation_classes(
-    images: list[Image], devkit: Devkit | None, where: str, *, root_known: bool = False
+    folders: Folders, devkit: Devkit | None, where: str, *, root_known: bool = False
 ) -> layouts.Classes:
-    if layouts.is_flat(images) and (devkit is not None or not root_known or "/" not in images[0].path):
+    if len(folders) == 1 and (devkit is not None or not root_known or "" in folders):
         if devkit is None:
             raise CompanionError(
                 f"{where} holds its images without class folders, so their labels come from the devkit: "
                 "name ILSVRC2012_devkit_t12.tar.gz with --devkit (data.devkit_archive)"
             )
-        return layouts.flat_by_devkit(images, devkit, where)
-    classes = layouts.by_folder(images, where, root_known=root_known)
-    if devkit is not None:
-        layouts.check_against_devkit(classes, devkit, where)
-    return classes
+        return layouts.flat_by_devkit(_flat(folders), devkit, where)
+    classes = layouts.by_folder(folders, where, root_known=root_known)
+    return classes if devkit is None else layouts.checked_against_devkit(classes, devkit, where)
+
+
+def _flat(folders: Folders) -> Iterator[Image]:
+    for folder, columns in folders.items():
+        for image in columns:
+            yield image._replace(path=f"{folder}/{image.path}") if folder else image
 
 
 def from_folder(path: str, devkit: Devkit | None, *, flat_allowed: bool) -> Split:
@@ -130,14 +136,14 @@ def from_folder(path: str, devkit: Devkit | None, *, flat_allowed: bool) -> Spli
     images, folders = images_of_folder(path, split.findings)
     if not images:
         return _not_empty(split, path)
+    top = {folder.partition("/")[0] for folder in images}
     annotations = Path(path) / "val_annotations.txt"
     if flat_allowed and annotations.is_file():
-        split.add(layouts.flat_by_annotations(images, layouts.text_of(annotations), path), path)
+        split.add(layouts.flat_by_annotations(_flat(images), layouts.text_of(annotations), path), path)
     elif flat_allowed:
         split.add(_validation_classes(images, devkit, path, root_known=True), path)
     else:
         split.add(layouts.by_folder(images, path, root_known=True), path)
-    top = {image.path.partition("/")[0] for image in images if "/" in image.path}
     if empty := sorted(set(folders) - top):
         raise CompanionError(f"{path} has no image in class folder {empty[0]}; remove the folder or complete it")
     words = Path(path).parent / "words.txt"
@@ -163,17 +169,18 @@ def from_kaggle(root: str) -> tuple[Split, Split]:
     train = from_folder(str(images / "train"), None, flat_allowed=False)
     val = Split()
     found, _ = images_of_folder(images / "val", val.findings)
-    val.add(layouts.flat_by_solution(found, layouts.text_of(solution), str(images / "val")), str(images / "val"))
+    val.add(layouts.flat_by_solution(_flat(found), layouts.text_of(solution), str(images / "val")), str(images / "val"))
     words = solution.with_name("LOC_synset_mapping.txt")
     if words.is_file():
         train.words = layouts.words_of(layouts.text_of(words))
     return train, _not_empty(val, str(images / "val"))
 
 
-def from_zip(path: str, output: Path) -> tuple[Split, Split]:
+def from_zip(path: str, output: Path, naming: contextlib.ExitStack, check: CheckClasses) -> tuple[Split, Split]:
     """Both splits from a zip in the layout of tiny-imagenet-200.zip, or with train/CLASS and val/CLASS folders.
 
-    Members that are stored are indexed where they lie; compressed ones are copied once into `output`/SPLIT.tar.
+    Members that are stored are indexed where they lie; compressed ones are copied into `output`/SPLIT.tar, after
+    `check` has seen the classes. These tars take their names when `naming` is left.
     """
     findings = Findings()
     content = images_of_zip(path, ZIP_TEXTS, findings)
@@ -186,30 +193,28 @@ def from_zip(path: str, output: Path) -> tuple[Split, Split]:
         inside = [image._replace(path=below) for image, (_, below) in zip(images, parts[name], strict=True)]
         if name == "val" and "val_annotations.txt" in texts:
             return layouts.flat_by_annotations(inside, texts["val_annotations.txt"], path)
-        return layouts.by_folder(inside, f"{path}, folder {name},", root_known=True)
+        return layouts.by_folder(by_own_folder(inside), f"{path}, folder {name},", root_known=True)
 
     # A fault in one split shows before the other one is copied.
     found_classes = {}
     for name, found in parts.items():
         if not found:
             raise CompanionError(f"{path} holds no image in a folder {name!r}; it needs train/CLASS and val")
-        found_classes[name] = set(classes(name, [image for image, _ in found]))
+        found_classes[name] = {wnid for wnid, _ in classes(name, [image for image, _ in found])}
     listed = set(texts.get("wnids.txt", "").split())
     if missing := sorted((listed | found_classes["val"]) - found_classes["train"]):
         raise CompanionError(
             f"{path} has no training image of class {missing[0]}, which its validation images or wnids.txt name; "
             "get it again"
         )
-    with contextlib.ExitStack() as stack:
-        tars: dict[str, ImageTar] = {}
-        for name, found in parts.items():
-            images = [image for image, _ in found]
-            if any(image.offset < 0 for image in images):
-                tars[name] = stack.enter_context(ImageTar(output / f"{name}.tar"))
-                images = _copied(content, images, tars[name], name)
-            splits[name].add(classes(name, images), path)
-    for name, tar in tars.items():
-        splits[name].stamps = {tar.path: tar.stamp}
+    check(found_classes["train"], found_classes["val"])
+    for name, found in parts.items():
+        images = [image for image, _ in found]
+        if any(image.offset < 0 for image in images):
+            with ImageTar(output / f"{name}.tar", naming) as tar:
+                images = _copied(content, images, tar, name)
+            splits[name].stamps = {tar.path: tar.stamp}
+        splits[name].add(classes(name, images), path)
     splits["train"].findings = findings
     return splits["train"], splits["val"]
 
