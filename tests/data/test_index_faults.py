@@ -1,5 +1,6 @@
 """Bad input of the verb `index`: one sentence of what, where and what to do; exit status 2; nothing left behind."""
 
+import errno
 import gzip
 import os
 import stat
@@ -11,6 +12,9 @@ import data_layouts
 import pytest
 from data_layouts import WNIDS, tar_bytes, write_devkit, write_sums
 
+from repvgg_companion import progress
+from repvgg_companion.data.image_tar import ImageTar
+from repvgg_companion.data.manifest import Manifest
 from repvgg_companion.files import read_json
 
 
@@ -415,6 +419,15 @@ def test_progress_is_shown_and_an_archive_without_a_published_digest_is_named(ar
     assert "no MD5 is published for a file called mine.tar" in capsys.readouterr().err
 
 
+def test_progress_is_shown_while_a_folder_is_read(tmp_path, images, index, capsys, monkeypatch):
+    monkeypatch.setattr(progress, "LINE_SECONDS", 0.0)
+    train, val = data_layouts.write_tree(tmp_path / "tree", images)
+    index("--train-folder", train, "--val-folder", val)
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("index of train: ")]
+    assert lines[0].startswith("index of train: 1/3 entries, ") and lines[0].endswith(" s left, 4 images")
+    assert lines[-1].startswith("index of train: 3/3 entries, ") and lines[-1].endswith(", 12 images")
+
+
 def test_the_verb_verify(archives, tmp_path, capsys):
     from repvgg_companion.__main__ import main
 
@@ -433,3 +446,61 @@ def test_the_verb_verify(archives, tmp_path, capsys):
     assert "no digest is published" in capsys.readouterr().err
     write_sums(tmp_path, other)
     assert main([*words[:2], str(other), *words[5:]]) == 0
+
+
+# --- images that are copied ----------------------------------------------------------------------------------------
+
+
+def _deflated(tmp_path: Path, images: data_layouts.Images) -> list[object]:
+    return ["--zip", data_layouts.write_zip(tmp_path / "tiny.zip", images, compression=zipfile.ZIP_DEFLATED)]
+
+
+def _shards(tmp_path: Path, images: data_layouts.Images) -> list[object]:
+    return ["--parquet-folder", data_layouts.write_shards(tmp_path / "shards", images)]
+
+
+COPIED = pytest.mark.parametrize("layout", [_deflated, _shards], ids=lambda layout: layout.__name__.strip("_"))
+
+
+@COPIED
+def test_a_wrong_number_of_classes_shows_before_anything_is_copied(layout, tmp_path, images, refused, capsys):
+    options = layout(tmp_path, images)
+    assert "3 classes instead of 1000" in refused("index", "--dataset", "s", "--num-classes", 1000, *options)
+    assert not list((tmp_path / "index").glob("*.tar"))
+
+
+@COPIED
+@pytest.mark.parametrize("fault", ["while the copies are made", "while the manifests are written"])
+def test_a_fault_after_copying_keeps_what_an_earlier_run_had_finished(
+    layout, fault, tmp_path, images, index, refused, content_of, monkeypatch
+):
+    options = layout(tmp_path, images)
+    folder = index(*options)
+    before = {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in folder.iterdir()}
+    for path in tmp_path.glob("shards/*.parquet"):  # to be copied again
+        path.touch()
+
+    add, room = ImageTar.add, [15 if fault == "while the copies are made" else 1000]
+
+    def add_or_fill(*arguments):
+        room[0] -= 1
+        return add(*arguments) if room[0] else full()
+
+    def full(*arguments):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(ImageTar, "add", add_or_fill)
+    monkeypatch.setattr(Manifest, "write_parquet", full)
+    sentence = refused("index", "--dataset", "s", *options)
+    assert "full" in sentence or "No space left" in sentence
+    assert {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in folder.iterdir()} == before
+    assert content_of(Manifest.read(folder / "train.parquet")) == images.ordered_train()
+
+
+@COPIED
+def test_what_a_killed_run_left_of_a_copy_is_removed_by_the_next(layout, tmp_path, images, index):
+    left = tmp_path / "index" / ".train.abc.partial.tar"
+    left.parent.mkdir()
+    left.write_bytes(b"half")
+    index(*layout(tmp_path, images))
+    assert not left.exists() and (tmp_path / "index" / "train.tar").exists()
