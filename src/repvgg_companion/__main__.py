@@ -90,7 +90,7 @@ class _Log:
 
     def __init__(self, path: str) -> None:
         Path(path).parent.mkdir(parents=True, exist_ok=True)
-        self.file = Path(path).open("w", encoding="utf-8", buffering=1)  # noqa: SIM115
+        self.file = Path(path).open("w", encoding="utf-8", errors="backslashreplace", buffering=1)  # noqa: SIM115
         self._terminal = sys.stderr
 
     def write(self, text: str) -> int:

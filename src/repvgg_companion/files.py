@@ -24,6 +24,8 @@ def atomic_path(final: str | os.PathLike, *, flush: bool = True) -> Iterator[Pat
     damage, since a power cut within some seconds may damage them.
     """
     final = Path(final)
+    if final.is_dir():
+        raise CompanionError(f"{final} is a folder where a file is to be written; rename or remove it")
     final.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{final.stem}.", suffix=f".partial{final.suffix}", dir=final.parent)
     os.close(handle)

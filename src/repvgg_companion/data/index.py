@@ -5,6 +5,7 @@ Nothing is extracted: a manifest holds byte ranges of the archives as they are. 
 
 import argparse
 import contextlib
+import os
 import sys
 from collections.abc import Callable, Collection
 from functools import partial
@@ -63,6 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Write the manifests of a dataset; raises CompanionError where the images cannot be what they should be."""
     output = Path(arguments.output)
+    _require_utf8(arguments)
     opener = _Opener(DigestRecord(output / "digests.json"), arguments.verify)
     devkit = None
     if arguments.devkit is not None:
@@ -93,6 +95,15 @@ def run(arguments: argparse.Namespace) -> None:
         print(f"index: note: {note}", file=sys.stderr)
     counts = ", ".join(f"{len(manifest):,} {name} images" for name, manifest in manifests.items())
     print(f"{arguments.dataset}: {counts} in {len(classes)} classes")
+
+
+def _require_utf8(arguments: argparse.Namespace) -> None:
+    """Manifests hold whole paths as UTF-8; Linux takes any bytes for a name."""
+    for path in (arguments.output, *(getattr(arguments, option) for option in _SOURCES)):
+        try:
+            os.path.abspath(path or "").encode()  # noqa: PTH100 - Path.resolve would follow links
+        except UnicodeEncodeError:
+            raise CompanionError(f"the path {path!r} is no UTF-8; rename what is odd in it, or name a link") from None
 
 
 def _segmentation(arguments: argparse.Namespace) -> dict[str, Manifest]:

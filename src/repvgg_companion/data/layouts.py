@@ -8,7 +8,7 @@ import csv
 import io
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from repvgg_companion.data.devkit import Devkit
@@ -79,14 +79,13 @@ def flat_by_devkit(images: Iterable[Image], devkit: Devkit, where: str) -> Class
             raise CompanionError(
                 f"{where} holds {image.path!r}, which is no name of a validation image (ILSVRC2012_val_00000001.JPEG)"
             )
+        if int(match[1]) in by_number:
+            other = by_number[int(match[1])].path
+            raise CompanionError(
+                f"{where} holds validation image {int(match[1])} twice, as {other} and {image.path}; remove one of them"
+            )
         by_number[int(match[1])] = image._replace(path=_base(image.path))
-    lines = len(devkit.validation_wnids)
-    if set(by_number) != set(range(1, lines + 1)):
-        odd = min(set(by_number) ^ set(range(1, lines + 1)))
-        raise CompanionError(
-            f"{where} holds {len(by_number)} validation images, but the ground truth of {devkit.path} has {lines} lines"
-            f" (the first difference is image {odd}); they do not belong together, or one of them is incomplete"
-        )
+    _require_all(by_number, devkit, where)
     classes: dict[str, list[Image]] = {}
     for number, wnid in enumerate(devkit.validation_wnids, start=1):
         classes.setdefault(wnid, []).append(by_number[number])
@@ -94,19 +93,33 @@ def flat_by_devkit(images: Iterable[Image], devkit: Devkit, where: str) -> Class
 
 
 def checked_against_devkit(classes: Classes, devkit: Devkit, where: str) -> Classes:
-    """The same classes; raises CompanionError where the folder of a numbered image contradicts the devkit."""
+    """The same classes; raises CompanionError where the devkit contradicts a folder, or has more numbered images."""
+    numbers: set[int] = set()
     for wnid, images in classes:
         for image in images:
             match = VALIDATION_NAME.fullmatch(_base(image.path))
             if match is None:
                 continue
             number = int(match[1])
+            numbers.add(number)
             if not 1 <= number <= len(devkit.validation_wnids) or devkit.validation_wnids[number - 1] != wnid:
                 raise CompanionError(
                     f"{where} has {image.path} in folder {wnid}, but the devkit {devkit.path} says otherwise; "
                     "one of them is not ILSVRC2012's"
                 )
         yield wnid, images
+    if numbers:
+        _require_all(numbers, devkit, where)
+
+
+def _require_all(numbers: Collection[int], devkit: Devkit, where: str) -> None:
+    lines = len(devkit.validation_wnids)
+    if set(numbers) != set(range(1, lines + 1)):
+        odd = min(set(numbers) ^ set(range(1, lines + 1)))
+        raise CompanionError(
+            f"{where} holds {len(numbers)} validation images, but the ground truth of {devkit.path} has {lines} lines"
+            f" (the first difference is image {odd}); they do not belong together, or one of them is incomplete"
+        )
 
 
 def text_of(path: Path) -> str:

@@ -259,11 +259,12 @@ class _Scan:
             try:
                 status = entry.stat()
                 if stat.S_ISREG(status.st_mode):
+                    inner.encode()
                     add_to_folder(self.folders, inner, f"{parent}/", 0, status.st_size)
             except OSError as error:
                 raise CompanionError(f"{entry.path} cannot be read: {error.strerror}; remove or mend it") from None
             except UnicodeEncodeError:
-                raise CompanionError(f"{entry.path!r} is a name that is no UTF-8; rename the file") from None
+                raise CompanionError(f"{entry.path!r} is a name that is no UTF-8; rename it") from None
             self.images += 1
             if self.images % IMAGES_AT_ONCE == 0:  # one folder may hold all of them
                 self.show(0)

@@ -68,9 +68,8 @@ class _Import:
 
     def labels(self, wnids: dict[int, str], words: dict[int, str]) -> set[int]:
         """The labels of the split, without reading images; adds to `wnids` and `words` what the shards say of them."""
-        self.before = _imported_before(self.output, self.name, self.record, self.stamps, wnids)
+        self.before = _imported_before(self.output, self.name, self.record, self.stamps, wnids, words)
         if self.before is not None:
-            words.update({int(label): text for label, text in read_json(self.record)["words"].items()})
             label_of = {wnid: label for label, wnid in wnids.items()}
             return {label_of[wnid] for wnid in self.before.builder.classes}
         found = set()
@@ -119,6 +118,10 @@ def _row_count(shards: list[Path]) -> int:
 
 def _require_all_shards(folder: Path, shards: list[Path]) -> None:
     """`train-00003-of-00294.parquet` says how many there are; an incomplete download is noticed here."""
+    places: dict[str, Path] = {}
+    for path in shards:
+        if places.setdefault(path.name, path) != path:
+            raise CompanionError(f"{path} and {places[path.name]} are the same shard; name the folder of one download")
     named = [match for path in shards if (match := re.search(r"-(\d{5})-of-(\d{5})", path.name))]
     for total in {int(match[2]) for match in named}:
         present = {int(match[1]) for match in named if int(match[2]) == total}
@@ -128,17 +131,24 @@ def _require_all_shards(folder: Path, shards: list[Path]) -> None:
             )
 
 
-def _imported_before(output: Path, name: str, record: Path, stamps: dict, wnids: dict[int, str]) -> Split | None:
+def _imported_before(
+    output: Path, name: str, record: Path, stamps: dict, wnids: dict[int, str], words: dict[int, str]
+) -> Split | None:
     manifest_path, tar_path = output / f"{name}.parquet", output / f"{name}.tar"
     if not (record.exists() and manifest_path.exists() and tar_path.exists()):
         return None
-    facts = read_json(record)
-    manifest = Manifest.read(manifest_path)
     status = tar_path.stat()
     stamp = (status.st_size, status.st_mtime_ns)
-    if facts["shards"] != stamps or manifest.stamps != {str(tar_path.absolute()): stamp}:
-        return None
-    for wnid, label in facts["labels"].items():
+    try:
+        facts = read_json(record)
+        manifest = Manifest.read(manifest_path)
+        if facts["shards"] != stamps or manifest.stamps != {str(tar_path.absolute()): stamp}:
+            return None
+        label_of = {str(wnid): int(label) for wnid, label in facts["labels"].items()}
+        words.update({int(label): str(text) for label, text in facts["words"].items()})
+    except (CompanionError, KeyError, TypeError, ValueError, AttributeError):
+        return None  # no record that this version wrote: the images are imported again
+    for wnid, label in label_of.items():
         if wnids.setdefault(label, wnid) != wnid:
             return None
     split = Split(stamps=dict(manifest.stamps))

@@ -6,6 +6,7 @@ In: a path. Out: `read(offset, count)` with rising offsets, the file's stamp, an
 import hashlib
 import os
 import queue
+import stat
 import threading
 from collections.abc import Callable
 
@@ -26,6 +27,10 @@ class SeekSource:
     def __init__(self, path: str | os.PathLike) -> None:
         self.path = os.path.abspath(path)  # noqa: PTH100 - Path.resolve would follow links
         try:
+            status = os.stat(self.path)  # noqa: PTH116 - before opening, which would wait for ever at a named pipe
+            if not stat.S_ISREG(status.st_mode):
+                what = "a folder" if stat.S_ISDIR(status.st_mode) else "a device or pipe"
+                raise CompanionError(f"{path} is {what} where an archive is due; name the archive's file")
             self._descriptor = os.open(self.path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
         except OSError as error:
             raise CompanionError(f"{path} cannot be opened: {error.strerror}") from None

@@ -45,9 +45,10 @@ class Split:
             if not images:
                 raise CompanionError(f"{where} has no image in class {wnid}; remove the class or complete it")
             try:
+                wnid.encode()
                 self.builder.add_class(wnid, images)
             except UnicodeEncodeError:
-                raise CompanionError(f"{where} has a name in class {wnid} that is no UTF-8; rename it") from None
+                raise CompanionError(f"{where} has a name in class {wnid!r} that is no UTF-8; rename it") from None
 
     def all_findings(self) -> Findings:
         """What was left out, with the duplicates that showed up when classes were put together."""
