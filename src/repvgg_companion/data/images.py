@@ -101,6 +101,12 @@ def add_to_folder(folders: Folders, path: str, file: str, offset: int, length: i
     columns.append(name, file, offset, length)
 
 
+def emptied(classes: dict[str, ImageColumns]) -> Iterator[tuple[str, ImageColumns]]:
+    """The items of `classes`, each removed from it, so that who collects them elsewhere holds none twice."""
+    while classes:
+        yield classes.popitem()
+
+
 def by_own_folder(images: Iterable[Image]) -> Folders:
     """Images by the folder that they lie in."""
     folders: Folders = {}

@@ -12,10 +12,10 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from repvgg_companion.data.devkit import Devkit
-from repvgg_companion.data.images import Folders, Image
+from repvgg_companion.data.images import Folders, Image, ImageColumns
 from repvgg_companion.errors import CompanionError
 
-Classes = Iterable[tuple[str, list[Image]]]
+Classes = Iterable[tuple[str, list[Image] | ImageColumns]]
 """WNID and images of whole classes, one class after the other."""
 VALIDATION_NAME = re.compile(r"ILSVRC2012_val_(\d{8})\.JPEG", re.IGNORECASE)
 SPLIT_NAMES = {"train", "val", "validation", "test"}

@@ -15,7 +15,7 @@ import numpy as np
 
 from repvgg_companion.data.decode import POLICIES, UndecodableImage, UndecodableImages, decode_simplejpeg
 from repvgg_companion.data.image_tar import ImageTar
-from repvgg_companion.data.images import ImageColumns
+from repvgg_companion.data.images import ImageColumns, emptied
 from repvgg_companion.data.loading import load
 from repvgg_companion.data.manifest import Manifest, ManifestBuilder
 from repvgg_companion.data.reader import ImageReader
@@ -98,7 +98,7 @@ def write_packed(
                 progress.advance()
     except OSError as error:
         raise CompanionError(f"{target} cannot be written: {error.strerror}; nothing was kept of it") from None
-    for wnid, images in classes.items():
+    for wnid, images in emptied(classes):
         builder.add_class(wnid, images)
     packed = builder.build(
         manifest.classes,

@@ -13,7 +13,7 @@ from typing import Any
 
 from repvgg_companion.data.devkit import Devkit
 from repvgg_companion.data.image_tar import ImageTar
-from repvgg_companion.data.images import ImageColumns
+from repvgg_companion.data.images import ImageColumns, emptied
 from repvgg_companion.data.manifest import Manifest
 from repvgg_companion.data.splits import CheckClasses, Split
 from repvgg_companion.errors import CompanionError, one_line
@@ -157,7 +157,7 @@ def _imported_before(
         manifest.wnids, manifest.names, manifest.files, map(int, manifest.offsets), map(int, manifest.lengths)
     ):
         classes.setdefault(wnid, ImageColumns()).append(*image)
-    split.add(classes.items(), str(tar_path))
+    split.add(emptied(classes), str(tar_path))
     return split
 
 
@@ -179,7 +179,7 @@ def _copied(shards: list[Path], name: str, wnids: dict[int, str], target: ImageT
     except OSError as error:
         raise CompanionError(f"importing into {target.path} failed: {error.strerror}; nothing was kept of it") from None
     split.stamps = {tar.path: tar.stamp}
-    split.add(classes.items(), str(shards[0].parent))
+    split.add(emptied(classes), str(shards[0].parent))
     return split
 
 
