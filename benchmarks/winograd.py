@@ -16,9 +16,9 @@ from interleaved import measure, print_machine
 from repvgg_companion.speed.backends import make_call
 from repvgg_companion.speed.networks import Network
 from repvgg_companion.speed.roofline import layers_of
-from repvgg_companion.speed.winograd import WinogradConvolution, gains
+from repvgg_companion.speed.winograd import LEAST_SAVING, WinogradConvolution, saving
 
-MODELS = ("RepVGG-A0", "RepVGG-A1", "RepVGG-B0", "RepVGG-B1", "RepVGG-B1g4")
+MODELS = ("RepVGG-A0", "RepVGG-A1", "RepVGG-B1", "RepVGG-B1g4", "ResNet-18")
 LEAST_CHANNELS = 64
 
 
@@ -53,12 +53,12 @@ def compare(in_channels: int, out_channels: int, groups: int, px: int, batch_siz
         ways = {"direct": direct, "winograd": winograd}
         rates = measure({name: lambda call=call: block(call) for name, call in ways.items()}, rounds=rounds)
     ratios = [ours / theirs for ours, theirs in zip(rates["winograd"], rates["direct"])]
-    saving = in_channels * out_channels / groups / (in_channels + out_channels)
+    saved = saving(conv, batch_size, px, px)
     return (
         f"| {in_channels} to {out_channels}, {groups} groups, {px} px "
         f"| {statistics.median(rates['direct']) / 1e9:.0f} | {statistics.median(rates['winograd']) / 1e9:.0f} "
         f"| {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f}) "
-        f"| {saving:.0f}{', chosen' if gains(conv) else ''} |"
+        f"| {saved:.0f}{', chosen' if saved >= LEAST_SAVING else ''} |"
     )
 
 
@@ -87,7 +87,7 @@ def main() -> None:
     )
     print(
         "| layer | direct, GFLOP/s | Winograd, GFLOP/s | ratio (lowest to highest) "
-        "| C_in C_out / groups (C_in + C_out) |"
+        "| multiply-adds saved for each value moved |"
     )
     print("| --- | --- | --- | --- | --- |")
     for shape in shapes_of(arguments.models):

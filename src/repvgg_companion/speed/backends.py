@@ -133,9 +133,9 @@ def _winograd(module: nn.Module, inputs: list[torch.Tensor]) -> Call:
         raise Unavailable("on a GPU cuDNN chooses Winograd convolutions itself; this backend is for CPUs")
     if inputs[0].dtype != torch.float32:
         raise Unavailable("Winograd convolutions are measured in fp32 only; their sums lose digits of less")
-    replaced = with_winograd(module)
+    replaced = with_winograd(module, inputs[0])
     if replaced is None:
-        raise Unavailable("the network has no 3x3 convolution wide enough to gain from Winograd's algorithm")
+        raise Unavailable("at this batch size no convolution of the network gains from Winograd's algorithm")
     return _compiled(replaced, inputs)
 
 

@@ -22,11 +22,10 @@ _TILE = 4
 _STEP = 2
 _BIAS_PLACE = 5
 """The product (1, 1) of the 4x4 enters each of the four outputs exactly once, so the bias is added there."""
-LEAST_SAVING = 80
-"""C_in C_out / (groups (C_in + C_out)) from which on a layer gains, by `benchmarks/winograd.py`: 160 channels to 160.
-
-The saved multiply-adds grow with C_in C_out, the values moved by the additions with C_in + C_out.
-"""
+LEAST_SAVING = 55
+"""Multiply-adds saved for each value moved more, from which on a layer gains by `benchmarks/winograd.py`."""
+MOST_PRODUCTS = 0.55
+"""Part of the direct multiplications that may be left: 4/9 for an even side, 0.58 for 7 pixels filled up to 8."""
 
 
 class WinogradConvolution(nn.Module):
@@ -86,21 +85,46 @@ def _sum(signs: Sequence[int], parts: Sequence[Tensor]) -> Tensor:
     return total
 
 
-def gains(conv: nn.Conv2d) -> bool:
-    """Whether F(2x2, 3x3) can compute a convolution, and is faster than the direct one on a CPU."""
+def saving(conv: nn.Conv2d, batch_size: int, height: int, width: int) -> float:
+    """Multiply-adds that F(2x2, 3x3) saves for each value that it moves more, on maps of height by width.
+
+    0 where it cannot compute the convolution or filling up leaves more than `MOST_PRODUCTS`.
+    """
     plain = conv.kernel_size == (3, 3) and conv.stride == conv.dilation == conv.padding == (1, 1)
-    if not plain or conv.padding_mode != "zeros":
-        return False
-    return conv.in_channels * conv.out_channels >= LEAST_SAVING * conv.groups * (conv.in_channels + conv.out_channels)
+    direct, products = 9 * height * width, _TILE**2 * -(-height // _STEP) * -(-width // _STEP)
+    if not plain or conv.padding_mode != "zeros" or products > MOST_PRODUCTS * direct:
+        return 0.0
+    pairs = conv.in_channels * conv.out_channels // conv.groups
+    # Tiles and products are written and read once; there are 16 weights in the place of 9.
+    moved = 2 * batch_size * products * (conv.in_channels + conv.out_channels) + (_TILE**2 - 9) * pairs
+    return batch_size * (direct - products) * pairs / moved
 
 
-def with_winograd(module: nn.Module) -> nn.Module | None:
-    """A copy of `module` with every convolution that gains replaced; None where there is no such convolution."""
-    if not any(isinstance(part, nn.Conv2d) and gains(part) for part in module.modules()):
+def with_winograd(module: nn.Module, images: Tensor) -> nn.Module | None:
+    """A copy of `module` in which every convolution that gains for inputs like `images` [N, 3, H, W] is replaced.
+
+    None where none gains. The module is run once to see how large the maps are.
+    """
+    found: set[str] = set()
+
+    def look(name: str, conv: nn.Conv2d, maps: Tensor) -> None:
+        if saving(conv, maps.shape[0], *maps.shape[2:]) >= LEAST_SAVING:
+            found.add(name)
+
+    handles = [
+        part.register_forward_pre_hook(lambda conv, inputs, name=name: look(name, conv, inputs[0]))
+        for name, part in module.named_modules()
+        if isinstance(part, nn.Conv2d)
+    ]
+    try:
+        with torch.inference_mode():
+            module(images)
+    finally:
+        for handle in handles:
+            handle.remove()
+    if not found:
         return None
     result = copy.deepcopy(module)
-    for parent in list(result.modules()):
-        for name, child in list(parent.named_children()):
-            if isinstance(child, nn.Conv2d) and gains(child):
-                setattr(parent, name, WinogradConvolution(child))
+    for name in found:
+        result.set_submodule(name, WinogradConvolution(result.get_submodule(name)))
     return result
