@@ -243,3 +243,16 @@ def test_the_roofline_is_the_measured_one(demo, facts, tmp_path):
         assert 0 < place.operations_per_s / roof <= place.share * (1 + 1e-9)
     svg = drawn(demo, tmp_path / "some", "roofline")["roofline.svg"]
     assert b"150 Gop/s:" in svg and b"3x3 convolution" in svg
+
+
+@pytest.mark.parametrize(("share", "right"), [(0.7, 100), (1.4, 147)])
+def test_a_share_above_the_direct_convolution_is_not_cut_off(share, right):
+    import matplotlib.pyplot as plt
+
+    from repvgg_companion.paper.figure_roofline import Place, Roofline, _draw_shares
+
+    _, axes = plt.subplots()
+    places = (Place("RepVGG-A0", "deploy", 50.0, 1e11, share), Place("RepVGG-B1", "deploy", 60.0, 1e11, 0.6))
+    _draw_shares(axes, Roofline(1e11, 1e10, "3x3 convolution", places), ["RepVGG-A0", "RepVGG-B1"])
+    assert axes.get_xlim() == pytest.approx((0, right))
+    plt.close("all")
