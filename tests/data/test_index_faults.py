@@ -280,14 +280,19 @@ def test_zips_that_are_damaged_encrypted_or_lead_out(tmp_path, images, refused):
     damaged[whole.index(b"PK\x03\x04", 2000)] = 0
     path.write_bytes(damaged)
     assert "is not readable as a zip" in refused("index", "--dataset", "s", "--zip", path)
+    nameless = bytearray(whole)
+    nameless[whole.rindex(b"PK\x01\x02") + 46] = 0  # a name ends at its first zero
+    path.write_bytes(nameless)
+    assert "has no name" in refused("index", "--dataset", "s", "--zip", path)
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("train/n01440764/../../x.JPEG", b"x")
     assert "outside its folder" in refused("index", "--dataset", "s", "--zip", path)
-    flags = bytearray(whole)
     central = whole.rindex(b"PK\x01\x02")
-    flags[central + 8] |= 1
-    path.write_bytes(flags)
-    assert "encrypted" in refused("index", "--dataset", "s", "--zip", path)
+    for flag, reason in ((0x1, "encrypted"), (0x40, "encrypted"), (0x20, "a patch of another file")):
+        flags = bytearray(whole)
+        flags[central + 8] |= flag
+        path.write_bytes(flags)
+        assert reason in refused("index", "--dataset", "s", "--zip", path)
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("images/x.JPEG", b"x")
     assert "no image in a folder 'train'" in refused("index", "--dataset", "s", "--zip", path)

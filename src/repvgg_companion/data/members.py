@@ -23,6 +23,8 @@ from repvgg_companion.progress import Progress
 # torchvision's datasets/folder.py, IMG_EXTENSIONS
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 ZIP_LOCAL_HEADER_BYTES = 30
+ZIP_ENCRYPTED_FLAGS = 0x1 | 0x40
+ZIP_PATCH_FLAG = 0x20
 ZIP_UTF8_FLAG = 0x800
 IMAGES_AT_ONCE = 1000
 # What `zipfile` and its decompressors raise on damaged, foreign or encrypted content.
@@ -172,6 +174,8 @@ def images_of_zip(path: str | Path, texts: tuple[str, ...], findings: Findings) 
         with zipfile.ZipFile(path) as archive:
             images, contents, original_names = {}, {}, {}
             for info in archive.infolist():
+                if not info.filename:
+                    raise zipfile.BadZipFile(f"the member at byte {info.header_offset} has no name")
                 if info.is_dir():
                     continue
                 name = _clean_zip_name(path, info)
@@ -192,8 +196,10 @@ def _clean_zip_name(path: str | Path, info: zipfile.ZipInfo) -> str:
     parts = [part for part in info.filename.split("/") if part not in ("", ".")]
     if info.filename.startswith("/") or ".." in parts:
         raise CompanionError(f"{path} holds a member outside its folder, {info.filename!r}; pack it again without it")
-    if info.flag_bits & 0x1:
+    if info.flag_bits & ZIP_ENCRYPTED_FLAGS:
         raise CompanionError(f"{path} is encrypted (member {info.filename!r}); unpack it and name the folders instead")
+    if info.flag_bits & ZIP_PATCH_FLAG:
+        raise zipfile.BadZipFile(f"member {info.filename!r} is a patch of another file")
     return "/".join(parts)
 
 
