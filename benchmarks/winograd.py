@@ -6,14 +6,15 @@ The last column is what `repvgg_companion/speed/winograd.py` decides by.
 
 import argparse
 import ctypes
-import os
 import statistics
 
 import torch
 from torch import nn
 
 from interleaved import measure, print_machine
+from repvgg_companion.complexity.layers import Layer
 from repvgg_companion.speed.backends import make_call
+from repvgg_companion.speed.device import usable_cores
 from repvgg_companion.speed.networks import Network
 from repvgg_companion.speed.roofline import layers_of
 from repvgg_companion.speed.winograd import LEAST_SAVING, WinogradConvolution, saving
@@ -22,40 +23,38 @@ MODELS = ("RepVGG-A0", "RepVGG-A1", "RepVGG-B1", "RepVGG-B1g4", "ResNet-18")
 LEAST_CHANNELS = 64
 
 
-def shapes_of(models: list[str]) -> list[tuple[int, int, int, int]]:
-    """C_in, C_out, groups and side of the distinct 3x3 convolutions of stride 1, by their width."""
+def layers_by_width(models: list[str]) -> list[Layer]:
+    """The 3x3 convolutions of stride 1 of the models, one of each shape, by their width."""
     layers = [layer for model in models for layer in layers_of(Network(model, "deploy", 1.0, 1000), 224)]
     found = {
-        (layer.in_channels, layer.out_channels, layer.groups, layer.output_px)
+        (layer.in_channels, layer.out_channels, layer.groups, layer.output_px): layer
         for layer in layers
         if layer.winograd_shape and layer.in_channels >= LEAST_CHANNELS
     }
-    return sorted(found)
+    return [found[shape] for shape in sorted(found)]
 
 
-def compare(in_channels: int, out_channels: int, groups: int, px: int, batch_size: int, rounds: int) -> str:
+def compare(layer: Layer, batch_size: int, rounds: int) -> str:
     """One line of the table."""
-    conv = nn.Conv2d(in_channels, out_channels, 3, padding=1, groups=groups).requires_grad_(False)
-    images = torch.randn(batch_size, in_channels, px, px).to(memory_format=torch.channels_last)
-    operations = 2 * batch_size * conv.weight.numel() * px * px
-
-    def block(call) -> int:
-        for _ in range(10):
-            call()
-        return 10 * operations
-
+    px = layer.output_px
+    conv = nn.Conv2d(layer.in_channels, layer.out_channels, 3, padding=1, groups=layer.groups).requires_grad_(False)
+    images = torch.randn(batch_size, layer.in_channels, px, px).to(memory_format=torch.channels_last)
     relu, threads = nn.ReLU(), torch.get_num_threads()
+
+    def batch(call) -> int:
+        call()
+        return 2 * batch_size * layer.flops
+
     with torch.inference_mode():
         direct = make_call("fused", nn.Sequential(conv, relu).eval(), [images], threads=threads)
         winograd = make_call(
             "compile", nn.Sequential(WinogradConvolution(conv), relu).eval(), [images], threads=threads
         )
-        ways = {"direct": direct, "winograd": winograd}
-        rates = measure({name: lambda call=call: block(call) for name, call in ways.items()}, rounds=rounds)
+        rates = measure({"direct": lambda: batch(direct), "winograd": lambda: batch(winograd)}, rounds=rounds)
     ratios = [ours / theirs for ours, theirs in zip(rates["winograd"], rates["direct"])]
-    saved = saving(conv, batch_size, px, px)
+    saved = saving(layer, batch_size)
     return (
-        f"| {in_channels} to {out_channels}, {groups} groups, {px} px "
+        f"| {layer.in_channels} to {layer.out_channels}, {layer.groups} groups, {px} px "
         f"| {statistics.median(rates['direct']) / 1e9:.0f} | {statistics.median(rates['winograd']) / 1e9:.0f} "
         f"| {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f}) "
         f"| {saved:.0f}{', chosen' if saved >= LEAST_SAVING else ''} |"
@@ -79,7 +78,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=9)
     arguments = parser.parse_args()
     keep_freed_memory()
-    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    torch.set_num_threads(usable_cores())
     print_machine("torch")
     print(
         f"fp32, batch {arguments.batch_size}, {torch.get_num_threads()} threads; GFLOP/s count the operations of the "
@@ -90,8 +89,8 @@ def main() -> None:
         "| multiply-adds saved for each value moved |"
     )
     print("| --- | --- | --- | --- | --- |")
-    for shape in shapes_of(arguments.models):
-        print(compare(*shape, arguments.batch_size, arguments.rounds), flush=True)
+    for layer in layers_by_width(arguments.models):
+        print(compare(layer, arguments.batch_size, arguments.rounds), flush=True)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from repvgg_companion.complexity.layers import Layer, trace_layers
+
 # Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks" (2016), section 4.1: the output of a tile d of the
 # images is A [(G w G') * (B d B')] A' with the matrices B, G and A below.
 _INPUT = ((1, 0, -1, 0), (0, 1, 1, 0), (0, -1, 1, 0), (0, 1, 0, -1))
@@ -85,46 +87,38 @@ def _sum(signs: Sequence[int], parts: Sequence[Tensor]) -> Tensor:
     return total
 
 
-def saving(conv: nn.Conv2d, batch_size: int, height: int, width: int) -> float:
-    """Multiply-adds that F(2x2, 3x3) saves for each value that it moves more, on maps of height by width.
+def saving(layer: Layer, batch_size: int) -> float:
+    """Multiply-adds that F(2x2, 3x3) saves for each value that it moves more.
 
-    0 where it cannot compute the convolution or filling up leaves more than `MOST_PRODUCTS`.
+    0 where it cannot compute the layer or filling up leaves more than `MOST_PRODUCTS`.
     """
-    plain = conv.kernel_size == (3, 3) and conv.stride == conv.dilation == conv.padding == (1, 1)
-    direct, products = 9 * height * width, _TILE**2 * -(-height // _STEP) * -(-width // _STEP)
-    if not plain or conv.padding_mode != "zeros" or products > MOST_PRODUCTS * direct:
+    direct, products = 9 * layer.output_px**2, _TILE**2 * (-(-layer.output_px // _STEP)) ** 2
+    if not layer.winograd_shape or products > MOST_PRODUCTS * direct:
         return 0.0
-    pairs = conv.in_channels * conv.out_channels // conv.groups
+    pairs = layer.in_channels * layer.out_channels // layer.groups
     # Tiles and products are written and read once; there are 16 weights in the place of 9.
-    moved = 2 * batch_size * products * (conv.in_channels + conv.out_channels) + (_TILE**2 - 9) * pairs
+    moved = 2 * batch_size * products * (layer.in_channels + layer.out_channels) + (_TILE**2 - 9) * pairs
     return batch_size * (direct - products) * pairs / moved
 
 
 def with_winograd(module: nn.Module, images: Tensor) -> nn.Module | None:
-    """A copy of `module` in which every convolution that gains for inputs like `images` [N, 3, H, W] is replaced.
+    """A copy of `module` in which every convolution that gains for inputs like `images` [N, 3, px, px] is replaced.
 
-    None where none gains. The module is run once to see how large the maps are.
+    None where none gains.
     """
-    found: set[str] = set()
-
-    def look(name: str, conv: nn.Conv2d, maps: Tensor) -> None:
-        if saving(conv, maps.shape[0], *maps.shape[2:]) >= LEAST_SAVING:
-            found.add(name)
-
-    handles = [
-        part.register_forward_pre_hook(lambda conv, inputs, name=name: look(name, conv, inputs[0]))
-        for name, part in module.named_modules()
-        if isinstance(part, nn.Conv2d)
-    ]
-    try:
-        with torch.inference_mode():
-            module(images)
-    finally:
-        for handle in handles:
-            handle.remove()
-    if not found:
+    batch_size, _, _, px = images.shape
+    chosen = {
+        layer.name
+        for layer in trace_layers(module, px)
+        if saving(layer, batch_size) >= LEAST_SAVING and _padded_by_one(module.get_submodule(layer.name))
+    }
+    if not chosen:
         return None
     result = copy.deepcopy(module)
-    for name in found:
+    for name in chosen:
         result.set_submodule(name, WinogradConvolution(result.get_submodule(name)))
     return result
+
+
+def _padded_by_one(conv: nn.Conv2d) -> bool:
+    return conv.padding == (1, 1) and conv.padding_mode == "zeros"
