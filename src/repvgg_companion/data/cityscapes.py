@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from repvgg_companion.data.columns import whole_file
-from repvgg_companion.data.images import Image
+from repvgg_companion.data.images import Image, whole_paths
 from repvgg_companion.data.manifest import Manifest, ManifestBuilder
 from repvgg_companion.data.members import Findings, images_of_folder
 from repvgg_companion.errors import CompanionError
@@ -93,10 +93,7 @@ def _split(root: Path, split: str) -> Manifest:
 def _by_stem(folder: Path, end: str) -> dict[str, Image]:
     folders, _ = images_of_folder(str(folder), Findings())
     return {
-        f"{city}/{image.path}".removeprefix("/").removesuffix(end): image._replace(
-            file=whole_file(image.file, image.path)
-        )
-        for city, images in folders.items()
-        for image in images
+        image.path.removesuffix(end): image._replace(file=whole_file(image.file, image.path))
+        for image in whole_paths(folders)
         if image.path.endswith(end)
     }

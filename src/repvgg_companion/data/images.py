@@ -101,6 +101,13 @@ def add_to_folder(folders: Folders, path: str, file: str, offset: int, length: i
     columns.append(name, file, offset, length)
 
 
+def whole_paths(folders: Folders) -> Iterator[Image]:
+    """All images, each with its folder in its path."""
+    for folder, images in folders.items():
+        for image in images:
+            yield image._replace(path=f"{folder}/{image.path}") if folder else image
+
+
 def emptied(classes: dict[str, ImageColumns]) -> Iterator[tuple[str, ImageColumns]]:
     """The items of `classes`, each removed from it, so that who collects them elsewhere holds none twice."""
     while classes:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from itertools import repeat
 from pathlib import Path
 
-from repvgg_companion.data.images import Folders, Image, ImageColumns, Tally, add_to_folder
+from repvgg_companion.data.images import Folders, Image, ImageColumns, Tally, add_to_folder, whole_paths
 from repvgg_companion.data.source import SeekSource
 from repvgg_companion.data.tar_members import Member, Run, tar_members, tar_parts
 from repvgg_companion.errors import CompanionError, one_line
@@ -88,12 +88,7 @@ def images_of_tar(source: SeekSource, others: Folders, findings: Findings) -> It
                 _add(latest, image, findings, folder)
             others[folder] = ImageColumns(latest.values())
     if links:
-        images = {
-            path: image._replace(path=path)
-            for folder, columns in others.items()
-            for image in columns
-            for path in [f"{folder}/{image.path}" if folder else image.path]
-        }
+        images = {image.path: image for image in whole_paths(others)}
         _resolve_links(source, links, images, findings)
         others.clear()
         for image in images.values():

@@ -3,14 +3,14 @@
 import contextlib
 import sys
 import zipfile
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from repvgg_companion.data import layouts
 from repvgg_companion.data.devkit import Devkit
 from repvgg_companion.data.image_tar import ImageTar
-from repvgg_companion.data.images import Folders, Image, by_own_folder
+from repvgg_companion.data.images import Folders, Image, by_own_folder, whole_paths
 from repvgg_companion.data.manifest import ManifestBuilder
 from repvgg_companion.data.members import (
     UNREADABLE_ZIP,
@@ -120,15 +120,9 @@ def _validation_classes(
                 f"{where} holds its images without class folders, so their labels come from the devkit: "
                 "name ILSVRC2012_devkit_t12.tar.gz with --devkit (data.devkit_archive)"
             )
-        return layouts.flat_by_devkit(_flat(folders), devkit, where)
+        return layouts.flat_by_devkit(whole_paths(folders), devkit, where)
     classes = layouts.by_folder(folders, where, root_known=root_known)
     return classes if devkit is None else layouts.checked_against_devkit(classes, devkit, where)
-
-
-def _flat(folders: Folders) -> Iterator[Image]:
-    for folder, columns in folders.items():
-        for image in columns:
-            yield image._replace(path=f"{folder}/{image.path}") if folder else image
 
 
 def from_folder(path: str, devkit: Devkit | None, *, flat_allowed: bool) -> Split:
@@ -140,7 +134,7 @@ def from_folder(path: str, devkit: Devkit | None, *, flat_allowed: bool) -> Spli
     top = {folder.partition("/")[0] for folder in images}
     annotations = Path(path) / "val_annotations.txt"
     if flat_allowed and annotations.is_file():
-        split.add(layouts.flat_by_annotations(_flat(images), layouts.text_of(annotations), path), path)
+        split.add(layouts.flat_by_annotations(whole_paths(images), layouts.text_of(annotations), path), path)
     elif flat_allowed:
         split.add(_validation_classes(images, devkit, path, root_known=True), path)
     else:
@@ -170,7 +164,10 @@ def from_kaggle(root: str) -> tuple[Split, Split]:
     train = from_folder(str(images / "train"), None, flat_allowed=False)
     val = Split()
     found, _ = images_of_folder(images / "val", val.findings)
-    val.add(layouts.flat_by_solution(_flat(found), layouts.text_of(solution), str(images / "val")), str(images / "val"))
+    val.add(
+        layouts.flat_by_solution(whole_paths(found), layouts.text_of(solution), str(images / "val")),
+        str(images / "val"),
+    )
     words = solution.with_name("LOC_synset_mapping.txt")
     if words.is_file():
         train.words = layouts.words_of(layouts.text_of(words))
