@@ -2,9 +2,11 @@
 
 import contextlib
 import errno
+import glob
 import hashlib
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,9 +19,10 @@ READ_BYTES = 1 << 20
 
 @contextlib.contextmanager
 def atomic_path(final: str | os.PathLike, *, flush: bool = True) -> Iterator[Path]:
-    """Yield a temporary path beside `final`; on success it is flushed to disk and renamed, on any failure removed.
+    """Yield a temporary path of the same suffix; on success it is flushed to disk and renamed, on any failure removed.
 
-    The suffix of `final` is kept, because several libraries choose a format by it. Missing folders are created.
+    It lies in a hidden folder beside `final`, removed with all that is in it: some libraries (safetensors) write a
+    temporary file of their own beside the one they are told to write. Missing folders are created.
     `flush=False` leaves the flushing to the system: for files that are made again in seconds and whose reader notices
     damage, since a power cut within some seconds may damage them.
     """
@@ -27,9 +30,8 @@ def atomic_path(final: str | os.PathLike, *, flush: bool = True) -> Iterator[Pat
     if final.is_dir():
         raise CompanionError(f"{final} is a folder where a file is to be written; rename or remove it")
     final.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{final.stem}.", suffix=f".partial{final.suffix}", dir=final.parent)
-    os.close(handle)
-    temporary = Path(name)
+    folder = Path(tempfile.mkdtemp(prefix=f".{final.name}.", suffix=".partial", dir=final.parent))
+    temporary = folder / f".partial{final.suffix}"  # a name that no search for `final` or for visible files finds
     try:
         yield temporary
         if flush:
@@ -42,7 +44,6 @@ def atomic_path(final: str | os.PathLike, *, flush: bool = True) -> Iterator[Pat
         if flush:
             sync_folder(final.parent)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise CompanionError(f"the disk is full while writing {final}; free some space and run again") from error
         if error.errno == errno.EFBIG:
@@ -50,16 +51,15 @@ def atomic_path(final: str | os.PathLike, *, flush: bool = True) -> Iterator[Pat
                 f"{final} cannot be written: it is larger than a file may be here (ulimit -f); nothing was kept of it"
             ) from error
         raise
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def remove_partial(final: str | os.PathLike) -> None:
     """Remove what `atomic_path` left of `final` when its process was killed; only for one who alone writes it."""
     final = Path(final)
-    for path in final.parent.glob(f".{final.stem}.*.partial{final.suffix}"):
-        path.unlink(missing_ok=True)
+    for folder in final.parent.glob(f".{glob.escape(final.name)}.*.partial"):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def sync_folder(folder: str | os.PathLike) -> None:

@@ -504,8 +504,8 @@ def test_a_fault_after_copying_keeps_what_an_earlier_run_had_finished(
 
 @COPIED
 def test_what_a_killed_run_left_of_a_copy_is_removed_by_the_next(layout, tmp_path, images, index):
-    left = tmp_path / "index" / ".train.abc.partial.tar"
-    left.parent.mkdir()
-    left.write_bytes(b"half")
+    left = tmp_path / "index" / ".train.tar.abc.partial"
+    left.mkdir(parents=True)
+    (left / ".partial.tar").write_bytes(b"half")
     index(*layout(tmp_path, images))
     assert not left.exists() and (tmp_path / "index" / "train.tar").exists()

@@ -2,12 +2,23 @@
 
 import errno
 import os
+import signal
 import stat
+import subprocess
+import sys
 
 import pytest
 
 from repvgg_companion.errors import CompanionError
-from repvgg_companion.files import atomic_path, canonical_json, read_json, sha256_of_file, short_digest, write_text
+from repvgg_companion.files import (
+    atomic_path,
+    canonical_json,
+    read_json,
+    remove_partial,
+    sha256_of_file,
+    short_digest,
+    write_text,
+)
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
@@ -40,6 +51,25 @@ def test_suffix_survives_in_the_temporary_name(tmp_path):
         assert temporary.suffix == ".parquet"
         temporary.write_bytes(b"x")
     assert (tmp_path / "d.parquet").read_bytes() == b"x"
+
+
+def test_what_a_library_writes_beside_its_file_goes_too(tmp_path):
+    """safetensors writes `.tmpXXXXXX` beside the file it is told to write; a kill in that moment leaves it."""
+    with atomic_path(tmp_path / "f.bin") as temporary:
+        temporary.write_bytes(b"x")
+        (temporary.parent / ".tmpAbCdEf").write_bytes(b"half")
+    assert [path.name for path in tmp_path.iterdir()] == ["f.bin"]
+    killed = f"""
+import os, pathlib
+from repvgg_companion.files import atomic_path
+with atomic_path({str(tmp_path / "f.bin")!r}) as temporary:
+    (temporary.parent / ".tmpAbCdEf").write_bytes(b"half")
+    os.kill(os.getpid(), 9)
+"""
+    assert subprocess.run([sys.executable, "-c", killed]).returncode == -signal.SIGKILL
+    assert len(list(tmp_path.iterdir())) == 2 and not list(tmp_path.rglob("f.bin"))[1:]
+    remove_partial(tmp_path / "f.bin")
+    assert [path.name for path in tmp_path.iterdir()] == ["f.bin"]
 
 
 def test_digest_ignores_key_order_and_integral_floats():

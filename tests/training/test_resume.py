@@ -159,8 +159,9 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(trainings):
     with (trainings.state("run") / "attempts.jsonl").open("ab") as stream:
         stream.write(b'{"attempt": 1, "ev\xff' + bytes(40))
     leftovers = [
-        trainings.state("run") / ".final.x.partial.safetensors",
-        trainings.weights("run").parent / ".train.x.partial.safetensors",
+        trainings.state("run") / ".checkpoint-000000007.partial.safetensors",
+        trainings.state("run") / ".final.safetensors.x.partial" / ".tmpAbCdEf",
+        trainings.weights("run").parent / ".train.safetensors.x.partial" / ".partial.safetensors",
     ]
     for path in leftovers:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -6,6 +6,7 @@ DIGEST is the start of the SHA-256 of its bytes. It is written under a temporary
 
 import json
 import re
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,9 +62,12 @@ def write_checkpoint(
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove the half-written files that a killed process left; only for the holder of the folder."""
+    """Remove what a killed process left half-written; only for the holder of the folder."""
     for path in folder.glob(".*.partial*"):
-        path.unlink(missing_ok=True)
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def read_newest(
