@@ -96,9 +96,12 @@ def test_an_engine_that_is_not_installed_is_a_reason(backend, monkeypatch):
 
 
 @pytest.mark.parametrize(("px", "groups", "bias"), [((8, 8), 1, True), ((7, 10), 1, False), ((1, 5), 2, True)])
-def test_a_winograd_convolution_is_the_convolution(px, groups, bias):
+@pytest.mark.parametrize("pieces", [1, 4])
+def test_a_winograd_convolution_is_the_convolution(px, groups, bias, pieces, monkeypatch):
+    if pieces > 1:
+        monkeypatch.setattr("repvgg_companion.speed.winograd._PIECE_BYTES", 1)
     conv = torch.nn.Conv2d(6, 8, 3, padding=1, groups=groups, bias=bias).double()
-    images = torch.randn(2, 6, *px, dtype=torch.float64)
+    images = torch.randn(5, 6, *px, dtype=torch.float64)  # 5 in 4 pieces: 2, 2 and 1
     with torch.inference_mode():
         expected, found = conv(images), WinogradConvolution(conv)(images)
     assert found.shape == expected.shape
@@ -107,9 +110,9 @@ def test_a_winograd_convolution_is_the_convolution(px, groups, bias):
 
 @pytest.mark.parametrize(
     ("model", "batch_size", "layers"),
-    # 512 channels at 7 px (ResNets) or few images do not gain.
-    [("RepVGG-A0", 8, 13), ("RepVGG-A0", 1, 0), ("RepVGG-B1", 8, 20), ("RepVGG-B1", 1, 20), ("RepVGG-B1g4", 8, 9),
-     ("ResNet-18", 8, 3), ("ResNet-50", 8, 6), ("EfficientNet-B0", 8, 0)],
+    # At most 64 channels, little work (RepVGG-A0 for one image) and narrow groups do not gain.
+    [("RepVGG-A0", 8, 16), ("RepVGG-A0", 1, 0), ("RepVGG-B1", 8, 23), ("RepVGG-B1", 1, 23), ("RepVGG-B1g4", 8, 18),
+     ("ResNet-18", 8, 9), ("ResNet-50", 8, 13), ("EfficientNet-B0", 8, 0)],
 )  # fmt: skip
 def test_the_convolutions_that_gain_are_replaced(model, batch_size, layers):
     module = Network(model, "deploy", 1.0, 10).on_meta().eval()
@@ -130,6 +133,7 @@ def test_where_winograd_does_not_apply_there_is_a_reason(change, reason):
 @pytest.mark.slow
 def test_the_winograd_backend_computes_the_same(monkeypatch):
     monkeypatch.setattr("repvgg_companion.speed.winograd.LEAST_SAVING", 1)
+    monkeypatch.setattr("repvgg_companion.speed.winograd._LEAST_SAVED", 0)
     for expected, found in zip(*logits("winograd", "RepVGG-A0", "deploy", width=0.5), strict=True):
         assert (found - expected).abs().max() <= 2e-5 * expected.abs().max()
 

@@ -2,11 +2,12 @@
 
 The plain network is made of 3x3 convolutions because Winograd's algorithm computes 2x2 outputs with 16 multiplications
 in the place of 36 (section 2.4, Table 1). cuDNN chooses it on a GPU by itself; oneDNN, and with it every CPU backend
-here, always convolves directly. The 16 products are one grouped 1x1 convolution, which oneDNN runs at the speed of its
-direct convolutions; torch.compile fuses the additions around it.
+here, always convolves directly. The 16 products are one batch of matrix products; torch.compile fuses the additions
+around it.
 """
 
 import copy
+import math
 from collections.abc import Sequence
 
 import torch
@@ -22,12 +23,14 @@ _WEIGHT = ((1.0, 0.0, 0.0), (0.5, 0.5, 0.5), (0.5, -0.5, 0.5), (0.0, 0.0, 1.0))
 _OUTPUT = ((1, 1, 1, 0), (0, 1, -1, -1))
 _TILE = 4
 _STEP = 2
-_BIAS_PLACE = 5
-"""The product (1, 1) of the 4x4 enters each of the four outputs exactly once, so the bias is added there."""
-LEAST_SAVING = 55
+LEAST_SAVING = 28
 """Multiply-adds saved for each value moved more, from which on a layer gains by `benchmarks/winograd.py`."""
-MOST_PRODUCTS = 0.55
-"""Part of the direct multiplications that may be left: 4/9 for an even side, 0.58 for 7 pixels filled up to 8."""
+_LEAST_SAVED = 50e6
+"""Multiply-adds; the kernels around the products take 0.2 ms to start, however small the layer is."""
+_PIECE_BYTES = 26e6
+"""Images are taken in pieces whose tiles and products have so many bytes: more would leave the caches in between."""
+_MOST_PIECES = 4
+"""Every piece is compiled for itself."""
 
 
 class WinogradConvolution(nn.Module):
@@ -40,20 +43,23 @@ class WinogradConvolution(nn.Module):
         super().__init__()
         weight = conv.weight.detach()
         matrix = torch.tensor(_WEIGHT, dtype=torch.float64, device=weight.device)
-        transformed = torch.einsum("ia,kcab,jb->ijkc", matrix, weight.double(), matrix).to(weight.dtype)
-        places = _TILE**2
-        self.products = nn.Conv2d(
-            places * conv.in_channels, places * conv.out_channels, 1, groups=places * conv.groups,
-            bias=conv.bias is not None, device="meta",
-        )  # fmt: skip
-        self.products.weight = nn.Parameter(transformed.flatten(0, 2)[..., None, None], requires_grad=False)
-        if conv.bias is not None:
-            bias = weight.new_zeros(places, conv.out_channels)
-            bias[_BIAS_PLACE] = conv.bias.detach()
-            self.products.bias = nn.Parameter(bias.flatten(), requires_grad=False)
+        grouped = weight.double().unflatten(0, (conv.groups, -1))
+        transformed = torch.einsum("ia,gkcab,jb->ijgck", matrix, grouped, matrix).to(weight.dtype)
+        self.groups = conv.groups
+        # [16 places of a tile x groups, input channels, output channels]
+        self.weight = nn.Parameter(transformed.flatten(0, 2).contiguous(), requires_grad=False)
+        self.bias = None if conv.bias is None else nn.Parameter(conv.bias.detach().clone(), requires_grad=False)
 
     def forward(self, images: Tensor) -> Tensor:
-        height, width = images.shape[2:]
+        tiles = -(-images.shape[2] // _STEP) * -(-images.shape[3] // _STEP)
+        values = len(images) * tiles * sum(self.weight.shape[1:]) * len(self.weight)
+        pieces = min(math.ceil(values * images.element_size() / _PIECE_BYTES), _MOST_PIECES, len(images))
+        if pieces <= 1:
+            return self._maps(images)
+        return torch.cat([self._maps(part) for part in images.split(-(-len(images) // pieces))])
+
+    def _maps(self, images: Tensor) -> Tensor:
+        count, _, height, width = images.shape
         rows, columns = (-(-side // _STEP) for side in (height, width))
         # Channels last: the additions run along the channels.
         padding = (0, 0, 1, 1 + _STEP * columns - width, 1, 1 + _STEP * rows - height)
@@ -64,15 +70,18 @@ class WinogradConvolution(nn.Module):
             line = _sum(vertical, lines)
             parts = [line[:, :, j : j + _STEP * columns : _STEP] for j in range(_TILE)]
             tiles += [_sum(horizontal, parts) for horizontal in _INPUT]
-        # [N, rows, columns, 16, C], as the 1x1 convolution takes it: 16 C channels, last in memory.
-        products = self.products(torch.stack(tiles, 3).flatten(3).permute(0, 3, 1, 2))
-        products = products.permute(0, 2, 3, 1).unflatten(3, (_TILE, _TILE, -1))
+        # [16, N, rows, columns, C]; each place of the tile is a matrix of its own, [N rows columns, C], for each group.
+        stacked = torch.stack(tiles).unflatten(4, (self.groups, -1)).permute(0, 4, 1, 2, 3, 5)
+        products = torch.bmm(stacked.flatten(2, 4).flatten(0, 1), self.weight)
+        products = products.view(_TILE, _TILE, self.groups, count, rows, columns, -1)
         outputs = []
         for vertical in _OUTPUT:
-            line = _sum(vertical, products.unbind(3))
-            outputs.append(torch.stack([_sum(horizontal, line.unbind(3)) for horizontal in _OUTPUT], 3))
-        # [N, rows, 2, columns, 2, K]
-        maps = torch.stack(outputs, 2).flatten(3, 4).flatten(1, 2)
+            line = _sum(vertical, products.unbind(0))
+            outputs.append(torch.stack([_sum(horizontal, line.unbind(0)) for horizontal in _OUTPUT], 4))
+        # [groups, N, rows, 2, columns, 2, K / groups]
+        maps = torch.stack(outputs, 3).flatten(4, 5).flatten(2, 3).permute(1, 2, 3, 0, 4).flatten(3)
+        if self.bias is not None:
+            maps = maps + self.bias
         return maps[:, :height, :width].permute(0, 3, 1, 2)
 
 
@@ -90,15 +99,16 @@ def _sum(signs: Sequence[int], parts: Sequence[Tensor]) -> Tensor:
 def saving(layer: Layer, batch_size: int) -> float:
     """Multiply-adds that F(2x2, 3x3) saves for each value that it moves more.
 
-    0 where it cannot compute the layer or filling up leaves more than `MOST_PRODUCTS`.
+    0 where it cannot compute the layer or saves so few that starting more kernels costs as much.
     """
+    # An odd side is filled up to an even one.
     direct, products = 9 * layer.output_px**2, _TILE**2 * (-(-layer.output_px // _STEP)) ** 2
-    if not layer.winograd_shape or products > MOST_PRODUCTS * direct:
-        return 0.0
     pairs = layer.in_channels * layer.out_channels // layer.groups
-    # Tiles and products are written and read once; there are 16 weights in the place of 9.
-    moved = 2 * batch_size * products * (layer.in_channels + layer.out_channels) + (_TILE**2 - 9) * pairs
-    return batch_size * (direct - products) * pairs / moved
+    saved = batch_size * (direct - products) * pairs
+    if not layer.winograd_shape or saved < _LEAST_SAVED:
+        return 0.0
+    # Tiles and products are written and read once; there are more weights.
+    return saved / (2 * batch_size * products * (layer.in_channels + layer.out_channels) + _TILE**2 * pairs)
 
 
 def with_winograd(module: nn.Module, images: Tensor) -> nn.Module | None:
