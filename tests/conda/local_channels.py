@@ -72,6 +72,9 @@ def _python() -> Files:
         "bin/python3": version,
         f"lib/{version}/site-packages/README.txt": b"\n",
     }
+    if "dist-packages" in (library / "site.py").read_text(encoding="utf-8"):  # Debian's looks nowhere else
+        line = f"import site, sys; site.addsitedir(f'{{sys.prefix}}/lib/{version}/site-packages')\n"
+        files["lib/python3/dist-packages/site-packages.pth"] = line.encode()
     for place, folders, names in os.walk(library):
         folders[:] = [name for name in folders if name not in LEFT_OUT and not name.startswith("config-")]
         for name in names:
