@@ -339,6 +339,16 @@ def test_odd_members_are_settled_and_noted(tmp_path, images, index, content_of, 
     assert "3 links were resolved" in notes and "3 names stood twice" in notes and "are no images" in notes
 
 
+def test_one_folder_as_both_splits_is_noted(tmp_path, images, index, capsys):
+    train, val = data_layouts.write_tree(tmp_path, images)
+    (tmp_path / "link").symlink_to(train)
+    said = "val: these are the training images"
+    folder = index("--train-folder", train, "--val-folder", tmp_path / "link")
+    assert said in capsys.readouterr().err and said in (folder / "dataset.json").read_text()
+    index("--train-folder", train, "--val-folder", val)
+    assert said not in capsys.readouterr().err
+
+
 def _add(archive: tarfile.TarFile, name: str, content: bytes, kind: bytes = tarfile.REGTYPE) -> None:
     info = tarfile.TarInfo(name)
     info.size, info.type = len(content), kind

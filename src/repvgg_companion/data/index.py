@@ -85,6 +85,8 @@ def run(arguments: argparse.Namespace) -> None:
                 name: split.builder.build(classes, class_names, stamps=split.stamps) for name, split in splits.items()
             }
         notes = [f"{name}: {note}" for name, split in splits.items() for note in split.all_findings().notes()]
+        if arguments.train_folder is not None and Path(arguments.train_folder).samefile(arguments.val_folder):
+            notes.append("val: these are the training images; accuracies on them say nothing about others")
         with contextlib.ExitStack() as stack:  # all of them or, on a full disk, none
             for name, manifest in manifests.items():
                 manifest.write_parquet(stack.enter_context(atomic_path(output / f"{name}.parquet", flush=False)))
