@@ -107,7 +107,7 @@ def saving(layer: Layer, batch_size: int) -> float:
     saved = batch_size * (direct - products) * pairs
     if not layer.winograd_shape or saved < _LEAST_SAVED:
         return 0.0
-    # Tiles and products are written and read once; there are more weights.
+    # Tiles and products are written and read once; the weights, 16 in the place of 9, are read.
     return saved / (2 * batch_size * products * (layer.in_channels + layer.out_channels) + _TILE**2 * pairs)
 
 
