@@ -71,7 +71,7 @@ def run(arguments: argparse.Namespace) -> None:
     images = _images(experiment, arguments.train_images, arguments.val_images)
     start = time.monotonic()
     if not arguments.images_per_s:
-        print("plan: timing each distinct layer here; seconds on a GPU, minutes on a CPU", file=sys.stderr)
+        print("plan: timing each network's blocks here; seconds on a GPU, minutes on a CPU", file=sys.stderr)
     seconds_of, told, probes = _speeds(experiment, arguments)
     costs = predict(experiment, images, seconds_of)
     if probes and time.monotonic() - start < SHORT_PROBE_S:
@@ -118,7 +118,7 @@ def predict(
     experiment: Experiment, images: tuple[int, int], seconds_of: Callable[[str, float, Recipe], tuple[float, float]]
 ) -> list[Cost]:
     """The cost of every training; `seconds_of(model, width, recipe)` is seconds per image, training and validation."""
-    from repvgg_companion.training.cost import Network, shapes_of
+    from repvgg_companion.training.cost import Network, parameter_count
 
     costs = []
     for weights in weights_of(experiment):
@@ -126,7 +126,7 @@ def predict(
         train_s, val_s = seconds_of(weights.model, weights.width, recipe)
         seen = images[0] // recipe.global_batch_size * recipe.global_batch_size
         classes = experiment.data.num_classes or 1000
-        parameters = shapes_of(Network(weights.model, weights.width, classes, recipe.input_px))[1]
+        parameters = parameter_count(Network(weights.model, weights.width, classes, recipe.input_px))
         copies = 3 if weights.convertible else 2  # the state's own final weights, train and deploy form
         costs.append(
             Cost(

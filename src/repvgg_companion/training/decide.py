@@ -13,6 +13,8 @@ from torch import nn
 from repvgg_companion.training.recipe import Recipe
 
 PROBE_STEPS = 5
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+"""What convolutions compute in and hand on, by the recipe's precision."""
 _CPU_WORDS = ("not enough memory", "can't allocate memory", "out of memory")
 
 
@@ -63,7 +65,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 def autocast(precision: str, device: torch.device) -> torch.autocast:
     """The context in which the network computes; weights, gradients and optimizer stay in float32."""
-    dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision)
+    dtype = None if precision == "fp32" else DTYPES[precision]
     return torch.autocast(device.type, dtype=dtype, enabled=dtype is not None, cache_enabled=True)
 
 
