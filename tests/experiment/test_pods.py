@@ -108,12 +108,12 @@ def test_the_containers_command_hands_on_the_status_and_the_signal(tmp_path, cod
         "trap : TERM\nwait $!; wait $!\n"
     )
     process = subprocess.Popen(["/bin/sh", "-c", RUN, "job", str(script)])
-    limit = time.monotonic() + 20
+    limit = time.monotonic() + 120
     while not (tmp_path / "up").exists() and time.monotonic() < limit:
         time.sleep(0.02)
     process.send_signal(signal.SIGTERM)
     try:
-        status = process.wait(20)
+        status = process.wait(120)
     finally:
         subprocess.run(["kill", "-9", "--", *(tmp_path / "up").read_text().split()], check=False, capture_output=True)
     assert status == code and (tmp_path / "saved").read_text() == "saved\n"

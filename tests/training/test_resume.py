@@ -193,6 +193,7 @@ def test_a_finished_training_is_published_again_in_a_second_without_torch(traini
     trainings.weights("run").unlink()
     trainings.history("run").unlink()
     trainings.weights("run").parent.rmdir()  # Snakemake prunes empty result folders
+    import resource
     import subprocess
     import sys
 
@@ -200,11 +201,12 @@ def test_a_finished_training_is_published_again_in_a_second_without_torch(traini
 
     script = "import sys; from repvgg_companion.__main__ import main; status = main(sys.argv[1:]); "
     script += "sys.exit(status or 99 * ('torch' in sys.modules))"
-    start = time.monotonic()
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     subprocess.run([sys.executable, "-c", script, *trainings.arguments("run")], env=clean_environment(), check=True)
-    seconds = time.monotonic() - start
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     assert sha256_of_file(trainings.weights("run")) == digest
-    assert seconds < 5, "about a second on an idle machine"
+    assert seconds < 5, "about a second of the processor's time on an idle machine"
     assert len(trainings.attempts("run")) == 2, "publishing is no attempt"
 
 

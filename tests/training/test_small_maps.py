@@ -1,15 +1,12 @@
-"""Convolutions of small maps as matrix products: the same function and gradients, and quicker where they are taken."""
+"""Convolutions of small maps as matrix products: the same function and the same gradients."""
 
 import copy
-import time
 
 import pytest
 import torch
 from torch import nn
 
-from repvgg_companion.models.build import build_model
 from repvgg_companion.training import small_maps
-from repvgg_companion.training.kernels import choose_cpu_kernels
 from repvgg_companion.training.small_maps import SmallMapConv2d
 
 
@@ -56,26 +53,3 @@ def test_large_maps_and_grouped_layers_take_the_convolution(monkeypatch):
     assert type(grouped) is nn.Conv2d
     conv(torch.randn(1, 4, 5, 5))
     grouped(torch.randn(1, 4, 2, 2))
-
-
-def step_seconds(network):
-    images = torch.randn(32, 3, 32, 32).contiguous(memory_format=torch.channels_last)
-    network = network.to(memory_format=torch.channels_last)
-    seconds = []
-    for _ in range(4):
-        started = time.process_time()
-        network(images).square().mean().backward()
-        seconds.append(time.process_time() - started)
-    return min(seconds)
-
-
-def test_a_network_on_small_images_steps_quicker():
-    """Half of A0's time at 32 px goes into its last two stages; measured ratios are 1.4 and more."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        network = build_model("RepVGG-A0", num_classes=10)
-        quick = choose_cpu_kernels(copy.deepcopy(network), "cpu")
-        assert step_seconds(quick) < step_seconds(network)
-    finally:
-        torch.set_num_threads(before)
