@@ -58,7 +58,7 @@ def small_images() -> Images:
         for place, wnid in enumerate(WNIDS)
     }
     val = {
-        f"ILSVRC2012_val_{number:08d}.JPEG": (WNIDS[(number * 2) % 3], jpeg(1000 + number))
+        f"ILSVRC2012_val_{number:08d}.JPEG": (WNIDS[(number * 2) % 3], jpeg(5000 + number))
         for number in range(1, VAL_IMAGES + 1)
     }
     return Images(train, val)

@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -339,14 +340,29 @@ def test_odd_members_are_settled_and_noted(tmp_path, images, index, content_of, 
     assert "3 links were resolved" in notes and "3 names stood twice" in notes and "are no images" in notes
 
 
-def test_one_folder_as_both_splits_is_noted(tmp_path, images, index, capsys):
+def test_training_images_among_the_validation_images_are_noted(tmp_path, images, index, capsys):
     train, val = data_layouts.write_tree(tmp_path, images)
+    said = "val: of {} images compared with training images of their class and size, {} are the same"
+
+    def note(val_folder):
+        capsys.readouterr()
+        notes = read_json(index("--train-folder", train, "--val-folder", val_folder) / "dataset.json")["notes"]
+        told = capsys.readouterr().err
+        return [text for text in notes if text.startswith("val: of") and text in told]
+
     (tmp_path / "link").symlink_to(train)
-    said = "val: these are the training images"
-    folder = index("--train-folder", train, "--val-folder", tmp_path / "link")
-    assert said in capsys.readouterr().err and said in (folder / "dataset.json").read_text()
-    index("--train-folder", train, "--val-folder", val)
-    assert said not in capsys.readouterr().err
+    shutil.copytree(train, tmp_path / "copy")
+    for same in (train, tmp_path / "link", tmp_path / "copy"):
+        (text,) = note(same)
+        assert text.startswith(said.format(12, 12))
+    assert note(val) == []
+    again = val / min(images.train) / "again.JPEG"
+    content = min(images.train[min(images.train)].values())
+    again.write_bytes(content)
+    (text,) = note(val)
+    assert ", 1 are the same" in text
+    again.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    assert note(val) == [], "one bit is enough to be another image"
 
 
 def _add(archive: tarfile.TarFile, name: str, content: bytes, kind: bytes = tarfile.REGTYPE) -> None:

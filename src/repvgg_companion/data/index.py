@@ -15,6 +15,7 @@ from typing import Any
 from repvgg_companion.data.devkit import Devkit, read_devkit
 from repvgg_companion.data.digests import DigestRecord, expected_md5, require_match
 from repvgg_companion.data.manifest import Manifest, dataset_sha256
+from repvgg_companion.data.overlap import shared_images
 from repvgg_companion.data.source import HashedSource, SeekSource
 from repvgg_companion.data.splits import Split, from_folder, from_kaggle, from_zip, train_from_archive, val_from_archive
 from repvgg_companion.data.verify import ByteProgress, md5_with_progress
@@ -85,8 +86,7 @@ def run(arguments: argparse.Namespace) -> None:
                 name: split.builder.build(classes, class_names, stamps=split.stamps) for name, split in splits.items()
             }
         notes = [f"{name}: {note}" for name, split in splits.items() for note in split.all_findings().notes()]
-        if arguments.train_folder is not None and Path(arguments.train_folder).samefile(arguments.val_folder):
-            notes.append("val: these are the training images; accuracies on them say nothing about others")
+        notes += _overlap(manifests)
         with contextlib.ExitStack() as stack:  # all of them or, on a full disk, none
             for name, manifest in manifests.items():
                 manifest.write_parquet(stack.enter_context(atomic_path(output / f"{name}.parquet", flush=False)))
@@ -97,6 +97,20 @@ def run(arguments: argparse.Namespace) -> None:
         print(f"index: note: {note}", file=sys.stderr)
     counts = ", ".join(f"{len(manifest):,} {name} images" for name, manifest in manifests.items())
     print(f"{arguments.dataset}: {counts} in {len(classes)} classes")
+
+
+def _overlap(manifests: dict[str, Manifest]) -> list[str]:
+    """A note where validation images are training images."""
+    shared = compared = 0
+    if "train" in manifests:
+        with contextlib.suppress(CompanionError):  # what cannot be read yet, or at all, is for its reader to tell
+            shared, compared = shared_images(manifests["train"], manifests["val"])
+    if not shared:
+        return []
+    return [
+        f"val: of {compared} images compared with training images of their class and size, {shared} are the same byte "
+        "for byte; accuracies on them say nothing about other images"
+    ]
 
 
 def _require_utf8(arguments: argparse.Namespace) -> None:
