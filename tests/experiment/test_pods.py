@@ -103,9 +103,10 @@ def test_the_containers_command_hands_on_the_status_and_the_signal(tmp_path, cod
     """The end of a pod signals process 1 alone; what the script started below it must hear of it and may finish."""
     script = tmp_path / "job.sh"
     script.write_text(
+        "trap : TERM\n"  # before the file that the signal waits for
         f'sh -c \'trap "echo saved >{tmp_path}/saved; exit {code}" TERM; echo $$ >{tmp_path}/up; '
         "while :; do sleep 0.05; done' &\n"
-        "trap : TERM\nwait $!; wait $!\n"
+        "wait $!; wait $!\n"
     )
     process = subprocess.Popen(["/bin/sh", "-c", RUN, "job", str(script)])
     limit = time.monotonic() + 120
