@@ -62,10 +62,10 @@ def main(argv: list[str] | None = None) -> int:
             modules[verb].add_arguments(command)
             command.add_argument("--log", help="also write what goes to standard error into this file")
     arguments = parser.parse_args(argv)
-    if getattr(arguments, "log", None):
-        sys.stderr = _Log(arguments.log)
-        faulthandler.enable(file=sys.stderr.file)  # a process that a library crashes still says where
     try:
+        if getattr(arguments, "log", None):
+            sys.stderr = _Log(arguments.log)
+            faulthandler.enable(file=sys.stderr.file)  # a process that a library crashes still says where
         return modules[arguments.verb].run(arguments) or 0
     except Interrupted as error:
         print(f"{arguments.verb}: {one_line(error)}", file=sys.stderr)

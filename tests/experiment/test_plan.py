@@ -69,6 +69,13 @@ def test_the_verb_works_from_a_given_speed(root, capsys, tmp_path, monkeypatch):
     assert "give --train-images" in capsys.readouterr().err
 
 
+def test_a_plan_of_segmentation_counts_no_cache_of_whole_scenes(root, capsys):
+    words = ["--images-per-s", "PSPNet-ResNet-50=9", "--train-images", "2975", "--val-images", "500", "--device", "cpu"]
+    assert main(["plan", str(root / "config/cityscapes.yaml"), *words]) == 0
+    said = capsys.readouterr().out
+    assert "PSPNet-RepVGG-B2 " in said and "MB more" not in said
+
+
 def test_the_parts_of_a_network_are_counted():
     network = Network("RepVGG-A0", 1.0, 1000, 224)
     parts = parts_of(network)

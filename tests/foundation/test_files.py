@@ -87,3 +87,10 @@ def test_sha256_and_damaged_json(tmp_path):
         read_json(tmp_path / "e")
     with pytest.raises(CompanionError, match="does not exist"):
         read_json(tmp_path / "nothing")
+
+
+def test_a_log_that_cannot_be_written_is_one_sentence(tmp_path, capsys):
+    from repvgg_companion.__main__ import main
+
+    assert main(["schema", "--log", str(tmp_path)]) == 2
+    assert capsys.readouterr().err == f"schema: error: {tmp_path}: Is a directory; mend that and run again\n"

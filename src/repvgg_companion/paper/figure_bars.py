@@ -79,7 +79,8 @@ def _kernel_rows(world: World) -> list[Row]:
     """The rows of one run and setting, the paper's shape and fp32 first."""
     groups: dict[tuple, list[Row]] = {}
     for row in world.results.rows("kernel_size"):
-        groups.setdefault(kernel_row_order(row), []).append(row)
+        if row["tflops"] is not None:  # a row without it says why nothing was measured
+            groups.setdefault(kernel_row_order(row), []).append(row)
     return sorted(groups[min(groups)], key=lambda row: row["kernel_size"]) if groups else []
 
 

@@ -41,6 +41,7 @@ SERIES = {
     "ResNeXt": Series("#56B4E9", ">", True),
     "EfficientNet": Series("#000000", "^"),
     "VGG": Series("#CC79A7", "s"),
+    "PSPNet": Series("#F0E442", "D"),
 }
 PAPER_COLOUR, OURS_COLOUR = "#6f6f6f", "#D55E00"
 """Printed values are grey and ours are coloured, wherever both stand in one panel."""

@@ -126,6 +126,7 @@ def run_processes(count: int, arguments: Sequence[str], state: StateFolder) -> N
         *("-m", "repvgg_companion", *_without_log(arguments)),
     ]
     environment = os.environ | {"TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(SHUTDOWN_SECONDS)}
+    earlier = len(state.attempts())
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, errors="replace", env=environment)
 
     def forward(number: int, frame: FrameType | None) -> None:
@@ -139,7 +140,7 @@ def run_processes(count: int, arguments: Sequence[str], state: StateFolder) -> N
     launchers = _pass_on(process.stderr)
     if process.wait() == 0:
         return
-    last = (state.attempts() or [{}])[-1]
+    last = (state.attempts()[earlier:] or [{}])[-1]  # what an earlier start said tells nothing of this one
     reason = last.get("reason", "")
     if reason in STOP_REASONS:
         raise Interrupted(f"stopped by {reason} after step {last['to_step']}; start the same command again to continue")
