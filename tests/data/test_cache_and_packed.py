@@ -198,3 +198,17 @@ def test_a_copy_is_not_packed_again_and_odd_settings_are_refused(folder, tmp_pat
         with pytest.raises(CompanionError, match="at least 1 pixel"):
             write_packed(tmp_path / "q.parquet", manifest, **options)
     assert not (tmp_path / "q.parquet").exists()
+
+
+def test_packing_overwrites_nothing_that_it_reads(folder, archives, capsys):
+    before = archives["train"].read_bytes(), (folder / "train.parquet").read_bytes()
+    beside = archives["train"].with_suffix(".parquet")
+    for output, said in (
+        (beside, "overwrite"),
+        (folder / "train.parquet", "overwrite"),
+        (folder / "p.tar", ".parquet"),
+    ):
+        words = ["pack", "--manifest", str(folder / "train.parquet"), "--output", str(output), "--workers", "0"]
+        assert main(words) == 2
+        assert said in capsys.readouterr().err
+    assert before == (archives["train"].read_bytes(), (folder / "train.parquet").read_bytes())

@@ -89,3 +89,11 @@ def test_the_train_archive_is_a_tar_of_class_tars(demo):
         with tarfile.open(fileobj=outer.extractfile(names[0])) as inner:
             assert inner.getnames()[0] == f"{WNIDS[0]}_1.JPEG"
     assert names == [f"{wnid}.tar" for wnid in WNIDS]
+
+
+def test_archives_of_the_same_names_are_not_overwritten(tmp_path, capsys):
+    mine = tmp_path / "ILSVRC2012_img_val.tar"
+    mine.write_bytes(b"precious")
+    assert main(["make-demo-data", "--output", str(tmp_path)]) == 2
+    assert f"{mine} exists and holds something else" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == [mine.name] and mine.read_bytes() == b"precious"

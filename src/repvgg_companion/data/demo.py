@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from repvgg_companion.data.digests import SUMS_FILE
+from repvgg_companion.errors import CompanionError
 from repvgg_companion.files import atomic_path, write_text
 
 IMAGE_PX = 32
@@ -33,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Write the three archives and their MD5SUMS into a folder."""
+    """Write the three archives and their MD5SUMS; raises CompanionError where other archives of these names stand."""
     output = Path(arguments.output)
     train, val = _digits()
     archives = {
@@ -41,6 +42,9 @@ def run(arguments: argparse.Namespace) -> None:
         "ILSVRC2012_img_val.tar": _tar((f"ILSVRC2012_val_{i:08d}.JPEG", jpeg) for i, (_, jpeg) in enumerate(val, 1)),
         "ILSVRC2012_devkit_t12.tar.gz": _devkit([IDS[digit] for digit, _ in val], train),
     }
+    for path, content in ((output / name, content) for name, content in archives.items()):
+        if path.exists() and (path.stat().st_size != len(content) or path.read_bytes() != content):
+            raise CompanionError(f"{path} exists and holds something else; name another --output, or move it away")
     for name, content in archives.items():
         with atomic_path(output / name) as temporary:
             temporary.write_bytes(content)

@@ -70,17 +70,23 @@ def write_packed(
 ) -> Manifest:
     """Write `output` (a manifest) and the tar of the same name beside it; returns the manifest.
 
-    Raises CompanionError where `manifest` is a packed copy already, an image cannot be decoded under the policy
-    `stop`, or the disk fills up; under `count` such images are left out and listed.
+    Raises CompanionError where `manifest` is a packed copy already, it or an archive of its would be overwritten, an
+    image cannot be decoded under the policy `stop`, or the disk fills up; under `count` such images are left out and
+    listed.
     """
     if manifest.packed:
         raise CompanionError(f"{manifest.path} is a packed copy already; name the manifest of the images themselves")
     if short_side_px < 1 or not 1 <= quality <= 100:
         raise CompanionError("the short side is at least 1 pixel, and the quality 1 to 100")
+    target = Path(output).with_suffix(".tar")
+    if Path(output).suffix != ".parquet":
+        raise CompanionError(f"--output {output} is a manifest and ends in .parquet; the images go to {target}")
+    originals = {Path(path).resolve() for path in (manifest.path, *manifest.stamps) if path}
+    if taken := originals & {Path(output).resolve(), target.resolve()}:
+        raise CompanionError(f"packing would overwrite {min(taken)}, which it reads; name another --output")
     undecodable = UndecodableImages() if undecodable is None else undecodable
     encoder = _Encoder(ImageReader(manifest).open(), short_side_px, quality)
     builder, classes = ManifestBuilder(), dict[str, ImageColumns]()
-    target = Path(output).with_suffix(".tar")
     try:
         with (
             ExitStack() as naming,
