@@ -12,17 +12,10 @@ import time
 import torch
 
 from interleaved import print_machine
-from repvgg_companion.training import cost
-from repvgg_companion.training.cost import Network, Probe
+from repvgg_companion.training.cost import REPEATS, Network, Probe
 
 MODELS = ("RepVGG-A0", "RepVGG-B0", "RepVGG-B1g4", "RepVGG-B3", "RepVGG-D2se")
 BOUND = 0.15
-
-
-class ProcessorTime:
-    """Takes the place of the module `time` in the probe."""
-
-    perf_counter = staticmethod(time.process_time)
 
 
 def main() -> None:
@@ -39,14 +32,13 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     arguments = parser.parse_args()
     device = torch.device(arguments.device)
-    if device.type == "cpu":
-        cost.time = ProcessorTime
-        torch.set_num_threads(arguments.threads)
+    torch.set_num_threads(arguments.threads)
     print_machine("torch")
-    probe = Probe(device, arguments.batch, arguments.precision)
+    clock = time.process_time if device.type == "cpu" else time.perf_counter
+    probe = Probe(device, arguments.batch, arguments.precision, clock=clock)
     print(
         f"{arguments.device}, {probe.precision}, {arguments.px} px, batch {arguments.batch}, width {arguments.width}, "
-        f"{arguments.threads} threads; least of {arguments.rounds * cost.REPEATS} calls each\n"
+        f"{arguments.threads} threads; least of {arguments.rounds * REPEATS} calls each\n"
     )
     probe.anchor(Network(arguments.anchor, arguments.width, 10, arguments.px))
     networks = [Network(model, arguments.width, 10, arguments.px) for model in arguments.models]

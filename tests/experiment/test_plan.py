@@ -8,7 +8,6 @@ import torch
 from repvgg_companion.__main__ import main
 from repvgg_companion.experiment.load import read_experiment
 from repvgg_companion.experiment.plan import Cost, cheaper, predict, read_claims
-from repvgg_companion.training import cost as cost_module
 from repvgg_companion.training.cost import Network, Probe, nominal_cost, parameter_count, parts_of
 
 
@@ -130,16 +129,15 @@ def test_a_step_is_the_sum_of_its_parts_times_what_one_model_takes_over_its_own(
 
 
 @pytest.mark.slow
-def test_one_models_probe_predicts_the_steps_of_others(monkeypatch):
+def test_one_models_probe_predicts_the_steps_of_others():
     """In CPU seconds of one thread. On a machine at rest they are within 15 % (`benchmarks/plan.py`).
 
     Here, beside other tests, the bound is one that a neighbour does not break, and a part that is left out does.
     """
-    monkeypatch.setattr(cost_module, "time", CpuClock)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        probe = Probe(torch.device("cpu"), 32, "fp32")
+        probe = Probe(torch.device("cpu"), 32, "fp32", clock=time.process_time)
         probe.anchor(Network("RepVGG-B1g2", 0.25, 10, 32))
         models = ("RepVGG-A0", "RepVGG-B0", "RepVGG-B1g4", "RepVGG-B3", "RepVGG-D2se", "ResNet-50")
         networks = {model: Network(model, 0.25, 10, 32) for model in models}
@@ -150,7 +148,3 @@ def test_one_models_probe_predicts_the_steps_of_others(monkeypatch):
     finally:
         torch.set_num_threads(threads)
     assert all(0.7 <= ratio <= 1.4 for ratio in ratios.values()), ratios
-
-
-class CpuClock:
-    perf_counter = staticmethod(time.process_time)

@@ -20,7 +20,7 @@ from repvgg_companion.models.build import build_model
 from repvgg_companion.models.names import require_model
 from repvgg_companion.models.repvgg import RepVGG
 from repvgg_companion.models.resnet import ResNet
-from repvgg_companion.training.decide import DTYPES, autocast, best_precision
+from repvgg_companion.training.decide import DTYPES, autocast, best_precision, synchronize
 from repvgg_companion.training.kernels import choose_cpu_kernels
 from repvgg_companion.training.optimizer import Sgd, parameter_groups
 from repvgg_companion.training.processes import World
@@ -123,11 +123,20 @@ def _outermost(network: nn.Module):
 class Probe:
     """Times of networks' parts and of one model's step on this machine, each measured once, and again by `refine`.
 
-    `batch_size` is the micro-batch that one forward pass takes, and `precision` what autocast computes in.
+    `batch_size` is the micro-batch that one forward pass takes, and `precision` what autocast computes in. `clock`
+    tells seconds; on a CPU it may be `time.process_time`, which other work on the machine disturbs less.
     """
 
-    def __init__(self, device: torch.device, batch_size: int, precision: str, *, channels_last: bool = True) -> None:
-        self.device, self.batch_size = device, batch_size
+    def __init__(
+        self,
+        device: torch.device,
+        batch_size: int,
+        precision: str,
+        *,
+        channels_last: bool = True,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self.device, self.batch_size, self._clock = device, batch_size, clock
         self.precision = best_precision(device) if precision == "auto" else precision
         self.memory_format = "channels_last" if channels_last else "contiguous"
         self._layout = torch.channels_last if channels_last else torch.contiguous_format
@@ -236,12 +245,8 @@ class Probe:
             return module(images)
 
     def _timed(self, work: Callable[[], None]) -> float:
-        self._synchronize()
-        start = time.perf_counter()
+        synchronize(self.device)
+        start = self._clock()
         work()
-        self._synchronize()
-        return time.perf_counter() - start
-
-    def _synchronize(self) -> None:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
+        synchronize(self.device)
+        return self._clock() - start

@@ -88,7 +88,7 @@ def probe_memory_formats(
 
     for number in range(PROBE_STEPS + 2):
         for trial, images, seconds in trials.values():
-            _synchronize(device)
+            synchronize(device)
             start = time.perf_counter()
             with autocast(precision, device):
                 outputs = trial(images)
@@ -96,12 +96,13 @@ def probe_memory_formats(
                     outputs = sum(part.mean((2, 3)) for part in outputs)
                 loss = nn.functional.cross_entropy(outputs, labels)
             loss.backward()
-            _synchronize(device)
+            synchronize(device)
             if number >= 2:  # the first passes choose kernels and allocate memory
                 seconds.append(time.perf_counter() - start)
     return {name: statistics.median(seconds) for name, (_, _, seconds) in trials.items()}
 
 
-def _synchronize(device: torch.device) -> None:
+def synchronize(device: torch.device) -> None:
+    """Wait until a GPU has done what it was given; a CPU always has."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
