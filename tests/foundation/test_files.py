@@ -9,6 +9,7 @@ import sys
 
 import pytest
 
+from repvgg_companion.__main__ import main
 from repvgg_companion.errors import CompanionError
 from repvgg_companion.files import (
     atomic_path,
@@ -90,7 +91,5 @@ def test_sha256_and_damaged_json(tmp_path):
 
 
 def test_a_log_that_cannot_be_written_is_one_sentence(tmp_path, capsys):
-    from repvgg_companion.__main__ import main
-
     assert main(["schema", "--log", str(tmp_path)]) == 2
     assert capsys.readouterr().err == f"schema: error: {tmp_path}: Is a directory; mend that and run again\n"

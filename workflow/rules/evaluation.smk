@@ -2,7 +2,7 @@
 # maps are decoded as they come.
 SEGMENTS = EXPERIMENT.data.segments
 VERB, SCORES = ("evaluate-segmentation", "segmentation") if SEGMENTS else ("evaluate", "accuracy")
-CACHED = EXPERIMENT.data.cache and not SEGMENTS
+CACHED = EXPERIMENT.data.caches
 EVALUATION = f"--batch-size {EXPERIMENT.evaluation.batch_size} --workers {EXPERIMENT.evaluation.workers}"
 
 for batch, members in BATCHES:

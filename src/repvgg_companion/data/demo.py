@@ -42,7 +42,8 @@ def run(arguments: argparse.Namespace) -> None:
         "ILSVRC2012_img_val.tar": _tar((f"ILSVRC2012_val_{i:08d}.JPEG", jpeg) for i, (_, jpeg) in enumerate(val, 1)),
         "ILSVRC2012_devkit_t12.tar.gz": _devkit([IDS[digit] for digit, _ in val], train),
     }
-    for path, content in ((output / name, content) for name, content in archives.items()):
+    for name, content in archives.items():
+        path = output / name
         if path.exists() and (path.stat().st_size != len(content) or path.read_bytes() != content):
             raise CompanionError(f"{path} exists and holds something else; name another --output, or move it away")
     for name, content in archives.items():

@@ -107,7 +107,7 @@ def _images(experiment: Experiment, train: int | None, val: int | None) -> tuple
 
 def _cache_bytes(experiment: Experiment, val_images: int) -> int:
     """Size of the decode-once cache: three bytes per pixel of each validation image, for each protocol."""
-    if not experiment.data.cache or experiment.data.segments:  # whole scenes are never cached
+    if not experiment.data.caches:
         return 0
     models = [model for group in experiment.training for model in group.models]
     labels = {label for model in models for label in experiment.evaluation.protocols_of(model)}

@@ -115,6 +115,11 @@ class Data(Strict):
         return self.cityscapes_folder is not None
 
     @property
+    def caches(self) -> bool:
+        """Whether decoded validation images are kept; never those of scenes, which are read in windows."""
+        return self.cache and not self.segments
+
+    @property
     def trains(self) -> bool:
         """Whether there are training images."""
         return self.val_archive is None or self.train_archive is not None
