@@ -41,7 +41,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "plan": ("experiment.plan", "what the trainings of an experiment will cost, before anything is spent"),
     "jobs": ("experiment.jobs", "write the commands of an experiment as a script for a machine without Snakemake"),
     "adopt": ("experiment.adopt", "take states, weights and rows back from another machine"),
-    "pod": ("experiment.pods", "run one job of the workflow on Kubernetes; its profile calls this"),
+    "pod": ("experiment.pod", "run one job of the workflow on Kubernetes; its profile calls this"),
     "schema": ("experiment.schema", "write the JSON schema of experiment files"),
     "summary": ("results.summary", "say where the results of an experiment are"),
     "weights": ("weights.verb", "inspect, convert or fetch weights files"),

@@ -15,7 +15,7 @@ from kubernetes_schema import faults, fetch
 
 from repvgg_companion.__main__ import main
 from repvgg_companion.contract import read_rows
-from repvgg_companion.experiment.pods import TEMPLATE, Request, manifest, read_template
+from repvgg_companion.experiment.pod import TEMPLATE, PodRequest, manifest, read_template
 
 pytestmark = [pytest.mark.kubernetes, pytest.mark.timeout(400)]
 
@@ -70,7 +70,7 @@ def jobs(cluster: dict[str, str], rule: str) -> list[dict]:
 
 @pytest.mark.parametrize("gpu", [0, 8])
 def test_manifests_fit_the_published_schema(schema, gpu):
-    request = Request("reparameterize_RepVGG-B0_identity-without-bn_seed0", 64, gpu, 200_000, 1440)
+    request = PodRequest("reparameterize_RepVGG-B0_identity-without-bn_seed0", 64, gpu, 200_000, 1440)
     job = manifest(read_template(TEMPLATE), request, Path("job.sh"), Path("/companion/repvgg"))
     assert faults(job, schema) == []
     for spoil in (

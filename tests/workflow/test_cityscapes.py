@@ -10,8 +10,8 @@ from cityscapes_tree import write_tree
 
 from repvgg_companion.contract import read_rows
 from repvgg_companion.errors import CompanionError
-from repvgg_companion.experiment.layout import weights_of
 from repvgg_companion.experiment.load import load_experiment
+from repvgg_companion.experiment.paths import weights_of
 
 from .conftest import ROOT, snakemake, write_config
 

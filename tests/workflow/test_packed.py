@@ -7,8 +7,8 @@ import pytest
 
 from repvgg_companion.data.manifest import Manifest
 from repvgg_companion.errors import CompanionError
-from repvgg_companion.experiment.layout import weights_of
 from repvgg_companion.experiment.load import load_experiment
+from repvgg_companion.experiment.paths import weights_of
 from repvgg_companion.weights_file import load_weights
 
 from .conftest import MICRO, snakemake, write_config

@@ -128,7 +128,7 @@ def test_a_file_that_a_killed_run_left_half_made_is_made_again(copied):
     incomplete = copied / ".snakemake/incomplete"
     incomplete.mkdir(exist_ok=True)
     (incomplete / base64.b64encode(table.encode()).decode()).touch()
-    assert dry_run(copied, MICRO, "micro.yaml").get("count_complexity_0") == 1
+    assert dry_run(copied, MICRO, "micro.yaml").get("count_complexity") == 1
 
 
 @pytest.mark.parametrize("loss", ["--forceall", "--delete-all-output", ".snakemake"])

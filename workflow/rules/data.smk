@@ -10,7 +10,7 @@ if EXPERIMENT.data.source.get("generate"):
 
     rule make_demo_data:
         input:
-            f"{ROOT}/src/repvgg_companion/data/demo.py",
+            source_of("make-demo-data"),
         output:
             archives=list(SOURCE.values()),
             digests=f"{DEMO_FOLDER}/MD5SUMS",
@@ -73,13 +73,13 @@ rule pack:
         "--log {log}"
 
 
-rule decode_cache:
+rule cache:
     input:
         manifest=f"{DATA}/val.parquet",
     output:
         f"{DATA}/cache/{{protocol}}.npy",
     log:
-        f"logs/{NAME}/decode_cache-{{protocol}}.log",
+        f"logs/{NAME}/cache-{{protocol}}.log",
     conda:
         ENVIRONMENT
     resources:

@@ -9,7 +9,7 @@ for batch, members in BATCHES:
 
     rule:
         name:
-            rule_name("evaluate", batch)
+            rule_name(VERB, batch)
         input:
             weights=[weights.file(form) for weights in members for form in weights.forms],
             manifest=f"{DATA}/val.parquet",
@@ -33,7 +33,7 @@ for batch, members in BATCHES:
                 for name in weights.predictions(EXPERIMENT.evaluation.protocols_of(weights.model))
             ],
         log:
-            f"logs/{NAME}/evaluate-{batch}.log",
+            f"logs/{NAME}/{rule_name(VERB)}-{batch}.log",
         conda:
             ENVIRONMENT
         threads: EXPERIMENT.execution.evaluate.threads

@@ -4,42 +4,40 @@ COMPLEXITY = complexity_groups(EXPERIMENT)
 MACHINE = workflow.resource_settings.cores or EXPERIMENT.execution.measure.threads
 
 
-for number, group in enumerate(COMPLEXITY):
-
-    rule:
-        name:
-            rule_name("count_complexity", number)
-        input:
-            modules("complexity"),
-            modules("models"),
-        output:
-            f"{PARTS}/complexity-{number}.csv",
-        log:
-            f"logs/{NAME}/count_complexity-{number}.log",
-        conda:
-            ENVIRONMENT
-        params:
-            experiment=NAME,
-            group=group.options,
-            runs=RUNS,
-        shell:
-            "python -m repvgg_companion count-complexity --experiment {params.experiment} {params.group} "
-            "--output {output} --runs {params.runs} --log {log}"
+rule count_complexity:
+    input:
+        modules("complexity"),
+        modules("models"),
+    output:
+        f"{PARTS}/complexity-{{number}}.csv",
+    log:
+        f"logs/{NAME}/count_complexity-{{number}}.log",
+    wildcard_constraints:
+        number=r"\d+",
+    conda:
+        ENVIRONMENT
+    params:
+        experiment=NAME,
+        group=lambda wildcards: COMPLEXITY[int(wildcards.number)].options,
+        runs=RUNS,
+    shell:
+        "python -m repvgg_companion count-complexity --experiment {params.experiment} {params.group} "
+        "--output {output} --runs {params.runs} --log {log}"
 
 
 # Classification, and the networks of Table 8, which have another input: a run of their own each.
 SPEEDS = {"speed": EXPERIMENT.speed, "speed-segmentation": EXPERIMENT.segmentation_speed}
 SPEEDS = {part: settings for part, settings in SPEEDS.items() if settings}
 
-for part, settings in SPEEDS.items():
+if SPEEDS:
 
-    rule:
-        name:
-            rule_name("measure", part)
+    rule measure_speed:
         output:
-            f"{PARTS}/{part}.csv",
+            f"{PARTS}/{{part}}.csv",
         log:
-            f"logs/{NAME}/{rule_name('measure', part)}.log",
+            f"logs/{NAME}/measure_speed-{{part}}.log",
+        wildcard_constraints:
+            part="|".join(SPEEDS),
         conda:
             ENVIRONMENT
         threads: MACHINE
@@ -47,7 +45,7 @@ for part, settings in SPEEDS.items():
             **asked(EXPERIMENT.execution.measure),
         params:
             experiment=NAME,
-            plan=plain(settings),
+            plan=lambda wildcards: plain(SPEEDS[wildcards.part]),
             samples=f"{RESULTS}/speed",
             runs=RUNS,
         shell:

@@ -9,7 +9,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from repvgg_companion.errors import CompanionError
-from repvgg_companion.experiment.settings import Experiment
+from repvgg_companion.experiment.experiment_file import Experiment
 
 
 def load_experiment(config: Mapping[str, Any], origin: str) -> Experiment:

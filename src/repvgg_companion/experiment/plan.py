@@ -16,9 +16,9 @@ from pathlib import Path
 
 from repvgg_companion.data.evaluation_input import EvaluationProtocol
 from repvgg_companion.errors import CompanionError
-from repvgg_companion.experiment.layout import train_resources, weights_of
+from repvgg_companion.experiment.experiment_file import Experiment
 from repvgg_companion.experiment.load import read_experiment
-from repvgg_companion.experiment.settings import Experiment
+from repvgg_companion.experiment.paths import train_resources, weights_of
 from repvgg_companion.files import read_json
 from repvgg_companion.training.launch import visible_gpus
 from repvgg_companion.training.recipe import Recipe

@@ -3,7 +3,7 @@
 import argparse
 import json
 
-from repvgg_companion.experiment.settings import Experiment
+from repvgg_companion.experiment.experiment_file import Experiment
 from repvgg_companion.files import write_text
 
 SCHEMA_FILE = "workflow/schemas/experiment.schema.json"

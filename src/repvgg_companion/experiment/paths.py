@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from repvgg_companion.data.protocols import parse_protocol
-from repvgg_companion.experiment.settings import Experiment, Resources, TrainingGroup
+from repvgg_companion.experiment.experiment_file import Experiment, Resources, TrainingGroup
 from repvgg_companion.files import canonical_json, sha256_of_file
 from repvgg_companion.identity import predictions_name, training_digest
 from repvgg_companion.models.names import MODELS, require_model
@@ -110,7 +110,7 @@ def weights_of(experiment: Experiment) -> list[Weights]:
 
 
 def _released_weights(experiment: Experiment) -> list[Weights]:
-    from repvgg_companion.experiment.released import released_files
+    from repvgg_companion.experiment.released_files import released_files
 
     dataset = experiment.data.dataset
     files = released_files(
@@ -230,9 +230,9 @@ def configuration_json(experiment: Experiment) -> str:
     return canonical_json(experiment.model_dump(mode="json", exclude_defaults=False)).replace("'", "\\u0027")
 
 
-def rule_name(verb: str, part: object) -> str:
-    """The name of a rule that is one of several of its kind."""
-    return re.sub(r"[^A-Za-z0-9_]", "_", f"{verb}_{part}")
+def rule_name(*parts: object) -> str:
+    """The name of a rule: that of its verb, and of its part where a rule exists for each part of the work."""
+    return re.sub(r"[^A-Za-z0-9_]", "_", "_".join(map(str, parts)))
 
 
 def train_resources(experiment: Experiment, model: str) -> Resources:

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from repvgg_companion.__main__ import main
-from repvgg_companion.experiment.pods import RUN, TEMPLATE, Request, manifest, read_template
+from repvgg_companion.experiment.pod import RUN, TEMPLATE, PodRequest, manifest, read_template
 
 FOLDER = Path("/companion/repvgg")
 
@@ -22,7 +22,7 @@ def container(job: dict) -> dict:
 
 def test_a_request_becomes_limits_of_memory_and_gpus_and_a_deadline(monkeypatch):
     monkeypatch.setenv("REPVGG_COMPANION_CHECKPOINT_MINUTES", "5")
-    job = manifest(read_template(TEMPLATE), Request("train", 64, 8, 200_000, 1440), Path("x/job.sh"), FOLDER)
+    job = manifest(read_template(TEMPLATE), PodRequest("train", 64, 8, 200_000, 1440), Path("x/job.sh"), FOLDER)
     assert container(job)["resources"] == {
         "limits": {"nvidia.com/gpu": 8, "memory": "200000M"}, "requests": {"cpu": "64", "memory": "200000M"},
     }  # fmt: skip
@@ -31,7 +31,7 @@ def test_a_request_becomes_limits_of_memory_and_gpus_and_a_deadline(monkeypatch)
     assert variables["REPVGG_COMPANION_CHECKPOINT_MINUTES"] == "5"
     assert job["spec"]["template"]["spec"]["activeDeadlineSeconds"] > 1440 * 60, "the trainer is faster than the limit"
     assert container(job)["command"][-1] == "/companion/repvgg/x/job.sh"
-    names = {manifest(read_template(TEMPLATE), Request("train", 1, 0, 1, 1), Path("j"), FOLDER)["metadata"]["name"]
+    names = {manifest(read_template(TEMPLATE), PodRequest("train", 1, 0, 1, 1), Path("j"), FOLDER)["metadata"]["name"]
              for _ in range(20)}  # fmt: skip
     assert len(names) == 20 and all(name.startswith("train-") and len(name) <= 63 for name in names)
 
@@ -40,10 +40,10 @@ def test_a_job_without_gpus_asks_for_none_and_stays_off_gpu_nodes(tmp_path):
     text = TEMPLATE.read_text().replace("nvidia.com", "amd.com")
     (tmp_path / "amd.yaml").write_text(text)
     template = read_template(tmp_path / "amd.yaml")
-    job = manifest(template, Request("evaluate", 4, 0, 1000, 60), Path("job.sh"), FOLDER)
+    job = manifest(template, PodRequest("evaluate", 4, 0, 1000, 60), Path("job.sh"), FOLDER)
     assert container(job)["resources"]["limits"] == {"memory": "1000M"}
     assert job["spec"]["template"]["spec"]["tolerations"] == []
-    job = manifest(template, Request("train", 4, 2, 1000, 60), Path("job.sh"), FOLDER)
+    job = manifest(template, PodRequest("train", 4, 2, 1000, 60), Path("job.sh"), FOLDER)
     assert container(job)["resources"]["limits"]["amd.com/gpu"] == 2
     assert template == read_template(tmp_path / "amd.yaml"), "the template is not changed"
 

@@ -9,10 +9,10 @@ import pytest
 import yaml
 
 from repvgg_companion.errors import CompanionError
-from repvgg_companion.experiment.layout import batches, digest_of, weights_of
+from repvgg_companion.experiment.experiment_file import SOURCES
 from repvgg_companion.experiment.load import load_experiment, read_experiment, require_sources
+from repvgg_companion.experiment.paths import batches, digest_of, weights_of
 from repvgg_companion.experiment.schema import SCHEMA_FILE, schema_text
-from repvgg_companion.experiment.settings import SOURCES
 from repvgg_companion.models.names import VARIATIONS
 from repvgg_companion.training.recipes import PUBLISHED
 

@@ -37,7 +37,7 @@ exit $status
 
 
 @dataclass(frozen=True)
-class Request:
+class PodRequest:
     """What one job of a rule asks for: cores, GPUs, megabytes of memory, minutes until it stops itself."""
 
     rule: str
@@ -72,7 +72,7 @@ def run(arguments: argparse.Namespace) -> None:
             # Snakemake waits two seconds for this, a busy API server may take longer.
             _kubectl_in_background("delete", "job", *_place(identity), "--ignore-not-found", "--wait=false")
     else:
-        request = Request(arguments.rule, arguments.cpus, arguments.gpu, arguments.mem_mb, arguments.minutes)
+        request = PodRequest(arguments.rule, arguments.cpus, arguments.gpu, arguments.mem_mb, arguments.minutes)
         job = manifest(read_template(arguments.template), request, Path(arguments.script), Path.cwd())
         if arguments.dry_run:
             print(json.dumps(job, indent=2))
@@ -99,7 +99,7 @@ def read_template(path: str | Path) -> dict[str, Any]:
     return template
 
 
-def manifest(template: dict[str, Any], request: Request, script: Path, folder: Path) -> dict[str, Any]:
+def manifest(template: dict[str, Any], request: PodRequest, script: Path, folder: Path) -> dict[str, Any]:
     """The Job that runs `script` in `folder`; raises CompanionError where the pod would not see one of them."""
     job = copy.deepcopy(template)
     pod = job["spec"]["template"]["spec"]
@@ -130,7 +130,7 @@ def manifest(template: dict[str, Any], request: Request, script: Path, folder: P
     return job
 
 
-def _fill_resources(pod: dict[str, Any], container: dict[str, Any], request: Request) -> None:
+def _fill_resources(pod: dict[str, Any], container: dict[str, Any], request: PodRequest) -> None:
     resources = container.setdefault("resources", {})
     limits, requests = resources.setdefault("limits", {}), resources.setdefault("requests", {})
     kinds = [name for name in limits if name.endswith("/gpu")] or ["nvidia.com/gpu"]
