@@ -16,8 +16,8 @@ from interleaved import measure, print_machine, print_table
 from repvgg_companion.data.normalize import normalize
 from repvgg_companion.models.build import build_model
 from repvgg_companion.training.decide import autocast, decide
+from repvgg_companion.training.job.processes import World
 from repvgg_companion.training.kernels import choose_cpu_kernels
-from repvgg_companion.training.processes import World
 from repvgg_companion.training.recipe import Recipe
 from repvgg_companion.training.step import Learner
 

@@ -22,7 +22,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "pack": ("data.packed", "write a packed copy of a dataset for throughput-first training"),
     "cache": ("data.cache", "decode a validation set once for all evaluations"),
     "train": ("training.train", "train one model by a recipe, or continue it"),
-    "status": ("training.status", "how every training stands"),
+    "status": ("training.job.status", "how every training stands"),
     "reparameterize": ("reparameterization.certificate", "convert train files to deploy files and certify them"),
     "evaluate": ("evaluation.evaluate", "top-1 and top-5 of both forms"),
     "evaluate-segmentation": ("evaluation.segmentation", "mean IoU and pixel accuracy of both forms"),

@@ -24,9 +24,9 @@ from repvgg_companion.errors import CompanionError
 from repvgg_companion.files import sha256_of_file
 from repvgg_companion.models.build import build_model
 from repvgg_companion.training import gradients
-from repvgg_companion.training.launch import granted_gpus, held_gpus
+from repvgg_companion.training.job.launch import granted_gpus, held_gpus
+from repvgg_companion.training.job.processes import World, join
 from repvgg_companion.training.optimizer import Sgd, parameter_groups
-from repvgg_companion.training.processes import World, join
 from repvgg_companion.training.recipe import Recipe
 from repvgg_companion.training.step import Learner
 from repvgg_companion.training.validate import count_right_answers
@@ -268,7 +268,7 @@ def test_a_number_of_processes_that_does_not_divide_the_batch_is_refused(monkeyp
 
 HOLD = """
 import sys, time
-from repvgg_companion.training.launch import held_gpus
+from repvgg_companion.training.job.launch import held_gpus
 from pathlib import Path
 with held_gpus(int(sys.argv[2]), ["GPU-a", "GPU-b", "GPU-c"], Path(sys.argv[1])) as gpus:
     print(*gpus, flush=True)

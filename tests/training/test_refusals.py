@@ -13,10 +13,10 @@ from test_resume import wait_for_step
 
 from repvgg_companion.errors import CompanionError
 from repvgg_companion.files import sha256_of_file
-from repvgg_companion.training import state as state_module
 from repvgg_companion.training import step as step_module
-from repvgg_companion.training.checkpoint import checkpoint_files
-from repvgg_companion.training.stop import StopWatch, parse_slurm_time
+from repvgg_companion.training.job import state as state_module
+from repvgg_companion.training.job.checkpoint import checkpoint_files
+from repvgg_companion.training.job.stop import StopWatch, parse_slurm_time
 
 
 @pytest.fixture

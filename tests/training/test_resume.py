@@ -10,8 +10,8 @@ import pytest
 from safetensors import safe_open
 
 from repvgg_companion.files import sha256_of_file
-from repvgg_companion.training.checkpoint import checkpoint_files
-from repvgg_companion.training.state import StateFolder
+from repvgg_companion.training.job.checkpoint import checkpoint_files
+from repvgg_companion.training.job.state import StateFolder
 
 STEPS = 20  # 320 images, batches of 32, two epochs
 

@@ -6,7 +6,7 @@ import signal
 from test_resume import wait_for_step
 
 from repvgg_companion.__main__ import main
-from repvgg_companion.training.status import status_of
+from repvgg_companion.training.job.status import status_of
 
 
 def test_every_state_is_told_apart(trainings, capsys):

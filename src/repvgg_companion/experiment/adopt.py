@@ -17,9 +17,9 @@ from repvgg_companion.data.manifest import Manifest, dataset_sha256
 from repvgg_companion.errors import CompanionError
 from repvgg_companion.files import atomic_path, read_json, sha256_of_file
 from repvgg_companion.identity import FORMS, WeightsIdentity, predictions_of
-from repvgg_companion.training.checkpoint import checkpoint_files
-from repvgg_companion.training.publish import HISTORY, SEAL, WEIGHTS, is_final, tensors_sha256
-from repvgg_companion.training.state import StateFolder
+from repvgg_companion.training.job.checkpoint import checkpoint_files
+from repvgg_companion.training.job.publish import HISTORY, SEAL, WEIGHTS, is_final, tensors_sha256
+from repvgg_companion.training.job.state import StateFolder
 
 NOT_CARRIED = ("lock", "holder.json")
 

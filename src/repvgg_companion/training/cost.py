@@ -21,9 +21,9 @@ from repvgg_companion.models.names import require_model
 from repvgg_companion.models.repvgg import RepVGG
 from repvgg_companion.models.resnet import ResNet
 from repvgg_companion.training.decide import DTYPES, autocast, best_precision, synchronize
+from repvgg_companion.training.job.processes import World
 from repvgg_companion.training.kernels import choose_cpu_kernels
 from repvgg_companion.training.optimizer import Sgd, parameter_groups
-from repvgg_companion.training.processes import World
 from repvgg_companion.training.recipe import Recipe
 from repvgg_companion.training.step import Learner
 

@@ -19,15 +19,15 @@ from repvgg_companion.data.training_input import TrainingInput
 from repvgg_companion.errors import CompanionError, Interrupted
 from repvgg_companion.identity import WeightsIdentity
 from repvgg_companion.progress import Progress
-from repvgg_companion.training.checkpoint import write_checkpoint
+from repvgg_companion.training.job.checkpoint import write_checkpoint
+from repvgg_companion.training.job.processes import World
+from repvgg_companion.training.job.publish import HISTORY, WEIGHTS, noted, seal, tidy
+from repvgg_companion.training.job.state import StateFolder
+from repvgg_companion.training.job.stop import StopWatch
 from repvgg_companion.training.memory import explain_out_of_memory
-from repvgg_companion.training.processes import World
-from repvgg_companion.training.publish import HISTORY, WEIGHTS, noted, seal, tidy
 from repvgg_companion.training.recipe import Recipe
 from repvgg_companion.training.schedule import learning_rate
-from repvgg_companion.training.state import StateFolder
 from repvgg_companion.training.step import Learner
-from repvgg_companion.training.stop import StopWatch
 from repvgg_companion.training.validate import count_right_answers
 from repvgg_companion.weights_file import save_weights
 

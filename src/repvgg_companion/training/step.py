@@ -17,8 +17,8 @@ from repvgg_companion.errors import CompanionError
 from repvgg_companion.training import objective
 from repvgg_companion.training.decide import autocast
 from repvgg_companion.training.gradients import GradientBuckets, GradientTree
+from repvgg_companion.training.job.processes import World
 from repvgg_companion.training.optimizer import Sgd, parameter_groups
-from repvgg_companion.training.processes import World
 from repvgg_companion.training.recipe import Recipe
 
 

@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING
 
 from repvgg_companion.data.decode import POLICIES
 from repvgg_companion.errors import CompanionError, Interrupted
-from repvgg_companion.training.launch import granted_gpus, run_processes, under_torchrun, visible_gpus
+from repvgg_companion.training.job.launch import granted_gpus, run_processes, under_torchrun, visible_gpus
+from repvgg_companion.training.job.publish import is_final, publish, tidy
+from repvgg_companion.training.job.state import StateFolder
+from repvgg_companion.training.job.stop import DEFAULT_MARGIN_S, StopWatch
 from repvgg_companion.training.order import Order, read_order
-from repvgg_companion.training.publish import is_final, publish, tidy
-from repvgg_companion.training.state import StateFolder
-from repvgg_companion.training.stop import DEFAULT_MARGIN_S, StopWatch
 
 if TYPE_CHECKING:
     from repvgg_companion.data.training_input import TrainingInput
+    from repvgg_companion.training.job.processes import World
     from repvgg_companion.training.loop import Loop
-    from repvgg_companion.training.processes import World
     from repvgg_companion.training.step import Learner
 
 
@@ -131,7 +131,7 @@ def _run_among_processes(
     """The part of one process under torchrun: the leading one holds the state, and tells the others what is to do."""
     stop.listen()
     world = _join(arguments, order)
-    from repvgg_companion.training.processes import leave
+    from repvgg_companion.training.job.processes import leave
 
     try:
         with contextlib.ExitStack() as held:
@@ -162,7 +162,7 @@ def _run_among_processes(
 
 
 def _join(arguments: argparse.Namespace, order: Order) -> "World":
-    from repvgg_companion.training.processes import join
+    from repvgg_companion.training.job.processes import join
 
     device = arguments.device
     if device == "auto" and arguments.gpus is not None:
@@ -262,7 +262,7 @@ def _input(arguments: argparse.Namespace, order: Order, workers: int, *, pin_mem
 
 def _continue(loop: "Loop", state: StateFolder, world: "World") -> int:
     """Take every process to the newest checkpoint that is whole, where there is one; returns how many are damaged."""
-    from repvgg_companion.training.checkpoint import read_newest, remove_leftovers
+    from repvgg_companion.training.job.checkpoint import read_newest, remove_leftovers
 
     damaged: list[str] = []
     if world.leads:

@@ -13,7 +13,7 @@ from repvgg_companion.data.protocols import Protocol
 from repvgg_companion.data.segmentation_input import whole_images
 from repvgg_companion.models.segmentation import class_counts, slide
 from repvgg_companion.training.decide import autocast
-from repvgg_companion.training.processes import World
+from repvgg_companion.training.job.processes import World
 
 BATCH_IMAGES = 100
 """Images per batch, for segmentation 1; the batches are the same for any number of processes, and so is every logit."""

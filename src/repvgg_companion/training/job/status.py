@@ -7,9 +7,9 @@ from pathlib import Path
 
 from repvgg_companion.errors import CompanionError
 from repvgg_companion.files import read_json
-from repvgg_companion.training.checkpoint import checkpoint_files
-from repvgg_companion.training.publish import SEAL
-from repvgg_companion.training.state import StateFolder
+from repvgg_companion.training.job.checkpoint import checkpoint_files
+from repvgg_companion.training.job.publish import SEAL
+from repvgg_companion.training.job.state import StateFolder
 
 HEADER = ("training", "state", "epoch", "step", "checkpoint", "left", "host", "loss")
 

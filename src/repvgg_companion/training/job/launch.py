@@ -17,8 +17,8 @@ from pathlib import Path
 from types import FrameType
 
 from repvgg_companion.errors import CompanionError, Interrupted
-from repvgg_companion.training.state import StateFolder
-from repvgg_companion.training.stop import listen_to_signals
+from repvgg_companion.training.job.state import StateFolder
+from repvgg_companion.training.job.stop import listen_to_signals
 
 LOCKS = "repvgg-companion-gpus"
 POLL_SECONDS = 1.0

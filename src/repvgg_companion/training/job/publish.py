@@ -15,8 +15,8 @@ from typing import Any
 from repvgg_companion.errors import CompanionError
 from repvgg_companion.files import atomic_path, read_json, remove_partial, sha256_of_file, write_json
 from repvgg_companion.identity import WeightsIdentity
-from repvgg_companion.training.checkpoint import checkpoint_files, remove_leftovers
-from repvgg_companion.training.state import StateFolder
+from repvgg_companion.training.job.checkpoint import checkpoint_files, remove_leftovers
+from repvgg_companion.training.job.state import StateFolder
 
 WEIGHTS, HISTORY, SEAL = "final.safetensors", "final-history.csv", "final.json"
 

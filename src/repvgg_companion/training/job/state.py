@@ -3,7 +3,7 @@
 It lies outside Snakemake's declared outputs and is the only thing that a training needs to continue:
 
     state.json           what is trained, and what was decided at the first start (precision, memory format, threads)
-    checkpoint-*         see `training.checkpoint`
+    checkpoint-*         see `training.job.checkpoint`
     attempts.jsonl       append-only: a line at the start and at the end of every attempt, with its optimizer steps
     undecodable.jsonl    training images that no decoder can read, where the policy counts them; one line each time seen
     heartbeat            attempt, step, time and loss, rewritten in place at every step

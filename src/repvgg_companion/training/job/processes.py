@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from repvgg_companion.errors import CompanionError
-from repvgg_companion.training.launch import under_torchrun
+from repvgg_companion.training.job.launch import under_torchrun
 
 
 @dataclass
