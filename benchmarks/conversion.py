@@ -12,7 +12,7 @@ import torch
 from interleaved import print_machine
 from repvgg_companion.models.build import build_model
 from repvgg_companion.models.names import REPVGG_MODELS
-from repvgg_companion.reparameterization.checks import same_bits
+from repvgg_companion.reparameterization.agreement import same_bits
 from repvgg_companion.reparameterization.convert import convert
 
 BOUND_S = 5

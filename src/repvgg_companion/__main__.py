@@ -23,10 +23,10 @@ VERBS: dict[str, tuple[str, str]] = {
     "cache": ("data.cache", "decode a validation set once for all evaluations"),
     "train": ("training.train", "train one model by a recipe, or continue it"),
     "status": ("training.job.status", "how every training stands"),
-    "reparameterize": ("reparameterization.certificate", "convert train files to deploy files and certify them"),
+    "reparameterize": ("reparameterization.reparameterize", "convert train files to deploy files and certify them"),
     "evaluate": ("evaluation.evaluate", "top-1 and top-5 of both forms"),
-    "evaluate-segmentation": ("evaluation.segmentation", "mean IoU and pixel accuracy of both forms"),
-    "count-complexity": ("complexity.count", "parameters, FLOPs and Wino MULs"),
+    "evaluate-segmentation": ("evaluation.evaluate_segmentation", "mean IoU and pixel accuracy of both forms"),
+    "count-complexity": ("complexity.count_complexity", "parameters, FLOPs and Wino MULs"),
     "measure-speed": ("speed.measure", "examples per second of both forms and the baselines"),
     "measure-kernel-sizes": ("speed.kernel_size", "Table 1: the speed of convolutions of several kernel sizes"),
     "measure-memory": ("speed.feature_maps", "Figure 3: memory of feature maps and of whole models"),
@@ -44,7 +44,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "pod": ("experiment.pod", "run one job of the workflow on Kubernetes; its profile calls this"),
     "schema": ("experiment.schema", "write the JSON schema of experiment files"),
     "summary": ("results.summary", "say where the results of an experiment are"),
-    "weights": ("weights.verb", "inspect, convert or fetch weights files"),
+    "weights": ("weights.weights", "inspect, convert or fetch weights files"),
 }
 
 

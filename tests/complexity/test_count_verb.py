@@ -1,7 +1,7 @@
 """The verb `count-complexity`: its rows follow the contract, and mistakes are one sentence."""
 
 from repvgg_companion import __main__ as cli
-from repvgg_companion.complexity.count import count_model
+from repvgg_companion.complexity.count_complexity import count_model
 from repvgg_companion.contract import read_rows
 
 

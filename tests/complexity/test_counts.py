@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from repvgg_companion.complexity.count import convolution_flops, count, count_model
+from repvgg_companion.complexity.count_complexity import convolution_flops, count, count_model
 from repvgg_companion.complexity.layers import trace_layers
 from repvgg_companion.models.build import build_model
 from repvgg_companion.models.names import MODELS, stage_widths

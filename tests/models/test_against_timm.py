@@ -8,7 +8,7 @@ from timm_oracle import STRUCTURES, randomize, timm_network
 from repvgg_companion.models.build import build_model
 from repvgg_companion.models.names import REPVGG_MODELS
 from repvgg_companion.reparameterization.convert import convert_model
-from repvgg_companion.weights.layouts import from_official, to_official
+from repvgg_companion.weights.key_layouts import from_official, to_official
 
 CLASSES = 11
 

@@ -18,7 +18,7 @@ from paper_synthetic import (
 )
 
 from repvgg_companion.__main__ import main
-from repvgg_companion.complexity.count import count_model
+from repvgg_companion.complexity.count_complexity import count_model
 from repvgg_companion.contract import read_rows, write_rows
 from repvgg_companion.errors import CompanionError
 from repvgg_companion.paper.checks import World

@@ -8,7 +8,7 @@ from functools import cache
 import pytest
 from paper_synthetic import PAPER, write_imagenet
 
-from repvgg_companion.complexity.count import count_model
+from repvgg_companion.complexity.count_complexity import count_model
 from repvgg_companion.contract import read_rows, write_rows
 from repvgg_companion.paper.claims import ledger
 from repvgg_companion.paper.facts import Facts

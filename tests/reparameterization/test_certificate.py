@@ -10,7 +10,7 @@ from repvgg_companion.files import sha256_of_file
 from repvgg_companion.models import blocks, fold
 from repvgg_companion.models.build import build_model
 from repvgg_companion.models.names import MODELS
-from repvgg_companion.reparameterization import checks
+from repvgg_companion.reparameterization import agreement
 from repvgg_companion.reparameterization import convert as convert_module
 from repvgg_companion.weights_file import load_weights, save_weights
 
@@ -238,12 +238,12 @@ def test_one_flipped_bit_of_the_deploy_file_is_found(certify, small):
 
 def test_a_negative_zero_is_not_zero():
     zero = {"a": torch.zeros(3)}
-    assert checks.same_bits(zero, {"a": torch.zeros(3)}) == []
-    assert checks.same_bits(zero, {"a": -torch.zeros(3)}) == ["a"]
-    assert checks.same_bits(zero, {"a": torch.zeros(3, dtype=torch.float64)}) == ["a"]
-    assert checks.same_bits(zero, {"b": torch.zeros(3)}) == ["a", "b"]
+    assert agreement.same_bits(zero, {"a": torch.zeros(3)}) == []
+    assert agreement.same_bits(zero, {"a": -torch.zeros(3)}) == ["a"]
+    assert agreement.same_bits(zero, {"a": torch.zeros(3, dtype=torch.float64)}) == ["a"]
+    assert agreement.same_bits(zero, {"b": torch.zeros(3)}) == ["a", "b"]
     nan = {"a": torch.full((1,), float("nan"))}
-    assert checks.same_bits(nan, nan) == []
+    assert agreement.same_bits(nan, nan) == []
 
 
 def test_logits_that_are_not_finite_fail_the_algebra_check(certify, small):

@@ -10,7 +10,7 @@ from repvgg_companion.models.blocks import BLOCKS, RepVGGBlock
 from repvgg_companion.models.build import build_model
 from repvgg_companion.models.names import MODELS, REPVGG_MODELS
 from repvgg_companion.reparameterization import convert as convert_module
-from repvgg_companion.reparameterization.checks import compare, same_bits
+from repvgg_companion.reparameterization.agreement import compare, same_bits
 from repvgg_companion.reparameterization.convert import convert, convert_model, fuse_block
 
 SHAPES = [(8, 8, 1, 1), (8, 8, 1, 4), (8, 16, 1, 2), (8, 8, 2, 1), (8, 16, 2, 1)]

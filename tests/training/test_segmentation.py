@@ -16,11 +16,12 @@ from repvgg_companion.data.normalize import normalize
 from repvgg_companion.data.protocols import SlidingProtocol
 from repvgg_companion.data.segmentation_input import whole_images
 from repvgg_companion.errors import CompanionError
-from repvgg_companion.evaluation.segmentation import image_draws, mean_iou_pct, read_counts, resampled_mean_iou
+from repvgg_companion.evaluation.evaluate_segmentation import image_draws, mean_iou_pct, read_counts, resampled_mean_iou
 from repvgg_companion.files import sha256_of_file
 from repvgg_companion.identity import WeightsIdentity
 from repvgg_companion.models.build import build_model
-from repvgg_companion.models.segmentation import class_counts, slide, start_from_backbone
+from repvgg_companion.models.pixel_classes import class_counts, slide
+from repvgg_companion.models.pspnet import start_from_backbone
 from repvgg_companion.training.loop import STOP, Loop
 from repvgg_companion.training.objective import segmentation
 from repvgg_companion.training.recipe import Recipe

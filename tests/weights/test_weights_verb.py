@@ -17,9 +17,9 @@ from repvgg_companion.errors import CompanionError
 from repvgg_companion.files import sha256_of_file
 from repvgg_companion.models.build import build_model
 from repvgg_companion.models.names import REPVGG_MODELS
+from repvgg_companion.weights import published_files
 from repvgg_companion.weights import recognize as recognize_module
-from repvgg_companion.weights import released
-from repvgg_companion.weights.layouts import from_official
+from repvgg_companion.weights.key_layouts import from_official
 from repvgg_companion.weights.reading import read_tensors, strip_prefixes, unwrap
 from repvgg_companion.weights.recognize import recognize
 from repvgg_companion.weights_file import load_weights
@@ -237,7 +237,7 @@ def test_one_flipped_byte_in_a_file_of_known_digest_is_refused_by_name(a0, tmp_p
     assert weights("inspect", path) == 2  # this name has a published digest, and these are not those weights
     assert "RepVGG-A0-train.pth" in capsys.readouterr().err
     published = (path.stat().st_size, "sha384", hashlib.sha384(path.read_bytes()).hexdigest())
-    monkeypatch.setitem(released.PUBLISHED_DIGESTS, path.name, published)
+    monkeypatch.setitem(published_files.PUBLISHED_DIGESTS, path.name, published)
     assert weights("inspect", path) == 0
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
@@ -256,8 +256,8 @@ def test_sha256sums_beside_the_files_are_heeded(a0, tmp_path, capsys):
 
 
 def test_published_digests_have_their_form():
-    assert all(len(digest) == 96 for _, _, digest in released.PUBLISHED_DIGESTS.values())
-    assert len(released.OFFICIAL_FILES) == 12 and len(released.TIMM_NAMES) == 11
+    assert all(len(digest) == 96 for _, _, digest in published_files.PUBLISHED_DIGESTS.values())
+    assert len(published_files.OFFICIAL_FILES) == 12 and len(published_files.TIMM_NAMES) == 11
 
 
 class Hub(http.server.BaseHTTPRequestHandler):

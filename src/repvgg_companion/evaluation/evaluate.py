@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from repvgg_companion.evaluation.files import Task, add_evaluation_arguments, evaluate_files
+from repvgg_companion.evaluation.evaluate_files import Task, add_evaluation_arguments, evaluate_files
 
 if TYPE_CHECKING:
     import pyarrow

@@ -3,16 +3,21 @@
 Pyramid pooling and heads follow the official PSPNet: bins 1, 2, 3 and 6, each reduced to a quarter of the channels.
 """
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from repvgg_companion.errors import CompanionError
+from repvgg_companion.identity import WeightsIdentity
 from repvgg_companion.models.blocks import ConvBatchNorm
 from repvgg_companion.models.names import ModelSpec, require_model, scaled_width, stage_widths
 from repvgg_companion.models.repvgg import RepVGG
 from repvgg_companion.models.resnet import build_resnet
 
 _BINS = (1, 2, 3, 6)
+_CLASSIFIERS = ("linear.", "fc.")
 
 
 def _conv_norm_relu(in_channels: int, out_channels: int, kernel: int) -> nn.Sequential:
@@ -104,3 +109,28 @@ def build_pspnet(spec: ModelSpec, num_classes: int, width: float, deploy: bool) 
     return PSPNet(
         backbone, *channels, num_classes=num_classes, head_width=scaled_width(512, width), auxiliary=not deploy
     )
+
+
+def start_from_backbone(
+    network: nn.Module, name: str, state: Mapping[str, Tensor], identity: WeightsIdentity, path: object
+) -> None:
+    """Give the backbone of the PSPNet `name` the weights of a classification network (section 4.3), its head left out.
+
+    `state` and `identity` are those of a train file of the same backbone and width. Dilation and stride change no
+    tensor's shape. Raises CompanionError naming `path` where the file holds something else.
+    """
+    backbone = require_model(name).backbone
+    if (identity.model, identity.form) != (backbone, "train"):
+        raise CompanionError(
+            f"{path} holds the {identity.form} form of {identity.model}, but the backbone of {name} is the train form "
+            f"of {backbone}; name its train.safetensors"
+        )
+    own = network.backbone.state_dict()
+    given = {key: tensor for key, tensor in state.items() if not key.startswith(_CLASSIFIERS)}
+    wrong = sorted(own.keys() ^ given.keys()) or [key for key in own if own[key].shape != given[key].shape]
+    if wrong:
+        raise CompanionError(
+            f"{path} does not fit the backbone of {name} ({wrong[0]} differs); its width is {identity.width:g}, train "
+            "both at one width"
+        )
+    network.backbone.load_state_dict(given)

@@ -20,7 +20,7 @@ from repvgg_companion.paper.facts import Facts
 from repvgg_companion.paper.grammar import NotAvailable, Quantity
 
 if TYPE_CHECKING:
-    from repvgg_companion.complexity.count import Complexity
+    from repvgg_companion.complexity.count_complexity import Complexity
 
 PAPER_DATASET = "imagenet"
 PAPER_SEGMENTATION = "cityscapes"
@@ -213,7 +213,7 @@ def correct_images(rows: Iterable[Row]) -> tuple[np.ndarray, np.ndarray]:
 
 @cache
 def _counted(name: str, form: str) -> "Complexity":
-    from repvgg_companion.complexity.count import count_model
+    from repvgg_companion.complexity.count_complexity import count_model
 
     return count_model(name, form=form)
 

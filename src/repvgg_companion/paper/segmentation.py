@@ -69,7 +69,7 @@ def over_images(coefficients: Sequence[float], rows: Sequence[Sequence[Row]]) ->
 
     The same images are drawn for every network, and mIoU is computed anew from the sums of each sample.
     """
-    from repvgg_companion.evaluation.segmentation import image_draws, read_counts, resampled_mean_iou
+    from repvgg_companion.evaluation.evaluate_segmentation import image_draws, read_counts, resampled_mean_iou
 
     counts = []
     for network in rows:

@@ -30,7 +30,7 @@ _COUNTS = (
 
 def table1(world: World) -> list[Row]:
     """Kernel size against density; ours at the paper's shape, or small_* at a smaller labelled one."""
-    from repvgg_companion.complexity.count import convolution_flops
+    from repvgg_companion.complexity.count_complexity import convolution_flops
 
     rows = []
     for fact in world.facts.table("table1"):

@@ -1,27 +1,23 @@
-"""In: train files. Out: a deploy file beside each, and its certificate as a row of `reparameterization.csv`.
+"""Decide whether a deploy file computes the function of its train file.
 
 Three checks on real images: (a) algebra, both forms in float64; (b) file, every tensor read back from disk equals the
 float64 conversion rounded once, bit for bit; (c) the float32 error and changed predictions of the two files, reported.
 """
 
-import argparse
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from repvgg_companion.contract import write_rows
 from repvgg_companion.errors import CompanionError
 from repvgg_companion.files import sha256_of_file
 from repvgg_companion.identity import WeightsIdentity
 from repvgg_companion.models.names import require_convertible
-from repvgg_companion.runs import new_run_id, write_run
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 DEPLOY_NAME = "deploy.safetensors"
-N_INPUTS = 64
 
 
 @dataclass(frozen=True)
@@ -72,10 +68,10 @@ def certify(train_path: str | Path, images: "Tensor", *, device: str = "cpu", ba
     """
     import torch
 
-    from repvgg_companion.reparameterization.checks import (
+    from repvgg_companion.models.load_form import load_form
+    from repvgg_companion.reparameterization.agreement import (
         MAX_FLOAT64_RELATIVE_ERROR,
         compare,
-        load_form,
         same_bits,
     )
     from repvgg_companion.reparameterization.convert import convert_model
@@ -154,7 +150,8 @@ def _float32_agreement(
     """Check (c): both files in float32, without TF32; None where the deploy file does not even fit the network."""
     import torch
 
-    from repvgg_companion.reparameterization.checks import compare, load_form
+    from repvgg_companion.models.load_form import load_form
+    from repvgg_companion.reparameterization.agreement import compare
 
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     options = {"dtype": torch.float32, "device": device}
@@ -164,71 +161,3 @@ def _float32_agreement(
     except CompanionError:
         return None
     return compare(train_form, deploy_form, images, batch_size=batch_size)
-
-
-def sample_images(manifest_path: str | Path, protocol_label: str, n_inputs: int) -> "Tensor":
-    """Normalised float32 images [n, 3, px, px], evenly spread over the classes of a validation manifest."""
-    import numpy
-    import torch
-
-    from repvgg_companion.data.evaluation_input import EvaluationProtocol, evaluation_batches
-    from repvgg_companion.data.manifest import Manifest
-    from repvgg_companion.data.normalize import normalize
-    from repvgg_companion.data.protocols import SlidingProtocol, parse_protocol
-
-    manifest = Manifest.read(manifest_path)
-    if len(manifest) == 0:
-        raise CompanionError(f"{manifest_path} lists no images; the certificate needs real images")
-    # A manifest is sorted by label, so even steps through it are an even spread over the classes.
-    chosen = numpy.unique(numpy.linspace(0, len(manifest) - 1, min(n_inputs, len(manifest))).round().astype(int))
-    protocol = parse_protocol(protocol_label)
-    if isinstance(protocol, SlidingProtocol):  # one window each, that in the middle of the image
-        protocol = EvaluationProtocol(None, protocol.window_px)
-    batches = evaluation_batches(manifest, protocol, batch_size=16, indices=chosen)
-    return torch.cat([normalize(images, device="cpu") for images, _ in batches])
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of the verb `reparameterize`."""
-    parser.add_argument("--experiment", required=True, help="name of the experiment, for the rows")
-    parser.add_argument("--weights", nargs="+", required=True, metavar="TRAIN.safetensors",
-                        help="train files; deploy.safetensors is written beside each")  # fmt: skip
-    parser.add_argument("--val-manifest", required=True, metavar="FILE.parquet", help="where the real images come from")
-    parser.add_argument("--protocol", required=True, help="such as resize256-crop224-bilinear-pillow")
-    parser.add_argument("--output", required=True, metavar="FILE.csv")
-    parser.add_argument("--runs", required=True, metavar="FOLDER", help="where RUN_ID.json goes")
-    parser.add_argument("--images", type=int, default=N_INPUTS, help=f"how many images (default {N_INPUTS})")
-    parser.add_argument("--batch-size", type=int, default=8, help="images at a time (default 8; less for less memory)")
-    parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
-
-
-def run(arguments: argparse.Namespace) -> None:
-    """Certify every file, write the rows of all, then raise CompanionError if any failed."""
-    from repvgg_companion.progress import Progress
-    from repvgg_companion.reparameterization.checks import require_device
-
-    paths = [Path(name) for name in arguments.weights]
-    if len({path.resolve().parent for path in paths}) != len(paths):
-        raise CompanionError("two files of --weights lie in one folder, but each gets its own deploy.safetensors there")
-    if min(arguments.images, arguments.batch_size) < 1:
-        raise CompanionError("--images and --batch-size must be at least 1")
-    device = require_device(arguments.device)
-    images = sample_images(arguments.val_manifest, arguments.protocol, arguments.images)
-    run_id = new_run_id("reparameterize")
-    rows, failures = [], []
-    with Progress("converting", total=len(paths), unit="files") as progress:
-        for path in paths:
-            certificate = certify(path, images, device=device, batch_size=arguments.batch_size)
-            rows.append(certificate.row(arguments.experiment, run_id))
-            failures += [f"{path}: check {failure}" for failure in certificate.failures]
-            progress.advance()
-    write_run(
-        arguments.runs,
-        run_id,
-        weights=[str(path) for path in paths],
-        protocol=arguments.protocol,
-        flags={"device": device, "precision": "fp32", "tf32": False, "n_inputs": len(images)},
-    )
-    write_rows(arguments.output, "reparameterization", rows)
-    if failures:
-        raise CompanionError(f"{len(failures)} checks failed: {'; '.join(failures)}")

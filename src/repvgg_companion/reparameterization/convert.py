@@ -15,6 +15,7 @@ from repvgg_companion.errors import CompanionError
 from repvgg_companion.models.blocks import DiracConv, IdentityPlusConv, RepVGGBlock
 from repvgg_companion.models.build import build_model
 from repvgg_companion.models.fold import fold_parameters, foldable_pairs, norm_scale_and_shift
+from repvgg_companion.models.load_form import require_state
 from repvgg_companion.models.names import require_convertible
 
 # Elements of a slice: 2 MiB in float64, about what the second-level cache holds.
@@ -50,25 +51,6 @@ def convert_model(
         module = build_model(name, num_classes=num_classes, width=width)
     require_state(module, state, name)
     return convert(module, state, dtype=dtype)
-
-
-def require_state(module: nn.Module, state: Mapping[str, Tensor], what: object) -> None:
-    """Raise CompanionError, naming keys, unless `state` has exactly the tensors of `module`, each of its shape."""
-    expected = module.state_dict()
-    missing, unknown = sorted(expected.keys() - state.keys()), sorted(state.keys() - expected.keys())
-    if missing or unknown:
-        parts = [
-            f"{len(keys)} {kind} tensors ({', '.join(keys[:3])}{', ...' if len(keys) > 3 else ''})"
-            for kind, keys in (("missing", missing), ("unknown", unknown))
-            if keys
-        ]
-        raise CompanionError(f"{what} does not fit the network: {' and '.join(parts)}; check model, width and form")
-    for key, tensor in expected.items():
-        if state[key].shape != tensor.shape:
-            raise CompanionError(
-                f"{what} does not fit the network: {key} has shape {list(state[key].shape)} instead of "
-                f"{list(tensor.shape)}; check model, width and number of classes"
-            )
 
 
 @one_thread()

@@ -225,7 +225,7 @@ def _learner(arguments: argparse.Namespace, order: Order, state: StateFolder, wo
     torch.default_generator.manual_seed(derived_seed(arguments.seed, "initial weights"))
     network = build_model(identity.model, num_classes=identity.num_classes, width=identity.width)
     if order.backbone:
-        from repvgg_companion.models.segmentation import start_from_backbone
+        from repvgg_companion.models.pspnet import start_from_backbone
         from repvgg_companion.weights_file import load_weights
 
         start_from_backbone(network, identity.model, *load_weights(order.backbone), order.backbone)

@@ -11,7 +11,7 @@ from repvgg_companion.data.manifest import Manifest
 from repvgg_companion.data.normalize import normalize
 from repvgg_companion.data.protocols import Protocol
 from repvgg_companion.data.segmentation_input import whole_images
-from repvgg_companion.models.segmentation import class_counts, slide
+from repvgg_companion.models.pixel_classes import class_counts, slide
 from repvgg_companion.training.decide import autocast
 from repvgg_companion.training.job.processes import World
 

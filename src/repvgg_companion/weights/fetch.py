@@ -6,7 +6,7 @@ from filelock import FileLock
 
 from repvgg_companion.errors import CompanionError
 from repvgg_companion.files import sha256_of_file, write_text
-from repvgg_companion.weights.released import SUMS_FILE, TIMM_FILE, TIMM_NAMES, recorded_digests, timm_repository
+from repvgg_companion.weights.published_files import SUMS_FILE, TIMM_FILE, TIMM_NAMES, recorded_digests, timm_repository
 
 
 def fetch(model: str, folder: str | Path, *, endpoint: str | None = None) -> Path:

@@ -11,9 +11,9 @@ from repvgg_companion.errors import CompanionError
 from repvgg_companion.identity import WeightsIdentity
 from repvgg_companion.models.build import build_model
 from repvgg_companion.models.names import REPVGG_MODELS, require_model
-from repvgg_companion.weights.layouts import LAYOUTS, detect_form, detect_layout, to_official
+from repvgg_companion.weights.key_layouts import LAYOUTS, detect_form, detect_layout, to_official
+from repvgg_companion.weights.published_files import check_digest, model_of_file_name
 from repvgg_companion.weights.reading import read_tensors
-from repvgg_companion.weights.released import check_digest, model_of_file_name
 
 METADATA_KEY = "repvgg_companion"
 

@@ -10,9 +10,9 @@ from repvgg_companion.errors import CompanionError
 from repvgg_companion.files import atomic_path
 from repvgg_companion.identity import WeightsIdentity
 from repvgg_companion.models.names import require_model
-from repvgg_companion.weights.layouts import from_official
+from repvgg_companion.weights.key_layouts import from_official
+from repvgg_companion.weights.published_files import released_digest
 from repvgg_companion.weights.recognize import RecognizedWeights
-from repvgg_companion.weights.released import released_digest
 from repvgg_companion.weights_file import save_weights
 
 _SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")

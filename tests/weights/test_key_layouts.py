@@ -6,7 +6,7 @@ from timm_oracle import timm_network
 
 from repvgg_companion.models.build import build_model
 from repvgg_companion.models.names import REPVGG_MODELS
-from repvgg_companion.weights.layouts import LAYOUTS, detect_form, detect_layout, from_official, to_official
+from repvgg_companion.weights.key_layouts import LAYOUTS, detect_form, detect_layout, from_official, to_official
 
 
 def numbered(module):

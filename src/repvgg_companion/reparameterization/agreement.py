@@ -11,9 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from repvgg_companion.errors import CompanionError
-from repvgg_companion.identity import WeightsIdentity
-from repvgg_companion.models.build import build_model
-from repvgg_companion.reparameterization.convert import one_thread, require_state
+from repvgg_companion.reparameterization.convert import one_thread
 
 # Check (a): float64 leaves about 1e-15 for equal functions; the smallest planted fault leaves more than 1e-6.
 MAX_FLOAT64_RELATIVE_ERROR = 1e-10
@@ -25,21 +23,6 @@ class Agreement:
 
     max_relative_error: float
     prediction_flips: int
-
-
-def load_form(
-    identity: WeightsIdentity, form: str, state: Mapping[str, Tensor], *, dtype: torch.dtype, device: str, what: object
-) -> nn.Module:
-    """The network of `identity` in `form` and eval mode with the weights of `state`, every tensor of it used.
-
-    Raises CompanionError naming `what` and the keys where tensors are missing, unknown or misshapen.
-    """
-    with torch.device("meta"):
-        module = build_model(identity.model, num_classes=identity.num_classes, width=identity.width, form=form)
-    require_state(module, state, what)
-    converted = {key: tensor.to(device, dtype if tensor.is_floating_point() else None) for key, tensor in state.items()}
-    module.load_state_dict(converted, strict=True, assign=True)
-    return module.eval()
 
 
 def logits_of(module: nn.Module, images: Tensor, *, batch_size: int) -> Iterator[Tensor]:

@@ -15,7 +15,7 @@ from repvgg_companion.data.decode import UndecodableImages
 from repvgg_companion.data.manifest import Manifest
 from repvgg_companion.data.protocols import SlidingProtocol, parse_protocol
 from repvgg_companion.errors import CompanionError
-from repvgg_companion.evaluation.files import Task, add_evaluation_arguments, evaluate_files
+from repvgg_companion.evaluation.evaluate_files import Task, add_evaluation_arguments, evaluate_files
 
 if TYPE_CHECKING:
     import pyarrow
@@ -103,7 +103,7 @@ def count_pixels(
     from repvgg_companion.data.normalize import normalize
     from repvgg_companion.data.segmentation_input import whole_images
     from repvgg_companion.evaluation.accuracy import exact_float32
-    from repvgg_companion.models.segmentation import class_counts, slide
+    from repvgg_companion.models.pixel_classes import class_counts, slide
 
     module = module.eval().to(device, memory_format=torch.channels_last)
     counts = np.zeros((len(manifest), len(COUNTS), module.num_classes), np.int64)

@@ -96,7 +96,7 @@ def _holds(target: Path, state: dict, identity: object) -> bool:
 def _fetch(arguments: argparse.Namespace) -> None:
     from repvgg_companion.progress import Progress
     from repvgg_companion.weights.fetch import fetch
-    from repvgg_companion.weights.released import timm_repository
+    from repvgg_companion.weights.published_files import timm_repository
 
     for model in arguments.models:
         timm_repository(model)

@@ -71,8 +71,9 @@ def evaluate_files(arguments: argparse.Namespace, verb: str, table: str, score: 
     """
     import torch
 
+    from repvgg_companion.models.load_form import load_form
     from repvgg_companion.progress import Progress
-    from repvgg_companion.reparameterization.checks import load_form, require_device
+    from repvgg_companion.reparameterization.agreement import require_device
     from repvgg_companion.weights_file import load_weights
 
     manifest = Manifest.read(arguments.val_manifest)
