@@ -3,7 +3,7 @@
 import pytest
 from paper_synthetic import PAPER, write_demo, write_imagenet
 
-from repvgg_companion.paper.facts import Facts
+from repvgg_companion.paper.printed import Facts
 
 
 @pytest.fixture(scope="session")

@@ -13,8 +13,8 @@ import numpy as np
 from repvgg_companion.contract import read_rows, write_rows
 from repvgg_companion.identity import predictions_name, split_model_name
 from repvgg_companion.models.names import MODELS, REPVGG_MODELS
-from repvgg_companion.paper.facts import Facts
 from repvgg_companion.paper.grammar import NotAvailable, Quantity
+from repvgg_companion.paper.printed import Facts
 
 PAPER = Path(__file__).parents[2] / "paper"
 IMAGES = 50_000

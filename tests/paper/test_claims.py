@@ -21,11 +21,11 @@ from repvgg_companion.__main__ import main
 from repvgg_companion.complexity.count_complexity import count_model
 from repvgg_companion.contract import read_rows, write_rows
 from repvgg_companion.errors import CompanionError
-from repvgg_companion.paper.checks import World
-from repvgg_companion.paper.claims import judged, ledger
-from repvgg_companion.paper.contexts import widest_of_each_device
+from repvgg_companion.paper.claims import claim_rows, rows_of_claim
+from repvgg_companion.paper.comparable_runs import widest_of_each_device
 from repvgg_companion.paper.figure_bars import _of_one_run
-from repvgg_companion.paper.measured import Results
+from repvgg_companion.paper.named_checks import Evidence
+from repvgg_companion.paper.ours import Results
 from repvgg_companion.paper.table_rows import table1
 from repvgg_companion.speed.feature_maps import WHOLE
 
@@ -33,18 +33,18 @@ NEVER_TESTED = {"C34", "C48", "C49", "C50", "C51", "C53", "P01", "P02"}
 
 
 def verdicts(folder, facts):
-    rows = ledger(facts, Results(folder))
+    rows = claim_rows(facts, Results(folder))
     assert len(rows) == len({row["id"] for row in rows}) == 56
     return {row["id"]: row["verdict_number"] for row in rows}
 
 
 def one(claim_id, folder, facts):
     claim = next(claim for claim in facts.table("claims") if claim["id"] == claim_id)
-    return judged(claim, facts, Results(folder))
+    return rows_of_claim(claim, facts, Results(folder))
 
 
 def test_arithmetic_and_structure_are_decided_without_any_result(tmp_path, facts):
-    rows = ledger(facts, Results(tmp_path))
+    rows = claim_rows(facts, Results(tmp_path))
     fixed = [row for row in rows if row["kind"] in ("arithmetic", "structural")]
     assert len(fixed) == 11
     assert {row["verdict_number"] for row in fixed} == {"reproduced"}
@@ -120,7 +120,7 @@ def test_measured_feature_maps_belong_to_figure_3(tmp_path, facts):
 
 
 def test_demo_data_decides_no_claim_about_imagenet(demo, facts):
-    rows = ledger(facts, Results(demo))
+    rows = claim_rows(facts, Results(demo))
     about_accuracy = [row for row in rows if "top1(" in row["condition"]]
     assert len(about_accuracy) > 25
     decided = [row for row in about_accuracy if row["verdict_number"] == "reproduced"]
@@ -195,8 +195,8 @@ def test_a_claim_over_all_networks_takes_the_setting_that_has_them(imagenet, fac
     (row,) = one("C20", imagenet, facts)
     assert "batch 128" in row["reason"]
     assert "flagged: spread 30 %" in row["evidence"]
-    (context,) = widest_of_each_device(Results(imagenet))
-    assert context.batch_size == 1
+    (run,) = widest_of_each_device(Results(imagenet))
+    assert run.batch_size == 1
 
 
 def test_table_1_and_the_memory_figure_show_one_setting_of_one_device(imagenet, facts):
@@ -204,7 +204,7 @@ def test_table_1_and_the_memory_figure_show_one_setting_of_one_device(imagenet, 
     other = {"precision": "bf16", "memory_format": "channels-last", "device": "a-gpu", "run_id": "a-run"}
     rows += [row | other | {"time_ms": 1.0, "low_ms": 0.9, "high_ms": 1.1} for row in rows]
     write_rows(imagenet / "kernel_size.csv", "kernel_size", rows)
-    found = table1(World(facts, Results(imagenet)))
+    found = table1(Evidence(facts, Results(imagenet)))
     assert [row["ours_time_ms"] for row in found] == [fact["time_ms"] for fact in facts.table("table1")]
     assert {row["ours_precision"] for row in found} == {"fp32"}
     memory = memory_rows()
@@ -359,7 +359,7 @@ def test_the_verb_writes_both_files_and_prints_a_summary(demo, tmp_path, capsys)
 def test_a_damaged_ledger_is_refused_by_name(tmp_path, facts, column, value, message):
     claim = dict(facts.table("claims")[0]) | {column: value}
     with pytest.raises(CompanionError, match=f"C01.*{message}"):
-        judged(claim, facts, Results(tmp_path))
+        rows_of_claim(claim, facts, Results(tmp_path))
 
 
 def test_the_facts_file_is_plain_csv():

@@ -7,12 +7,12 @@ from paper_synthetic import CPU, PAPER
 
 from repvgg_companion.__main__ import main
 from repvgg_companion.paper.accuracies import other_accuracies
-from repvgg_companion.paper.checks import World, block_maps, proxies
-from repvgg_companion.paper.contexts import widest
+from repvgg_companion.paper.comparable_runs import widest
 from repvgg_companion.paper.figure_scatter import figure1, our_panels
 from repvgg_companion.paper.figure_style import SERIES, style
 from repvgg_companion.paper.figure_training import trainings
-from repvgg_companion.paper.measured import Results
+from repvgg_companion.paper.named_checks import Evidence, block_maps, proxies
+from repvgg_companion.paper.ours import Results
 from repvgg_companion.runs import commit
 
 NAMES = ("figure1", "figure3", "table1", "branches", "proxies", "roofline", "training")
@@ -101,9 +101,9 @@ def test_demo_data_says_so_on_the_face_and_in_the_file(made):
 
 def panels(folder, facts):
     results = Results(folder)
-    world = World(facts, results, widest(results))
+    evidence = Evidence(facts, results, widest(results))
     with style():
-        figure = figure1(world)
+        figure = figure1(evidence)
         return [(axes.get_title(loc="left"), axes) for axes in figure.axes]
 
 
@@ -132,7 +132,7 @@ def test_figure_1_has_the_papers_axes_and_points_and_labels_that_lie_apart(demo,
 
 def test_measured_accuracies_replace_the_printed_ones(imagenet, facts):
     results = Results(imagenet)
-    (panel,) = our_panels(World(facts, results, widest(results)))
+    (panel,) = our_panels(Evidence(facts, results, widest(results)))
     assert panel.title == "(c) speed and ImageNet accuracy measured here"
     assert {(point.model, point.epochs) for point in panel.points} == {
         (row["model"], row["epochs"]) for table in ("table4", "table5") for row in facts.table(table)
@@ -152,18 +152,18 @@ def test_without_results_the_figures_say_what_is_missing(tmp_path):
 
 def test_the_proxies_figure_draws_what_claim_c32_correlates(demo, facts):
     results = Results(demo)
-    points = proxies(World(facts, results, widest(results)))
+    points = proxies(Evidence(facts, results, widest(results)))
     assert {point["model"] for point in points} >= {"RepVGG-A0", "ResNet-18", "ResNet-50"}
     assert all(point["wino"] < point["flops"] for point in points)
 
 
 def test_histories_are_found_by_the_rows_or_taken_as_given(demo, facts):
-    world = World(facts, Results(demo))
-    found = trainings(world, None)
-    assert len(found) == len([row for row in world.results.rows("accuracy")])
+    evidence = Evidence(facts, Results(demo))
+    found = trainings(evidence, None)
+    assert len(found) == len([row for row in evidence.results.rows("accuracy")])
     assert {run.group for run in found} == {"A0–A2", "B0–B3", "g2", "g4", "D2se", "ablations"}
     one = sorted((demo.parent / "weights").rglob("history.csv"))[0]
-    assert [(run.dataset, run.model) for run in trainings(world, [one])] == [("demo-digits", "RepVGG-A0")]
+    assert [(run.dataset, run.model) for run in trainings(evidence, [one])] == [("demo-digits", "RepVGG-A0")]
 
 
 def test_block_maps_are_in_units_of_the_input(demo):
@@ -210,7 +210,7 @@ def test_each_device_has_a_panel_of_its_own(tmp_path, facts):
         rows = [speed_row(f"RepVGG-A{number}", "deploy", 1000.0 - number, device=device) for number in range(count)]
         write_rows(tmp_path / device / "speed.csv", "speed", rows)
     results = Results(tmp_path)
-    found = our_panels(World(facts, results, widest(results)))
+    found = our_panels(Evidence(facts, results, widest(results)))
     assert [panel.title[:3] for panel in found] == ["(c)", "(d)"]
     assert [panel.x_label.split("\n")[1] for panel in found] == ["gpu-a", "gpu-b"]
     assert [len(panel.points) for panel in found] == [3, 2]
@@ -224,8 +224,8 @@ def test_the_roofline_is_the_measured_one(demo, facts, tmp_path):
     from repvgg_companion.paper.figure_roofline import roofline_of
     from repvgg_companion.speed.roofline import Ceilings, share, work_of_row
 
-    world = World(facts, Results(demo), widest(Results(demo)))
-    assert roofline_of(world) is None
+    evidence = Evidence(facts, Results(demo), widest(Results(demo)))
+    assert roofline_of(evidence) is None
     assert b"no ceilings were measured" in drawn(demo, tmp_path / "none", "roofline")["roofline.svg"]
 
     ceilings = Ceilings("fp32", 150e9, 15e9, "3x3 convolution")
@@ -235,7 +235,7 @@ def test_the_roofline_is_the_measured_one(demo, facts, tmp_path):
     for run_id in {row["run_id"] for row in rows}:
         work = [work_of_row(row) for row in rows if row["run_id"] == run_id]
         write_json(demo / "runs" / f"{run_id}.json", {"ceilings": [asdict(ceilings)], "work": work})
-    found = roofline_of(World(facts, Results(demo), widest(Results(demo))))
+    found = roofline_of(Evidence(facts, Results(demo), widest(Results(demo))))
     assert {place.form for place in found.places} == {"train", "deploy"}
     for place in found.places:
         roof = min(ceilings.operations_per_s, place.intensity * ceilings.bytes_per_s)

@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from repvgg_companion.errors import CompanionError
-from repvgg_companion.paper.facts import rounded, truncated
 from repvgg_companion.paper.grammar import Check, Quantity, parse
+from repvgg_companion.paper.rounding import rounded, truncated
 
 A, B = Quantity("top1", "RepVGG-A2", ("120-epochs",)), Quantity("top1", "ResNet-50", ("120-epochs",))
 

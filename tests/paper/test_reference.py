@@ -9,9 +9,9 @@ import pytest
 from repvgg_companion.__main__ import main
 from repvgg_companion.contract import read_rows
 from repvgg_companion.models.names import REPVGG_MODELS
-from repvgg_companion.paper.contexts import widest_of_each_device
+from repvgg_companion.paper.comparable_runs import widest_of_each_device
 from repvgg_companion.paper.figures import TITLES
-from repvgg_companion.paper.measured import Results
+from repvgg_companion.paper.ours import Results
 from repvgg_companion.speed.reference import check_device
 
 ROOT = Path(__file__).parents[2]
@@ -51,10 +51,10 @@ def test_reference_figures_are_drawn_from_the_committed_rows(devices, tmp_path):
             assert (folder / f"{name}.{kind}").stat().st_size > 1000, "run 'make reference'"
     assert main(["figures", "--experiment", "reference", "--results", str(ROOT / "results" / "devices"), "--paper",
                  str(ROOT / "paper"), "--output", str(tmp_path), "--only", "figure1"]) == 0  # fmt: skip
-    contexts = widest_of_each_device(Results(ROOT / "results" / "devices"))
-    assert {context.device for context in contexts} == {device.name for device in devices}
+    runs = widest_of_each_device(Results(ROOT / "results" / "devices"))
+    assert {one.device for one in runs} == {device.name for device in devices}
     for text in ((tmp_path / "figure1.svg").read_text(), (folder / "figure1.svg").read_text()):
-        for context in contexts:
-            assert context.device in text, "run 'make reference'"
-            assert context.details in text, "run 'make reference'"
+        for one in runs:
+            assert one.device in text, "run 'make reference'"
+            assert one.details in text, "run 'make reference'"
         assert "1080" in text

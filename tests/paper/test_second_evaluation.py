@@ -10,9 +10,9 @@ from paper_synthetic import PAPER, write_imagenet
 
 from repvgg_companion.complexity.count_complexity import count_model
 from repvgg_companion.contract import read_rows, write_rows
-from repvgg_companion.paper.claims import ledger
-from repvgg_companion.paper.facts import Facts
-from repvgg_companion.paper.measured import Results
+from repvgg_companion.paper.claims import claim_rows
+from repvgg_companion.paper.ours import Results
+from repvgg_companion.paper.printed import Facts
 
 TABLES = ("accuracy", "speed", "kernel_size")
 TOLERANCE = 0.25  # of retrained weights
@@ -88,7 +88,7 @@ def test_both_evaluations_agree_on_every_claim(printed, tmp_path, seed):
     for table in TABLES:
         write_rows(tmp_path / f"{table}.csv", table, tables[table])
     decided = []
-    for row in ledger(facts, Results(tmp_path)):
+    for row in claim_rows(facts, Results(tmp_path)):
         holds = evaluated(row["condition"], tables)
         if holds is not None and "check(" not in row["condition"]:
             expected = "reproduced" if holds else "contradicted"

@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 
 from repvgg_companion.contract import read_rows
-from repvgg_companion.paper.checks import World
 from repvgg_companion.paper.grammar import NotAvailable, Quantity
 from repvgg_companion.paper.inference import over_seeds
-from repvgg_companion.paper.measured import Results, Row, accuracy_rows, describe_network
+from repvgg_companion.paper.named_checks import Evidence
+from repvgg_companion.paper.ours import Results, Row, accuracy_rows, describe_network
 
 
 @dataclass(frozen=True)
@@ -84,17 +84,17 @@ def other_accuracies(
     return found
 
 
-def accuracy_columns(world: World, quantity: Quantity, notes: list[str], models: Collection[str]) -> Row:
+def accuracy_columns(evidence: Evidence, quantity: Quantity, notes: list[str], models: Collection[str]) -> Row:
     """The accuracy columns of one of the `models` of a table; what is empty adds its reason to `notes`."""
     ours = None
     try:
-        ours = summarised(accuracy_rows(world.results, world.facts, quantity))
+        ours = summarised(accuracy_rows(evidence.results, evidence.facts, quantity))
     except NotAvailable as reason:
         # Without the name one note serves all rows of a table.
         words = str(reason).replace(f"{quantity.subject} was", "it was").replace(f" of {quantity.subject}", "")
         notes.append(f"ours_top1: {words}")
     columns = _columns("ours", ours)
-    for prefix, found in other_accuracies(world.results, models).items():
+    for prefix, found in other_accuracies(evidence.results, models).items():
         other = found.get(quantity.subject)
         columns |= _columns(prefix, other) | {
             f"{prefix}_recipe": other.recipe if other else None,

@@ -12,15 +12,15 @@ from typing import Any
 from repvgg_companion.contract import write_rows
 from repvgg_companion.errors import CompanionError
 from repvgg_companion.files import write_text
-from repvgg_companion.paper.checks import CHECKS, World, needs_speed, world_for
-from repvgg_companion.paper.facts import Facts
 from repvgg_companion.paper.grammar import Check, parse
-from repvgg_companion.paper.measured import PAPER_DATASET, PAPER_SEGMENTATION, Results
+from repvgg_companion.paper.named_checks import CHECKS, Evidence, evidence_for, needs_speed
+from repvgg_companion.paper.ours import PAPER_DATASET, PAPER_SEGMENTATION, Results
+from repvgg_companion.paper.printed import Facts
 from repvgg_companion.paper.verdicts import NOT_TESTED, VERDICTS, Finding, joined, judge
 
 KINDS = ("arithmetic", "structural", "value", "difference", "order", "ratio")
 DECIDED_WITHOUT_TRAINING = ("arithmetic", "structural")
-_MOST_EVIDENCE = 12
+_MOST_SOURCES = 12
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Judge every claim, write both files, print how many of each kind came out how."""
     facts, results = Facts(Path(arguments.paper)), Results(Path(arguments.results))
-    rows = ledger(facts, results)
+    rows = claim_rows(facts, results)
     write_rows(arguments.output, "claims", rows, keep_order=True)
     write_text(arguments.markdown, markdown(rows, facts, results, arguments.experiment))
     print(summary(rows))
@@ -43,12 +43,12 @@ def run(arguments: argparse.Namespace) -> None:
         print(f"Accuracies on {', '.join(results.other_datasets)} decide no claim about ImageNet.", file=sys.stdout)
 
 
-def ledger(facts: Facts, results: Results) -> list[dict[str, Any]]:
+def claim_rows(facts: Facts, results: Results) -> list[dict[str, Any]]:
     """The rows of claims.csv, in the order of the paper's claims."""
-    return [row for claim in facts.table("claims") for row in judged(claim, facts, results)]
+    return [row for claim in facts.table("claims") for row in rows_of_claim(claim, facts, results)]
 
 
-def judged(claim: dict[str, Any], facts: Facts, results: Results) -> list[dict[str, Any]]:
+def rows_of_claim(claim: dict[str, Any], facts: Facts, results: Results) -> list[dict[str, Any]]:
     """The rows of one claim, one for each setting of speeds; raises CompanionError for an unknown check or kind."""
     terms = parse(claim["condition"])
     if claim["kind"] not in KINDS:
@@ -59,31 +59,31 @@ def judged(claim: dict[str, Any], facts: Facts, results: Results) -> list[dict[s
     speeds = bool(measured) or any(isinstance(term, Check) and needs_speed(term.name) for term in terms)
     tolerances = (_number(claim["tolerance_released"]), _number(claim["tolerance_retrained"]))
     rows = []
-    for world in world_for(facts, results, measured, speeds=speeds):
+    for evidence in evidence_for(facts, results, measured, speeds=speeds):
         findings = [
-            CHECKS[term.name](world)
+            CHECKS[term.name](evidence)
             if isinstance(term, Check)
-            else judge(term, world.read, tolerances=tolerances, context=world.context)
+            else judge(term, evidence.read, tolerances=tolerances, speeds=evidence.speeds)
             for term in terms
         ]
-        rows.append(_row(claim, terms, findings, world))
+        rows.append(_row(claim, terms, findings, evidence))
     return rows
 
 
-def _row(claim: dict[str, Any], terms: tuple, findings: list[Finding], world: World) -> dict[str, Any]:
+def _row(claim: dict[str, Any], terms: tuple, findings: list[Finding], evidence: Evidence) -> dict[str, Any]:
     number = joined([finding.number for finding in findings])
     inference = joined([finding.inference for finding in findings])
     interval = next((finding for finding in findings if finding.low is not None), None)
-    context = world.context
+    speeds = evidence.speeds
     reasons = [
         f"{f'{term}: ' if len(terms) > 1 else ''}{finding.number}{f' ({finding.reason})' if finding.reason else ''}"
         for term, finding in zip(terms, findings, strict=True)
     ]
-    if context is not None:
-        reasons.append(f"speeds: {context.label}, {context.memory_format}, protocol {context.protocol}")
-    evidence = list(dict.fromkeys(line for finding in findings for line in finding.evidence))
-    if len(evidence) > _MOST_EVIDENCE:
-        evidence = [*evidence[:_MOST_EVIDENCE], f"and {len(evidence) - _MOST_EVIDENCE} more rows"]
+    if speeds is not None:
+        reasons.append(f"speeds: {speeds.label}, {speeds.memory_format}, protocol {speeds.protocol}")
+    sources = list(dict.fromkeys(line for finding in findings for line in finding.evidence))
+    if len(sources) > _MOST_SOURCES:
+        sources = [*sources[:_MOST_SOURCES], f"and {len(sources) - _MOST_SOURCES} more rows"]
     names = {quantity.name for term in terms for quantity in term.quantities}
     images = PAPER_DATASET if "top1" in names else PAPER_SEGMENTATION if "miou" in names else None
     return {
@@ -99,11 +99,11 @@ def _row(claim: dict[str, Any], terms: tuple, findings: list[Finding], world: Wo
         "verdict_number": number,
         "verdict_inference": inference,
         "dataset": images if number != NOT_TESTED else None,
-        "device": context.device if context else None,
-        "precision": context.precision if context else None,
-        "backend": context.backend if context else None,
+        "device": speeds.device if speeds else None,
+        "precision": speeds.precision if speeds else None,
+        "backend": speeds.backend if speeds else None,
         "reason": "; ".join(reasons),
-        "evidence": "; ".join(evidence),
+        "evidence": "; ".join(sources),
     }
 
 

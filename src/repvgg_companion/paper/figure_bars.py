@@ -4,8 +4,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from repvgg_companion.paper.accuracies import Accuracy, other_accuracies, summarised
-from repvgg_companion.paper.checks import World, block_maps
-from repvgg_companion.paper.contexts import has_paper_shape
+from repvgg_companion.paper.comparable_runs import has_paper_shape
 from repvgg_companion.paper.figure_style import (
     BLUE,
     COLUMN_INCHES,
@@ -18,7 +17,8 @@ from repvgg_companion.paper.figure_style import (
 )
 from repvgg_companion.paper.grammar import NotAvailable, Quantity
 from repvgg_companion.paper.inference import LEAST_SEEDS
-from repvgg_companion.paper.measured import Row, accuracy_rows
+from repvgg_companion.paper.named_checks import Evidence, block_maps
+from repvgg_companion.paper.ours import Row, accuracy_rows
 from repvgg_companion.paper.table_rows import ablations, kernel_row_order
 from repvgg_companion.speed.feature_maps import WHOLE
 
@@ -31,12 +31,12 @@ FIGURE3_POINTS = ("input", "before\nReLU", "after\nReLU", "after the\naddition")
 FIGURE3_PAPER = {"residual": (1, 2, 2, 1), "plain": (1, 1, 1, 1)}
 
 
-def table1(world: World) -> "Figure":
+def table1(evidence: Evidence) -> "Figure":
     """Computational density by kernel size: the printed bars, and ours on the device of the experiment."""
     import matplotlib.pyplot as plt
 
-    facts = world.facts.table("table1")
-    ours = _kernel_rows(world)
+    facts = evidence.facts.table("table1")
+    ours = _kernel_rows(evidence)
     figure, (left, right) = plt.subplots(1, 2, figsize=(COLUMN_INCHES, 1.9))
     sizes = [f"{fact['kernel_size']}x{fact['kernel_size']}" for fact in facts]
     left.bar(sizes, [fact["density_tflops"] for fact in facts], color=PAPER_COLOUR, width=0.62)
@@ -75,20 +75,20 @@ def table1(world: World) -> "Figure":
     return figure
 
 
-def _kernel_rows(world: World) -> list[Row]:
+def _kernel_rows(evidence: Evidence) -> list[Row]:
     """The rows of one run and setting, the paper's shape and fp32 first."""
     groups: dict[tuple, list[Row]] = {}
-    for row in world.results.rows("kernel_size"):
+    for row in evidence.results.rows("kernel_size"):
         if row["tflops"] is not None:  # a row without it says why nothing was measured
             groups.setdefault(kernel_row_order(row), []).append(row)
     return sorted(groups[min(groups)], key=lambda row: row["kernel_size"]) if groups else []
 
 
-def figure3(world: World) -> "Figure":
+def figure3(evidence: Evidence) -> "Figure":
     """Live feature maps at the four points of the paper's Figure 3, printed and measured; peaks of whole networks."""
     import matplotlib.pyplot as plt
 
-    rows = world.results.rows("memory")
+    rows = evidence.results.rows("memory")
     peaks = _of_one_run([row for row in rows if row["layer"] == WHOLE and row["peak_mib"] is not None])
     count = len({row["model"] for row in peaks})
     figure, (top, bottom) = plt.subplots(
@@ -141,7 +141,7 @@ def _peaks(axes: "Axes", rows: list[Row]) -> None:
 
 
 @dataclass(frozen=True)
-class Column:
+class AblationColumn:
     """One column of panels of the ablation figure: whose accuracies, and how they are marked."""
 
     title: str
@@ -150,19 +150,19 @@ class Column:
     tint: str | None = None
 
 
-def branches(world: World) -> "Figure":
+def branches(evidence: Evidence) -> "Figure":
     """Accuracies of Tables 6 and 7: printed, and ours with 95 % intervals and single seeds."""
     import matplotlib.pyplot as plt
 
-    tables = {"Table 6": _table6_names(world), "Table 7": _table7_names(world)}
-    columns = [*_ablation_columns(world)]
+    tables = {"Table 6": _table6_names(evidence), "Table 7": _table7_names(evidence)}
+    columns = [*_ablation_columns(evidence)]
     height = sum(0.19 * len(names) + 0.45 for names in tables.values()) + 0.55
     figure, grid = plt.subplots(
         2, 1 + len(columns), figsize=(COLUMN_INCHES, height), sharex="col", sharey="row", squeeze=False,
         height_ratios=[len(names) + 1 for names in tables.values()],
     )  # fmt: skip
     for (table, names), row in zip(tables.items(), grid, strict=True):
-        printed = {model: _printed_top1(world, model) for model in names}
+        printed = {model: _printed_top1(evidence, model) for model in names}
         _dots(row[0], names, {model: (value, None, ()) for model, value in printed.items()}, PAPER_COLOUR)
         row[0].set_title(f"{table}, printed")
         row[0].margins(x=0.22)
@@ -193,42 +193,44 @@ def _bars(accuracies: dict[str, Accuracy]) -> str:
     return " or ".join(words)
 
 
-def _printed_top1(world: World, model: str) -> float:
-    return world.facts.printed(Quantity("top1", model, ("120-epochs",)))
+def _printed_top1(evidence: Evidence, model: str) -> float:
+    return evidence.facts.printed(Quantity("top1", model, ("120-epochs",)))
 
 
-def _table6_names(world: World) -> dict[str, str]:
+def _table6_names(evidence: Evidence) -> dict[str, str]:
     words = {("no", "no"): "no branch", ("yes", "no"): "identity", ("no", "yes"): "1x1", ("yes", "yes"): "both"}
-    return {row["model"]: words[row["identity_branch"], row["conv1x1_branch"]] for row in world.facts.table("table6")}
-
-
-def _table7_names(world: World) -> dict[str, str]:
     return {
-        row["model"]: row["variant"].removesuffix(" reparam") for row in world.facts.table("table7")
+        row["model"]: words[row["identity_branch"], row["conv1x1_branch"]] for row in evidence.facts.table("table6")
+    }
+
+
+def _table7_names(evidence: Evidence) -> dict[str, str]:
+    return {
+        row["model"]: row["variant"].removesuffix(" reparam") for row in evidence.facts.table("table7")
         if row["printed_in"] == "table"
     }  # fmt: skip
 
 
-def _ablation_columns(world: World) -> list[Column]:
-    names = ablations(world.facts)
+def _ablation_columns(evidence: Evidence) -> list[AblationColumn]:
+    names = ablations(evidence.facts)
     ours = {}
     for model in sorted(names):
         try:
             ours[model] = summarised(
-                accuracy_rows(world.results, world.facts, Quantity("top1", model, ("120-epochs",)))
+                accuracy_rows(evidence.results, evidence.facts, Quantity("top1", model, ("120-epochs",)))
             )
         except NotAvailable:
             continue
     columns = []
     if ours:
-        columns.append(Column("measured here", "top-1 (%)\nImageNet, 120 epochs", ours))
-    for prefix, own in other_accuracies(world.results, names, one_recipe=True).items():
+        columns.append(AblationColumn("measured here", "top-1 (%)\nImageNet, 120 epochs", ours))
+    for prefix, own in other_accuracies(evidence.results, names, one_recipe=True).items():
         if len(own) > 1:
             first = next(iter(own.values()))
             dataset, network = first.network.split(", ", 1)
             word = "DEMO" if prefix == "demo" else "other images"
             label = f"{prefix} top-1 (%)\n" + wrapped(f"{dataset}, {network}; {first.recipe}", 26)
-            columns.append(Column(f"{word}: not ImageNet", label, own, OTHER_IMAGES_TINT))
+            columns.append(AblationColumn(f"{word}: not ImageNet", label, own, OTHER_IMAGES_TINT))
     return columns
 
 

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 from repvgg_companion.errors import CompanionError
 from repvgg_companion.files import read_json
-from repvgg_companion.paper.checks import World
 from repvgg_companion.paper.figure_style import (
     BLUE,
     COLUMN_INCHES,
@@ -20,7 +19,8 @@ from repvgg_companion.paper.figure_style import (
     family_legend,
     plain_ticks,
 )
-from repvgg_companion.paper.measured import Row
+from repvgg_companion.paper.named_checks import Evidence
+from repvgg_companion.paper.ours import Row
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -48,18 +48,18 @@ class Roofline:
     places: tuple[Place, ...]
 
 
-def roofline_of(world: World) -> Roofline | None:
+def roofline_of(evidence: Evidence) -> Roofline | None:
     """The networks of the widest run that has ceilings; None where none was measured."""
-    context = world.context
-    if context is None:
+    run = evidence.speeds
+    if run is None:
         return None
-    rows = [row for row in context.rows.values() if row.get("roofline_share") is not None]
+    rows = [row for row in run.rows.values() if row.get("roofline_share") is not None]
     found = _run(rows[0]) if rows else None
     if not found:
         return None
-    ceiling = next((part for part in found.get("ceilings", []) if part["precision"] == context.precision), None)
+    ceiling = next((part for part in found.get("ceilings", []) if part["precision"] == run.precision), None)
     work = {(part["model"], part["form"], part["batch_size"], part["input_px"]): part
-            for part in found.get("work", []) if part["precision"] == context.precision}  # fmt: skip
+            for part in found.get("work", []) if part["precision"] == run.precision}  # fmt: skip
     places = []
     for row in rows:
         part = work.get((row["model"], row["form"], row["batch_size"], row["input_px"]))
@@ -79,11 +79,11 @@ def _run(row: Row) -> dict[str, Any] | None:
         return None
 
 
-def roofline(world: World) -> "Figure":
+def roofline(evidence: Evidence) -> "Figure":
     """Operations per second against operations per byte below the measured ceilings; shares of the per-layer floor."""
     import matplotlib.pyplot as plt
 
-    found = roofline_of(world)
+    found = roofline_of(evidence)
     models = list(dict.fromkeys(place.model for place in found.places)) if found else []
     heights = (2.1, 0.5 + 0.17 * max(4, len(models)))
     figure, (top, bottom) = plt.subplots(2, 1, figsize=(COLUMN_INCHES, sum(heights) + 0.5), height_ratios=heights)
@@ -96,7 +96,7 @@ def roofline(world: World) -> "Figure":
     _draw_roof(top, found)
     _draw_shares(bottom, found, models)
     family_legend(figure, [family(model) for model in models], "open: train form")
-    figure.supxlabel(f"{world.context.device}\n{world.context.details}", fontsize=6)
+    figure.supxlabel(f"{evidence.speeds.device}\n{evidence.speeds.details}", fontsize=6)
     return figure
 
 

@@ -4,8 +4,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from repvgg_companion.paper.accuracies import Accuracy, other_accuracies, summarised
-from repvgg_companion.paper.checks import World, proxies
-from repvgg_companion.paper.contexts import Context, interval_of, widest_of_each_device
+from repvgg_companion.paper.comparable_runs import ComparableRun, interval_of, widest_of_each_device
 from repvgg_companion.paper.figure_style import (
     COLUMN_INCHES,
     OTHER_IMAGES_TINT,
@@ -21,7 +20,8 @@ from repvgg_companion.paper.figure_style import (
     wrapped,
 )
 from repvgg_companion.paper.grammar import NotAvailable, Quantity
-from repvgg_companion.paper.measured import Row, accuracy_rows
+from repvgg_companion.paper.named_checks import Evidence, proxies
+from repvgg_companion.paper.ours import Row, accuracy_rows
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Point:
+class PlottedPoint:
     """One network: speed with interval in examples/s, accuracy with interval in percent; no interval is None."""
 
     model: str
@@ -46,7 +46,7 @@ class Panel:
     """One panel of Figure 1; limits and ticks are the paper's where it is the paper's panel."""
 
     title: str
-    points: list[Point]
+    points: list[PlottedPoint]
     x_label: str = "speed (examples/s)"
     y_label: str = "top-1 accuracy (%)"
     x_limits: tuple[float, float] | None = None
@@ -56,11 +56,11 @@ class Panel:
     tint: str | None = None
 
 
-def figure1(world: World) -> "Figure":
+def figure1(evidence: Evidence) -> "Figure":
     """Accuracy against speed: the paper's two panels, and below them what was measured here."""
     import matplotlib.pyplot as plt
 
-    panels = [*_paper_panels(world), *our_panels(world)]
+    panels = [*_paper_panels(evidence), *our_panels(evidence)]
     heights = [2.6 if len(panel.points) > 16 else 2.2 if len(panel.points) > 9 else 1.8 for panel in panels]
     figure, rows = plt.subplots(
         len(panels), 1, figsize=(COLUMN_INCHES, sum(heights) + 0.35), height_ratios=heights, squeeze=False
@@ -76,11 +76,13 @@ def figure1(world: World) -> "Figure":
     return figure
 
 
-def _paper_panels(world: World) -> list[Panel]:
-    points: dict[str, list[Point]] = {"left": [], "right": []}
-    for fact in world.facts.table("figure1"):
+def _paper_panels(evidence: Evidence) -> list[Panel]:
+    points: dict[str, list[PlottedPoint]] = {"left": [], "right": []}
+    for fact in evidence.facts.table("figure1"):
         label = _inferred_label(fact) if _is_inferred(fact) else None
-        points[fact["panel"]].append(Point(fact["model"], fact["speed_examples_per_s"], fact["top1_pct"], label=label))
+        points[fact["panel"]].append(
+            PlottedPoint(fact["model"], fact["speed_examples_per_s"], fact["top1_pct"], label=label)
+        )
     return [
         Panel(
             f"(a) paper, 120 epochs; {PAPER_DEVICE}",
@@ -111,15 +113,15 @@ def _inferred_label(fact: Row) -> str:
     return f"({short(fact['model'])}?)"
 
 
-def our_panels(world: World) -> list[Panel]:
+def our_panels(evidence: Evidence) -> list[Panel]:
     """What was measured here: for each device its speeds, with our ImageNet accuracies or else the printed ones; then
     accuracies on other images, against the speeds of the first device."""
-    devices = widest_of_each_device(world.results)
+    devices = widest_of_each_device(evidence.results)
     if not devices:
-        return [Panel(f"(c) measured here: {world.why_no_context or 'no speed'}", [])]
-    panels = [panel for context in devices for panel in _device_panel(world, context)]
+        return [Panel(f"(c) measured here: {evidence.why_no_speeds or 'no speed'}", [])]
+    panels = [panel for run in devices for panel in _device_panel(evidence, run)]
     plain = {model for model, form in devices[0].rows if "_" not in model}
-    for prefix, models in other_accuracies(world.results, plain).items():
+    for prefix, models in other_accuracies(evidence.results, plain).items():
         panels.append(_other_panel(prefix, models, devices[0]))
     return [
         replace(panel, title=f"({letter}) {panel.title}")
@@ -127,50 +129,50 @@ def our_panels(world: World) -> list[Panel]:
     ]
 
 
-def _speed_label(context: Context) -> str:
-    return f"speed of the full-width network (examples/s)\n{context.device}\n{context.details}"
+def _speed_label(run: ComparableRun) -> str:
+    return f"speed of the full-width network (examples/s)\n{run.device}\n{run.details}"
 
 
-def _device_panel(world: World, context: Context) -> list[Panel]:
+def _device_panel(evidence: Evidence, run: ComparableRun) -> list[Panel]:
     measured, printed = [], []
-    unlabelled = [fact for fact in world.facts.table("figure1") if _is_inferred(fact)]
-    for fact in [*world.facts.table("table4"), *world.facts.table("table5"), *unlabelled]:
-        row = context.rows.get((fact["model"], "deploy"))
+    unlabelled = [fact for fact in evidence.facts.table("figure1") if _is_inferred(fact)]
+    for fact in [*evidence.facts.table("table4"), *evidence.facts.table("table5"), *unlabelled]:
+        row = run.rows.get((fact["model"], "deploy"))
         if row is None:
             continue
         model, speed, epochs = fact["model"], interval_of(row), fact["epochs"]
         at = {"speed_interval": (speed.low, speed.high), "epochs": epochs}
         try:
-            rows = accuracy_rows(world.results, world.facts, Quantity("top1", model, (f"{epochs}-epochs",)))
+            rows = accuracy_rows(evidence.results, evidence.facts, Quantity("top1", model, (f"{epochs}-epochs",)))
         except NotAvailable:
             label = _inferred_label(fact) if fact in unlabelled else None
-            printed.append(Point(model, speed.value, fact["top1_pct"], label=label, **at))
+            printed.append(PlottedPoint(model, speed.value, fact["top1_pct"], label=label, **at))
             continue
         ours = summarised(rows)
-        measured.append(Point(model, speed.value, ours.top1, top1_interval=(ours.low, ours.high), **at))
+        measured.append(PlottedPoint(model, speed.value, ours.top1, top1_interval=(ours.low, ours.high), **at))
     if measured:
-        return [Panel("speed and ImageNet accuracy measured here", measured, _speed_label(context))]
+        return [Panel("speed and ImageNet accuracy measured here", measured, _speed_label(run))]
     if printed:
         y_label = "top-1 (%), printed in the paper"
-        return [Panel("speed measured here, accuracy printed", printed, _speed_label(context), y_label)]
+        return [Panel("speed measured here, accuracy printed", printed, _speed_label(run), y_label)]
     return []
 
 
-def _other_panel(prefix: str, models: dict[str, Accuracy], context: Context) -> Panel:
+def _other_panel(prefix: str, models: dict[str, Accuracy], run: ComparableRun) -> Panel:
     points = []
     for model, accuracy in models.items():
-        row = context.rows.get((model, "deploy"))
+        row = run.rows.get((model, "deploy"))
         if row is not None:
             speed = interval_of(row)
             points.append(
-                Point(model, speed.value, accuracy.top1, (speed.low, speed.high), (accuracy.low, accuracy.high))
+                PlottedPoint(model, speed.value, accuracy.top1, (speed.low, speed.high), (accuracy.low, accuracy.high))
             )
-    drawn = [accuracy for model, accuracy in models.items() if (model, "deploy") in context.rows]
+    drawn = [accuracy for model, accuracy in models.items() if (model, "deploy") in run.rows]
     dataset, width, _, px = drawn[0].network.split(", ") if drawn else ("", "", "", "")
     recipes = ", ".join(sorted({accuracy.recipe for accuracy in drawn}))
     word = "DEMO" if prefix == "demo" else "OTHER IMAGES"
     y_label = f"{prefix} top-1 (%), other network:\n{dataset}, {width}, {px}"
-    x_label = f"{_speed_label(context)}\n{wrapped(f'recipes: {recipes}', 52)}"
+    x_label = f"{_speed_label(run)}\n{wrapped(f'recipes: {recipes}', 52)}"
     title = f"{word}: not ImageNet, not a result of the paper"
     return Panel(title, points, x_label, y_label, tint=OTHER_IMAGES_TINT)
 
@@ -220,28 +222,28 @@ def _draw(axes: "Axes", panel: Panel) -> list[list[tuple[float, float]]]:
     return joined
 
 
-def _whiskers(axes: "Axes", point: Point, colour: str) -> None:
+def _whiskers(axes: "Axes", point: PlottedPoint, colour: str) -> None:
     if point.speed_interval:
         axes.hlines(point.top1, *point.speed_interval, color=colour, linewidth=0.7, alpha=0.45, zorder=2)
     if point.top1_interval:
         axes.vlines(point.speed, *point.top1_interval, color=colour, linewidth=0.7, alpha=0.45, zorder=2)
 
 
-def proxies_figure(world: World) -> "Figure":
+def proxies_figure(evidence: Evidence) -> "Figure":
     """Speed against FLOPs and Wino MULs, printed and measured, with Spearman's rank correlation (claim C32)."""
     import matplotlib.pyplot as plt
 
     paper = []
-    for fact in world.facts.table("table4"):
+    for fact in evidence.facts.table("table4"):
         if fact["wino_muls_b"] is not None:
             speed, flops, wino = fact["speed_examples_per_s"], fact["flops_b"] * 1e9, fact["wino_muls_b"] * 1e9
             paper.append({"model": fact["model"], "speed": speed, "flops": flops, "wino": wino})
     columns = [(f"paper, Table 4: {PAPER_DEVICE}, 224 px", paper)]
-    for context in widest_of_each_device(world.results):
-        ours = proxies(replace(world, context=context))
+    for run in widest_of_each_device(evidence.results):
+        ours = proxies(replace(evidence, speeds=run))
         if not ours:
             continue
-        title = f"here: {context.device}\n{context.details}"
+        title = f"here: {run.device}\n{run.details}"
         columns.append((title, ours))
     figure, grid = plt.subplots(
         len(columns), 2, figsize=(COLUMN_INCHES, 1.75 * len(columns) + 0.45), squeeze=False, sharey="row"

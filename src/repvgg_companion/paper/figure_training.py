@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from repvgg_companion.contract import read_rows
 from repvgg_companion.paper.accuracies import history_path, prefix_of
-from repvgg_companion.paper.checks import World
 from repvgg_companion.paper.figure_style import COLUMN_INCHES, OTHER_IMAGES_TINT, empty_panel, plain_ticks
+from repvgg_companion.paper.named_checks import Evidence
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -45,13 +45,13 @@ class Training:
         return {"A": "A0–A2", "B": "B0–B3"}.get(name[0], "D2se")
 
 
-def training(world: World, histories: list[Path] | None) -> "Figure":
+def training(evidence: Evidence, histories: list[Path] | None) -> "Figure":
     """Curves of all trainings, one pair of panels for each dataset."""
     import matplotlib.pyplot as plt
     from matplotlib.lines import Line2D
     from matplotlib.ticker import MaxNLocator
 
-    runs = trainings(world, histories)
+    runs = trainings(evidence, histories)
     datasets = list(dict.fromkeys(run.dataset for run in runs))
     figure, grid = plt.subplots(
         2, max(1, len(datasets)), figsize=(COLUMN_INCHES * max(1, len(datasets)), 3.5), squeeze=False, sharex="col"
@@ -85,10 +85,10 @@ def training(world: World, histories: list[Path] | None) -> "Figure":
     return figure
 
 
-def trainings(world: World, histories: list[Path] | None) -> list[Training]:
+def trainings(evidence: Evidence, histories: list[Path] | None) -> list[Training]:
     """The trainings behind the given files, or else behind the rows of accuracy.csv; sorted by path."""
     if histories is None:
-        rows = [row for row in world.results.rows("accuracy") if row["training_digest"]]
+        rows = [row for row in evidence.results.rows("accuracy") if row["training_digest"]]
         histories = [path for path in {history_path(row) for row in rows} if path.exists()]
     found = []
     for path in sorted(histories):

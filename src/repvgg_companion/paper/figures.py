@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING
 
 from repvgg_companion.contract import TABLES
 from repvgg_companion.files import sha256_of_file, short_digest
-from repvgg_companion.paper.checks import World
-from repvgg_companion.paper.contexts import widest
-from repvgg_companion.paper.facts import FILES, Facts
+from repvgg_companion.paper.comparable_runs import widest
 from repvgg_companion.paper.figure_bars import branches, figure3, table1
 from repvgg_companion.paper.figure_roofline import roofline
 from repvgg_companion.paper.figure_scatter import figure1, proxies_figure
 from repvgg_companion.paper.figure_style import save, style
 from repvgg_companion.paper.figure_training import training
-from repvgg_companion.paper.measured import Results
+from repvgg_companion.paper.named_checks import Evidence
+from repvgg_companion.paper.ours import Results
+from repvgg_companion.paper.printed import FILES, Facts
 from repvgg_companion.runs import commit
 
 if TYPE_CHECKING:
@@ -49,23 +49,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Draw and write every figure."""
     facts, results = Facts(Path(arguments.paper)), Results(Path(arguments.results))
-    context = widest(results)
-    world = World(facts, results, context, "" if context else "no speed was measured")
+    speeds = widest(results)
+    evidence = Evidence(facts, results, speeds, "" if speeds else "no speed was measured")
     histories = None if arguments.histories is None else [Path(path) for path in arguments.histories]
-    drawings: dict[str, Callable[[World], Figure]] = {
+    drawings: dict[str, Callable[[Evidence], Figure]] = {
         "figure1": figure1,
         "figure3": figure3,
         "table1": table1,
         "branches": branches,
         "proxies": proxies_figure,
         "roofline": roofline,
-        "training": lambda world: training(world, histories),
+        "training": lambda evidence: training(evidence, histories),
     }
     digest = data_digest(facts, results)
     for name in arguments.only or TITLES:
         with style():
             title = f"{TITLES[name]}; experiment {arguments.experiment}{other_images(results)}"
-            save(drawings[name](world), Path(arguments.output) / name, title, commit(), digest)
+            save(drawings[name](evidence), Path(arguments.output) / name, title, commit(), digest)
 
 
 def other_images(results: Results) -> str:

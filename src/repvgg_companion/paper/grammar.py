@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from repvgg_companion.errors import CompanionError
+from repvgg_companion.paper.rounding import truncated
 
 QUANTITIES = ("top1", "miou", "speed", "density", "params", "flops", "wino", "members", "layers")
 EXACT = ("params", "flops", "wino", "members", "layers")
@@ -80,7 +81,7 @@ class Quantity:
 
 @dataclass(frozen=True)
 class Check:
-    """A named structural check; `paper.checks` holds the function of that name."""
+    """A named structural check; `paper.named_checks` holds the function of that name."""
 
     name: str
 
@@ -208,8 +209,6 @@ def _evaluate(node: ast.expr, quantities: tuple[Quantity, ...], values: Mapping[
     if isinstance(node, ast.UnaryOp):
         return -_evaluate(node.operand, quantities, values)
     if isinstance(node, ast.Call):
-        from repvgg_companion.paper.facts import truncated
-
         value, *digits = (_evaluate(argument, quantities, values) for argument in node.args)
         return truncated(value, int(digits[0]) if digits else 0)
     return _OPERATORS[type(node.op)](

@@ -10,13 +10,14 @@ from functools import partial
 from typing import Any
 
 from repvgg_companion.models.names import MODELS
-from repvgg_companion.paper import segmentation
+from repvgg_companion.paper import mean_iou
 from repvgg_companion.paper.accuracies import accuracy_columns
-from repvgg_companion.paper.checks import World
-from repvgg_companion.paper.contexts import Context, has_paper_shape
-from repvgg_companion.paper.facts import Facts, rounded, truncated
+from repvgg_companion.paper.comparable_runs import ComparableRun, has_paper_shape
 from repvgg_companion.paper.grammar import NotAvailable, Quantity
-from repvgg_companion.paper.measured import Row
+from repvgg_companion.paper.named_checks import Evidence
+from repvgg_companion.paper.ours import Row
+from repvgg_companion.paper.printed import Facts
+from repvgg_companion.paper.rounding import rounded, truncated
 
 NARROW, NARROW_PX = 0.125, 97
 """Width and input of the networks that certify the conversion of Table 8 where none was trained."""
@@ -28,12 +29,12 @@ _COUNTS = (
 )
 
 
-def table1(world: World) -> list[Row]:
+def table1(evidence: Evidence) -> list[Row]:
     """Kernel size against density; ours at the paper's shape, or small_* at a smaller labelled one."""
     from repvgg_companion.complexity.count_complexity import convolution_flops
 
     rows = []
-    for fact in world.facts.table("table1"):
+    for fact in evidence.facts.table("table1"):
         size = fact["kernel_size"]
         macs = convolution_flops(
             fact["batch_size"], fact["in_channels"], fact["out_channels"], fact["resolution_px"], size
@@ -47,11 +48,11 @@ def table1(world: World) -> list[Row]:
             "paper_time_ms": fact["time_ms"],
             "paper_density_tflops": fact["density_tflops"],
             "recount_flops_b": flops,
-            "flops_match": _match(world, notes, "table1", size, "flops_b", fact["flops_b"], flops),
+            "flops_match": _match(evidence, notes, "table1", size, "flops_b", fact["flops_b"], flops),
             "recount_density_tflops": density,
-            "density_match": _match(world, notes, "table1", size, "density_tflops", fact["density_tflops"], density),
+            "density_match": _match(evidence, notes, "table1", size, "density_tflops", fact["density_tflops"], density),
         }
-        measured = sorted((part for part in world.results.rows("kernel_size") if part["kernel_size"] == size),
+        measured = sorted((part for part in evidence.results.rows("kernel_size") if part["kernel_size"] == size),
                           key=kernel_row_order)  # fmt: skip
         for prefix, full in (("ours", True), ("small", False)):
             part = next((part for part in measured if has_paper_shape(part) == full), None)
@@ -66,12 +67,12 @@ def table1(world: World) -> list[Row]:
     return rows
 
 
-def table2(world: World) -> list[Row]:
+def table2(evidence: Evidence) -> list[Row]:
     """Stages: output size and 3x3 layers, recounted from the built networks."""
     from repvgg_companion.paper.structure import layers_of
 
     rows = []
-    for fact in world.facts.table("table2"):
+    for fact in evidence.facts.table("table2"):
         row = {f"paper_{key}": fact[key] for key in fact if key not in ("stage", "note")}
         stages = {
             name: [layer for layer in layers_of(model, "deploy") if layer.name.startswith(f"stage{fact['stage'] - 1}")]
@@ -96,12 +97,12 @@ def table2(world: World) -> list[Row]:
     return rows
 
 
-def table3(world: World) -> list[Row]:
+def table3(evidence: Evidence) -> list[Row]:
     """Variants: layers and widths of each stage, recounted from the built networks."""
     from repvgg_companion.paper.structure import layers_of
 
     rows = []
-    for fact in world.facts.table("table3"):
+    for fact in evidence.facts.table("table3"):
         layers = [layer for layer in layers_of(fact["model"], "deploy") if layer.kind == "conv"]
         stages = [[layer for layer in layers if layer.name.startswith(f"stage{number}")] for number in range(5)]
         row: Row = {"model": fact["model"]}
@@ -119,35 +120,35 @@ def table3(world: World) -> list[Row]:
     return rows
 
 
-def performance(world: World, name: str) -> list[Row]:
+def performance(evidence: Evidence, name: str) -> list[Row]:
     """Tables 4 and 5: accuracy, speed, parameters, FLOPs and Wino MULs."""
     rows = []
-    models = {fact["model"] for fact in world.facts.table(name)}
-    for fact in world.facts.table(name):
+    models = {fact["model"] for fact in evidence.facts.table(name)}
+    for fact in evidence.facts.table(name):
         notes: list[str] = []
         row: Row = {"model": fact["model"], "paper_top1_pct": fact["top1_pct"]}
         row["paper_speed_examples_per_s"] = fact["speed_examples_per_s"]
         for column, quantity, unit, rule, decimals in _COUNTS:
             try:
-                value = rule(world.read(Quantity(quantity, fact["model"])).value / unit, decimals)
+                value = rule(evidence.read(Quantity(quantity, fact["model"])).value / unit, decimals)
             except NotAvailable:
                 value = None
             row[f"paper_{column}"] = fact[column]
             row[f"recount_{column}"] = value
             row[f"{column.rsplit('_', 1)[0]}_match"] = _match(
-                world, notes, name, fact["model"], column, fact[column], value
+                evidence, notes, name, fact["model"], column, fact[column], value
             )
-        row |= accuracy_columns(world, Quantity("top1", fact["model"], (f"{fact['epochs']}-epochs",)), notes, models)
-        row |= _speed_columns(world, Quantity("speed", fact["model"]), notes)
+        row |= accuracy_columns(evidence, Quantity("top1", fact["model"], (f"{fact['epochs']}-epochs",)), notes, models)
+        row |= _speed_columns(evidence, Quantity("speed", fact["model"]), notes)
         rows.append(row | {"note": notes})
     return rows
 
 
-def table6(world: World) -> list[Row]:
+def table6(evidence: Evidence) -> list[Row]:
     """Branch ablation: accuracy, and the speed of the model before conversion."""
     rows = []
-    models = ablations(world.facts)
-    for fact in world.facts.table("table6"):
+    models = ablations(evidence.facts)
+    for fact in evidence.facts.table("table6"):
         notes: list[str] = []
         row: Row = {
             "model": fact["model"],
@@ -156,21 +157,21 @@ def table6(world: World) -> list[Row]:
             "paper_top1_pct": fact["top1_pct"],
             "paper_speed_without_reparam_examples_per_s": fact["speed_without_reparam_examples_per_s"],
         }
-        row |= accuracy_columns(world, Quantity("top1", fact["model"], ("120-epochs",)), notes, models)
-        row |= _speed_columns(world, Quantity("speed", fact["model"], ("train",)), notes)
+        row |= accuracy_columns(evidence, Quantity("top1", fact["model"], ("120-epochs",)), notes, models)
+        row |= _speed_columns(evidence, Quantity("speed", fact["model"], ("train",)), notes)
         rows.append(row | {"note": notes})
     return rows
 
 
-def table7(world: World) -> list[Row]:
+def table7(evidence: Evidence) -> list[Row]:
     """Variants of the block; what the paper leaves open is decided by us, and the note says how."""
-    full = next(fact["top1_pct"] for fact in world.facts.table("table7") if fact["model"] == "RepVGG-B0")
+    full = next(fact["top1_pct"] for fact in evidence.facts.table("table7") if fact["model"] == "RepVGG-B0")
     rows = []
-    models = ablations(world.facts)
-    for fact in world.facts.table("table7"):
+    models = ablations(evidence.facts)
+    for fact in evidence.facts.table("table7"):
         spec = MODELS[fact["model"]]
         notes = [f"decided by us: {spec.decision}"] if spec.decision else []
-        base = full if fact["printed_in"] == "table" else world.facts.row("table4", "ResNet-50")["top1_pct"]
+        base = full if fact["printed_in"] == "table" else evidence.facts.row("table4", "ResNet-50")["top1_pct"]
         row: Row = {
             "model": fact["model"],
             "variant": fact["variant"],
@@ -180,15 +181,15 @@ def table7(world: World) -> list[Row]:
         }
         if not spec.convertible:
             notes.append(f"not converted: {spec.reason_not_convertible}")
-        row |= accuracy_columns(world, Quantity("top1", fact["model"], ("120-epochs",)), notes, models)
+        row |= accuracy_columns(evidence, Quantity("top1", fact["model"], ("120-epochs",)), notes, models)
         rows.append(row | {"note": notes})
     return rows
 
 
-def table8(world: World) -> list[Row]:
+def table8(evidence: Evidence) -> list[Row]:
     """Semantic segmentation on Cityscapes: counts at 713 px, speed, and the certificate of the conversion."""
     rows = []
-    for fact in world.facts.table("table8"):
+    for fact in evidence.facts.table("table8"):
         name = fact["model"]
         notes = [f"decided by us: {MODELS[name].decision}"] if MODELS[name].decision else []
         row: Row = {
@@ -198,24 +199,24 @@ def table8(world: World) -> list[Row]:
             "paper_speed_examples_per_s": fact["speed_examples_per_s"],
         }
         for column, quantity, unit, rule, decimals in _COUNTS[:2]:
-            row[f"recount_{column}"] = rule(world.read(Quantity(quantity, name)).value / unit, decimals)
-        row |= segmentation.columns(world.results, name, notes)
-        row |= _speed_columns(world, Quantity("speed", name), notes)
-        small = [part for part in world.results.rows("speed") if part["model"] == name and part["form"] == "deploy"]
+            row[f"recount_{column}"] = rule(evidence.read(Quantity(quantity, name)).value / unit, decimals)
+        row |= mean_iou.columns(evidence.results, name, notes)
+        row |= _speed_columns(evidence, Quantity("speed", name), notes)
+        small = [part for part in evidence.results.rows("speed") if part["model"] == name and part["form"] == "deploy"]
         part = next((part for part in small if part["input_px"] != MODELS[name].input_px), None)
         row["small_speed_examples_per_s"] = part["examples_per_s"] if part else None
         if part:
             notes.append(f"small: {part['input_px']} px, batch {part['batch_size']}, {part['device']}")
-        row |= _conversion(world, name, notes)
+        row |= _conversion(evidence, name, notes)
         rows.append(row | {"note": notes})
     return rows
 
 
-def _conversion(world: World, name: str, notes: list[str]) -> Row:
+def _conversion(evidence: Evidence, name: str, notes: list[str]) -> Row:
     """Whether both forms agree: by the certificates of trained weights, else by a narrow network of random weights."""
     from repvgg_companion.paper.structure import conversion_errors
 
-    certificates = [part for part in world.results.rows("reparameterization") if part["model"] == name]
+    certificates = [part for part in evidence.results.rows("reparameterization") if part["model"] == name]
     if certificates:
         error = max(part["float64_max_relative_error"] for part in certificates)
         certified = all(part["passed"] for part in certificates)
@@ -231,7 +232,7 @@ def ablations(facts: Facts) -> set[str]:
     return {row["model"] for name in ("table6", "table7") for row in facts.table(name)}
 
 
-TABLES: dict[str, Callable[[World], list[Row]]] = {
+TABLES: dict[str, Callable[[Evidence], list[Row]]] = {
     "table1": table1,
     "table2": table2,
     "table3": table3,
@@ -244,13 +245,19 @@ TABLES: dict[str, Callable[[World], list[Row]]] = {
 
 
 def _match(
-    world: World, notes: list[str], table: str, row: Any, column: str, printed: float | None, counted: float | None
+    evidence: Evidence,
+    notes: list[str],
+    table: str,
+    row: Any,
+    column: str,
+    printed: float | None,
+    counted: float | None,
 ) -> str:
     if printed is None:
         return "not printed"
     if counted is not None and abs(printed - counted) < 1e-9:
         return "yes"
-    reason = world.facts.exceptions.get((table, str(row), column))
+    reason = evidence.facts.exceptions.get((table, str(row), column))
     if reason is None:
         return "no"
     notes.append(f"{column}: {reason}")
@@ -270,24 +277,24 @@ def _kernel_columns(prefix: str, row: Row | None) -> Row:
     return {f"{prefix}_{ours}": row[key] if row else None for ours, key in columns.items()}
 
 
-def _speed_columns(world: World, quantity: Quantity, notes: list[str]) -> Row:
+def _speed_columns(evidence: Evidence, quantity: Quantity, notes: list[str]) -> Row:
     """Our speed with its interval, from the one setting of the table; the setting stands in columns of its own."""
-    row, context = None, world.context
-    if context is None:
-        notes.append(f"ours_speed: {world.why_no_context or 'speed.csv holds no rows'}")
+    row, run = None, evidence.speeds
+    if run is None:
+        notes.append(f"ours_speed: {evidence.why_no_speeds or 'speed.csv holds no rows'}")
     else:
-        row = context.rows.get((quantity.subject, quantity.form))
+        row = run.rows.get((quantity.subject, quantity.form))
         if row is None:
-            notes.append(f"ours_speed: its {quantity.form} form was not measured in {context.label}")
+            notes.append(f"ours_speed: its {quantity.form} form was not measured in {run.label}")
     return {
         "ours_speed_examples_per_s": row["examples_per_s"] if row else None,
         "ours_speed_low_examples_per_s": row["low_examples_per_s"] if row else None,
         "ours_speed_high_examples_per_s": row["high_examples_per_s"] if row else None,
         "ours_speed_n_samples": row["n_samples"] if row else None,
-        "ours_speed_setting": speed_setting(context, row) if row else None,
+        "ours_speed_setting": speed_setting(run, row) if row else None,
     }
 
 
-def speed_setting(context: Context, row: Row) -> str:
+def speed_setting(run: ComparableRun, row: Row) -> str:
     """The setting of a speed in words, such as `cpu-…, fp32, eager, batch 1, 224 px`."""
-    return f"{context.label}, {row['input_px']} px"
+    return f"{run.label}, {row['input_px']} px"

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from repvgg_companion.files import write_text
-from repvgg_companion.paper.checks import World
-from repvgg_companion.paper.contexts import widest
-from repvgg_companion.paper.facts import Facts
-from repvgg_companion.paper.measured import Results
+from repvgg_companion.paper.comparable_runs import widest
+from repvgg_companion.paper.named_checks import Evidence
+from repvgg_companion.paper.ours import Results
+from repvgg_companion.paper.printed import Facts
 from repvgg_companion.paper.table_rows import TABLES
 
 TITLES = {
@@ -59,10 +59,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Write all eight tables in three formats."""
     results = Results(Path(arguments.results))
-    context = widest(results)
-    world = World(Facts(Path(arguments.paper)), results, context, "" if context else "speed.csv holds no usable rows")
+    speeds = widest(results)
+    evidence = Evidence(
+        Facts(Path(arguments.paper)), results, speeds, "" if speeds else "speed.csv holds no usable rows"
+    )
     for name, rows_of in TABLES.items():
-        rows = rows_of(world)
+        rows = rows_of(evidence)
         title = f"Table {name[5:]}. {TITLES[name]}. {provenance(rows, results, arguments.experiment)}"
         target = Path(arguments.output) / name
         write_text(target.with_suffix(".csv"), as_csv(rows))

@@ -8,11 +8,11 @@ not be tested leaves it untested; one that is open leaves it inconclusive.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from repvgg_companion.paper import segmentation
-from repvgg_companion.paper.contexts import Context
+from repvgg_companion.paper import mean_iou
+from repvgg_companion.paper.comparable_runs import ComparableRun
 from repvgg_companion.paper.grammar import EXACT, Comparison, NotAvailable, Quantity
 from repvgg_companion.paper.inference import LEAST_SEEDS, Span, over_images, over_seeds
-from repvgg_companion.paper.measured import Reading, Row, correct_images
+from repvgg_companion.paper.ours import Reading, Row, correct_images
 
 REPRODUCED, CONTRADICTED, INCONCLUSIVE, NOT_TESTED = "reproduced", "contradicted", "inconclusive", "not tested"
 VERDICTS = (REPRODUCED, CONTRADICTED, INCONCLUSIVE, NOT_TESTED)
@@ -43,19 +43,19 @@ def judge(
     read: Callable[[Quantity], Reading],
     *,
     tolerances: tuple[float | None, float | None] = (None, None),
-    context: Context | None = None,
+    speeds: ComparableRun | None = None,
 ) -> Finding:
     """Decide one comparison; `tolerances` are those for released and for retrained weights, in points."""
     try:
         readings = {quantity: read(quantity) for quantity in term.quantities}
     except NotAvailable as reason:
         return Finding(NOT_TESTED, NOT_TESTED, reason=str(reason))
-    values = _compared(term, readings, context)
+    values = _compared(term, readings, speeds)
     tolerance = None
     if term.is_equality and any(quantity.name in ("top1", "miou") for quantity in term.quantities):
         tolerance = tolerances[0] if all(reading.released for reading in readings.values()) else tolerances[1]
     number = REPRODUCED if term.holds(values, tolerance or 0.0) else CONTRADICTED
-    spans, reason = _spans(term, readings, context)
+    spans, reason = _spans(term, readings, speeds)
     evidence = tuple(line for reading in readings.values() for line in reading.evidence)
     if all(quantity.name in EXACT for quantity in term.quantities):
         return Finding(number, number, value_text(term, values), tolerance=tolerance, evidence=evidence)
@@ -75,18 +75,20 @@ def judge(
     )  # fmt: skip
 
 
-def _compared(term: Comparison, readings: dict[Quantity, Reading], context: Context | None) -> dict[Quantity, float]:
+def _compared(
+    term: Comparison, readings: dict[Quantity, Reading], speeds: ComparableRun | None
+) -> dict[Quantity, float]:
     """The values that a term compares; two speeds stand in the ratio that was measured round by round.
 
     The medians of two networks that were timed minutes apart may have another ratio, because the clock has drifted; it
     then lies outside the interval of the real one. The second speed is the one of its row.
     """
     values = {quantity: reading.value for quantity, reading in readings.items()}
-    speeds = [quantity for quantity in term.quantities if quantity.name == "speed"]
-    if context is not None and len(speeds) == 2:
-        top, bottom = speeds
+    measured = [quantity for quantity in term.quantities if quantity.name == "speed"]
+    if speeds is not None and len(measured) == 2:
+        top, bottom = measured
         try:
-            values[top] = context.ratio(top, bottom).value * values[bottom]
+            values[top] = speeds.ratio(top, bottom).value * values[bottom]
         except NotAvailable:
             return values
     return values
@@ -103,14 +105,14 @@ def value_text(term: Comparison, values: dict[Quantity, float]) -> str:
     return f"{value:+.4g}" if term.is_difference else f"{value:.6g}"
 
 
-def _spans(term: Comparison, readings: dict[Quantity, Reading], context: Context | None) -> tuple[list[Span], str]:
+def _spans(term: Comparison, readings: dict[Quantity, Reading], speeds: ComparableRun | None) -> tuple[list[Span], str]:
     """Intervals of the measured side less its null (differences), or of the ratio; and what could not be asked."""
     names = {quantity.name for quantity in term.quantities} - set(EXACT)
     if not names:
         return [], ""
     try:
         if names <= {"speed", "density"}:
-            return [_ratio_span(term, readings, context)], ""
+            return [_ratio_span(term, readings, speeds)], ""
         if names in ({"top1"}, {"miou"}):
             return _accuracy_spans(term, readings)
     except NotAvailable as reason:
@@ -118,17 +120,17 @@ def _spans(term: Comparison, readings: dict[Quantity, Reading], context: Context
     return [], f"no interval is defined for {' and '.join(sorted(names))}"
 
 
-def _ratio_span(term: Comparison, readings: dict[Quantity, Reading], context: Context | None) -> Span:
+def _ratio_span(term: Comparison, readings: dict[Quantity, Reading], speeds: ComparableRun | None) -> Span:
     """Interval of left / right for an order of two speeds, of the left side for a ratio.
 
     Every measured side of the ledger is a product of powers of two speeds and of exact counts, so the interval of the
     speeds' ratio, scaled by the counts, is the interval of the side.
     """
     measured = [quantity for quantity in term.quantities if quantity.name not in EXACT]
-    if context is None or len(measured) != 2:
+    if speeds is None or len(measured) != 2:
         raise NotAvailable("an interval needs exactly two speeds of one run")
     top, bottom = measured
-    ratio = context.ratio(top, bottom)
+    ratio = speeds.ratio(top, bottom)
     if not term.is_ratio:
         return Span("this device", ratio.low, ratio.high, "ratio")
     values = {quantity: reading.value for quantity, reading in readings.items()}
@@ -153,7 +155,7 @@ def _accuracy_spans(term: Comparison, readings: dict[Quantity, Reading]) -> tupl
     spans, reasons = [], []
     try:
         if quantities[0].name == "miou":
-            spans.append(segmentation.over_images(coefficients, rows))
+            spans.append(mean_iou.over_images(coefficients, rows))
         else:
             spans.append(_over_images(coefficients, rows))
     except NotAvailable as reason:

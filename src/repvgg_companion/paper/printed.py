@@ -1,7 +1,6 @@
-"""In: the folder `paper/` of printed facts. Out: typed rows and printing rules. No torch."""
+"""The facts printed in the paper, read from the folder `paper/`. Needs no torch."""
 
 import csv
-import math
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -26,19 +25,6 @@ FILES = {
 }
 # The columns of Tables 4 and 5 under the names of the claims' quantities.
 _PRINTED = {"speed": "speed_examples_per_s", "params": "params_m", "flops": "flops_b", "wino": "wino_muls_b"}
-_EPSILON = 1e-9  # 1.33 * 100 is 133.00000000000003 in binary floating point
-
-
-def truncated(value: float, digits: int = 0) -> float:
-    """`value` cut to `digits` decimals, the rule of the paper's percentages, ratios and parameter column."""
-    scale = 10**digits
-    return math.trunc(value * scale + math.copysign(_EPSILON * max(1.0, abs(value * scale)), value)) / scale
-
-
-def rounded(value: float, digits: int = 0) -> float:
-    """`value` rounded half away from zero to `digits` decimals, the rule of the FLOPs and Wino MULs columns."""
-    scale = 10**digits
-    return math.copysign(math.floor(abs(value) * scale + 0.5 + _EPSILON) / scale, value)
 
 
 @dataclass(frozen=True)

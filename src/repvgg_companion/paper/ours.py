@@ -16,8 +16,8 @@ from repvgg_companion.contract import read_rows
 from repvgg_companion.errors import CompanionError
 from repvgg_companion.identity import predictions_of
 from repvgg_companion.models.names import MODELS, ModelSpec, require_model
-from repvgg_companion.paper.facts import Facts
 from repvgg_companion.paper.grammar import NotAvailable, Quantity
+from repvgg_companion.paper.printed import Facts
 
 if TYPE_CHECKING:
     from repvgg_companion.complexity.count_complexity import Complexity

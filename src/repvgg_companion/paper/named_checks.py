@@ -1,4 +1,4 @@
-"""In: a `World` of printed facts and our results. Out: a finding for each `check(NAME)` of the claims' conditions.
+"""The checks that a claim's condition can name as `check(NAME)`; each gives a finding.
 
 A check decides what a comparison of two quantities cannot say: structure, and statements over all networks.
 """
@@ -7,11 +7,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from repvgg_companion.paper import segmentation
-from repvgg_companion.paper.contexts import Context, contexts
-from repvgg_companion.paper.facts import Facts
+from repvgg_companion.paper import mean_iou
+from repvgg_companion.paper.comparable_runs import ComparableRun, comparable_runs
 from repvgg_companion.paper.grammar import NotAvailable, Quantity
-from repvgg_companion.paper.measured import Reading, Results, Row, accuracy, count
+from repvgg_companion.paper.ours import Reading, Results, Row, accuracy, count
+from repvgg_companion.paper.printed import Facts
 from repvgg_companion.paper.verdicts import (
     CONTRADICTED,
     INCONCLUSIVE,
@@ -24,24 +24,24 @@ from repvgg_companion.speed.settings import PAPER_BATCH_SIZE
 
 
 @dataclass(frozen=True)
-class World:
-    """All that a verdict may rest on; `context` is the run and setting whose speeds are compared."""
+class Evidence:
+    """All that a verdict may rest on; `speeds` is the run and setting whose speeds are compared."""
 
     facts: Facts
     results: Results
-    context: Context | None = None
-    why_no_context: str = ""
+    speeds: ComparableRun | None = None
+    why_no_speeds: str = ""
 
     def read(self, quantity: Quantity) -> Reading:
         """Our value of a quantity; raises NotAvailable with the reason where there is none."""
         if quantity.name == "top1":
             return accuracy(self.results, self.facts, quantity)
         if quantity.name == "miou":
-            return segmentation.mean_iou(self.results, quantity)
+            return mean_iou.mean_iou(self.results, quantity)
         if quantity.name in ("speed", "density"):
-            if self.context is None:
-                raise NotAvailable(self.why_no_context)
-            return self.context.read(quantity)
+            if self.speeds is None:
+                raise NotAvailable(self.why_no_speeds)
+            return self.speeds.read(quantity)
         return count(self.results, quantity)
 
 
@@ -50,12 +50,12 @@ def needs_speed(name: str) -> bool:
     return name in ("every-baseline-matched", "wino-ranks-speed")
 
 
-def _decided(holds: bool, value: str, *evidence: str, reason: str = "") -> Finding:
+def _decided(holds: bool, value: str, *sources: str, reason: str = "") -> Finding:
     verdict = REPRODUCED if holds else CONTRADICTED
-    return Finding(verdict, verdict, value, reason=reason, evidence=evidence)
+    return Finding(verdict, verdict, value, reason=reason, evidence=sources)
 
 
-def _plain_inference_body(world: World) -> Finding:
+def _plain_inference_body(evidence: Evidence) -> Finding:
     from repvgg_companion.paper import structure
 
     faults = {name: structure.body_faults(name) for name in structure.PAPER_REPVGG}
@@ -65,11 +65,11 @@ def _plain_inference_body(world: World) -> Finding:
     return _decided(not wrong, value, "trace of the deploy forms", reason=reason)
 
 
-def _conversion_keeps_function(world: World) -> Finding:
+def _conversion_keeps_function(evidence: Evidence) -> Finding:
     from repvgg_companion.paper import structure
 
     errors = structure.conversion_errors("RepVGG-A0")
-    certificates = world.results.rows("reparameterization")
+    certificates = evidence.results.rows("reparameterization")
     failed = [row for row in certificates if not row["passed"]]
     holds = errors.float64_max_relative <= 1e-10 and errors.float32_max_relative <= 1e-4 and errors.same_top1
     value = (
@@ -78,13 +78,13 @@ def _conversion_keeps_function(world: World) -> Finding:
         "certificates passed"
     )
     reason = "; ".join(f"the certificate of {row['model']} failed" for row in failed)
-    evidence = ["RepVGG-A0 with random weights at 224 px"]
+    sources = ["RepVGG-A0 with random weights at 224 px"]
     if certificates:
-        evidence.append("reparameterization.csv")
-    return _decided(holds and not failed, value, *evidence, reason=reason)
+        sources.append("reparameterization.csv")
+    return _decided(holds and not failed, value, *sources, reason=reason)
 
 
-def _winograd(world: World) -> Finding:
+def _winograd(evidence: Evidence) -> Finding:
     from repvgg_companion.complexity.layers import WINOGRAD_RATIO
     from repvgg_companion.paper import structure
 
@@ -93,7 +93,7 @@ def _winograd(world: World) -> Finding:
     return _decided(holds, f"{winograd}/{direct}", "one tile computed both ways")
 
 
-def _operators_per_block(world: World) -> Finding:
+def _operators_per_block(evidence: Evidence) -> Finding:
     from repvgg_companion.paper import structure
 
     plain = set().union(*(structure.operators_per_block(name) for name in structure.PAPER_REPVGG))
@@ -103,20 +103,20 @@ def _operators_per_block(world: World) -> Finding:
     return _decided(plain == {1} and residual == {2, 3}, value, "walk of the deploy forms")
 
 
-def _residual_block_doubles_memory(world: World) -> Finding:
+def _residual_block_doubles_memory(evidence: Evidence) -> Finding:
     from repvgg_companion.paper import structure
 
     residual, plain = structure.live_feature_maps("residual"), structure.live_feature_maps("plain")
     holds = max(residual) == 2 and max(plain) == 1 and residual[-1] == 1
-    value, evidence = f"{max(residual)}x vs {max(plain)}x", ["liveness in the traced blocks"]
-    measured = {kind: block_maps(world.results.rows("memory"), kind) for kind in ("residual", "plain")}
+    value, sources = f"{max(residual)}x vs {max(plain)}x", ["liveness in the traced blocks"]
+    measured = {kind: block_maps(evidence.results.rows("memory"), kind) for kind in ("residual", "plain")}
     if all(measured.values()):
         # 5 % admits what an allocator rounds up.
         most = {kind: max(maps) for kind, maps in measured.items()}
         holds = holds and abs(most["residual"] - 2) <= 0.1 and abs(most["plain"] - 1) <= 0.05
         value += f"; measured {most['residual']:.2f}x vs {most['plain']:.2f}x"
-        evidence.append("memory.csv")
-    return _decided(holds, value, *evidence)
+        sources.append("memory.csv")
+    return _decided(holds, value, *sources)
 
 
 def block_maps(rows: list[Row], kind: str) -> list[float]:
@@ -134,7 +134,7 @@ def block_maps(rows: list[Row], kind: str) -> list[float]:
     return []
 
 
-def _last_stage_is_cheap(world: World) -> Finding:
+def _last_stage_is_cheap(evidence: Evidence) -> Finding:
     from repvgg_companion.paper import structure
 
     shares = {name: structure.last_stage(name) for name in structure.PAPER_REPVGG}
@@ -147,7 +147,7 @@ def _last_stage_is_cheap(world: World) -> Finding:
     return _decided(holds, value, "walk of the deploy forms")
 
 
-def _efficientnet_has_no_winograd_conv(world: World) -> Finding:
+def _efficientnet_has_no_winograd_conv(evidence: Evidence) -> Finding:
     from repvgg_companion.paper import structure
 
     found = {name: structure.dense_winograd_layers(name) for name in ("EfficientNet-B0", "EfficientNet-B3")}
@@ -155,17 +155,17 @@ def _efficientnet_has_no_winograd_conv(world: World) -> Finding:
     return _decided(not any(found.values()), value, "walk of the deploy forms")
 
 
-def _every_baseline_matched(world: World) -> Finding:
+def _every_baseline_matched(evidence: Evidence) -> Finding:
     """Section 4.1: for every baseline some RepVGG is at least as fast and, within 0.05 points, as accurate."""
-    unmatched, evidence = [], []
+    unmatched, sources = [], []
     try:
         for table, recipe in (("table4", "120-epochs"), ("table5", "200-epochs")):
             points = {}
-            for row in world.facts.table(table):
+            for row in evidence.facts.table(table):
                 name = row["model"]
-                speed, top1 = world.read(Quantity("speed", name)), world.read(Quantity("top1", name, (recipe,)))
+                speed, top1 = evidence.read(Quantity("speed", name)), evidence.read(Quantity("top1", name, (recipe,)))
                 points[name] = speed.value, top1.value
-                evidence.extend([*speed.evidence, *top1.evidence])
+                sources.extend([*speed.evidence, *top1.evidence])
             ours = [point for name, point in points.items() if name.startswith("RepVGG")]
             for name, (speed, top1) in points.items():
                 matched = any(fast >= speed and exact >= top1 - 0.05 for fast, exact in ours)
@@ -176,18 +176,18 @@ def _every_baseline_matched(world: World) -> Finding:
     number = CONTRADICTED if unmatched else REPRODUCED
     reason = f"no RepVGG matches {', '.join(unmatched)}" if unmatched else "no joint interval is defined"
     return Finding(
-        number, INCONCLUSIVE, f"{len(unmatched)} baselines unmatched", reason=reason, evidence=tuple(evidence)
+        number, INCONCLUSIVE, f"{len(unmatched)} baselines unmatched", reason=reason, evidence=tuple(sources)
     )
 
 
-def _wino_ranks_speed(world: World) -> Finding:
+def _wino_ranks_speed(evidence: Evidence) -> Finding:
     """Section 4.1: over the networks of Table 4, Wino MULs rank the speeds better than FLOPs."""
     from scipy.stats import spearmanr
 
-    points = proxies(world)
+    points = proxies(evidence)
     if len(points) < 8:
         reason = f"the speeds of {len(points)} networks of Table 4 are too few for a rank correlation"
-        return Finding(NOT_TESTED, NOT_TESTED, reason=world.why_no_context or reason)
+        return Finding(NOT_TESTED, NOT_TESTED, reason=evidence.why_no_speeds or reason)
     speeds = [point["speed"] for point in points]
     by_flops = float(spearmanr(speeds, [point["flops"] for point in points]).statistic)
     by_wino = float(spearmanr(speeds, [point["wino"] for point in points]).statistic)
@@ -201,13 +201,13 @@ def _wino_ranks_speed(world: World) -> Finding:
     )
 
 
-def proxies(world: World) -> list[dict[str, Any]]:
+def proxies(evidence: Evidence) -> list[dict[str, Any]]:
     """Speed, FLOPs and Wino MULs of the networks of Table 4 that have all three, in the order of the table."""
     points = []
-    for name in (row["model"] for row in world.facts.table("table4")):
+    for name in (row["model"] for row in evidence.facts.table("table4")):
         try:
-            speed = world.read(Quantity("speed", name))
-            flops, wino = (world.read(Quantity(column, name)).value for column in ("flops", "wino"))
+            speed = evidence.read(Quantity("speed", name))
+            flops, wino = (evidence.read(Quantity(column, name)).value for column in ("flops", "wino"))
         except NotAvailable:
             continue
         points.append(
@@ -216,11 +216,11 @@ def proxies(world: World) -> list[dict[str, Any]]:
     return points
 
 
-def _batch_128_saturates(world: World) -> Finding:
+def _batch_128_saturates(evidence: Evidence) -> Finding:
     """Footnote 4: with batch 128 the device is full, so batch 256 gains nothing (at most 5 % here)."""
     rows = [
         row
-        for row in world.results.rows("speed")
+        for row in evidence.results.rows("speed")
         if row["width"] == 1 and row["form"] == "deploy" and row["examples_per_s"] is not None
     ]
     gains: dict[str, float] = {}
@@ -241,11 +241,11 @@ def _batch_128_saturates(world: World) -> Finding:
     return Finding(number, INCONCLUSIVE, f"at most {gains[most]:.3f} ({most})", reason=reason, evidence=("speed.csv",))
 
 
-def _no_measurement_in_paper(world: World) -> Finding:
+def _no_measurement_in_paper(evidence: Evidence) -> Finding:
     return Finding(NOT_TESTED, NOT_TESTED, reason="there is no measurement to compare with")
 
 
-CHECKS: dict[str, Callable[[World], Finding]] = {
+CHECKS: dict[str, Callable[[Evidence], Finding]] = {
     "plain-inference-body": _plain_inference_body,
     "conversion-keeps-function": _conversion_keeps_function,
     "winograd-f2x2-3x3": _winograd,
@@ -260,9 +260,9 @@ CHECKS: dict[str, Callable[[World], Finding]] = {
 }
 
 
-def world_for(facts: Facts, results: Results, quantities: list[Quantity], *, speeds: bool) -> list[World]:
-    """One world for each comparable setting of the speeds; one without, where none is needed or there is none."""
+def evidence_for(facts: Facts, results: Results, quantities: list[Quantity], *, speeds: bool) -> list[Evidence]:
+    """The evidence for each comparable setting of the speeds; one without speeds if none are needed or none exist."""
     if not speeds:
-        return [World(facts, results)]
-    found, why = contexts(results, quantities)
-    return [World(facts, results, context) for context in found] or [World(facts, results, None, why)]
+        return [Evidence(facts, results)]
+    found, why = comparable_runs(results, quantities)
+    return [Evidence(facts, results, run) for run in found] or [Evidence(facts, results, None, why)]

@@ -7,10 +7,11 @@ from paper_synthetic import PAPER
 
 from repvgg_companion.errors import CompanionError
 from repvgg_companion.models.names import MODELS
-from repvgg_companion.paper.checks import CHECKS
 from repvgg_companion.paper.claims import KINDS
-from repvgg_companion.paper.facts import FILES, Facts, truncated
 from repvgg_companion.paper.grammar import EXACT, Check, NotAvailable, Quantity, parse
+from repvgg_companion.paper.named_checks import CHECKS
+from repvgg_companion.paper.printed import FILES, Facts
+from repvgg_companion.paper.rounding import truncated
 
 CLAIMS = list(csv.DictReader((PAPER / "claims.csv").open(encoding="utf-8")))
 # Terms about counts that no table of the paper prints.

@@ -10,7 +10,7 @@ import numpy as np
 from repvgg_companion.models.names import MODELS
 from repvgg_companion.paper.grammar import NotAvailable, Quantity
 from repvgg_companion.paper.inference import CONFIDENCE, RESAMPLES, SEED, Span, over_seeds
-from repvgg_companion.paper.measured import (
+from repvgg_companion.paper.ours import (
     PAPER_SEGMENTATION,
     Reading,
     Results,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from repvgg_companion.paper.grammar import NotAvailable, Quantity
-from repvgg_companion.paper.measured import Reading, Results, Row, is_paper_speed
+from repvgg_companion.paper.ours import Reading, Results, Row, is_paper_speed
 from repvgg_companion.speed.settings import PAPER_BATCH_SIZE
 from repvgg_companion.speed.statistics import Interval
 
@@ -19,7 +19,7 @@ BEST = "best of each"
 
 
 @dataclass(frozen=True)
-class Context:
+class ComparableRun:
     """Rows of one run under one setting, by what they measure; `backend` may be the best of each network."""
 
     device: str
@@ -120,7 +120,7 @@ def _paired_ratio(top: Row, bottom: Row) -> Interval | None:
         return None
 
 
-def contexts(results: Results, quantities: Iterable[Quantity]) -> tuple[list[Context], str]:
+def comparable_runs(results: Results, quantities: Iterable[Quantity]) -> tuple[list[ComparableRun], str]:
     """The best comparable setting for each device, precision and backend in which all `quantities` were measured.
 
     Where a run has several backends, one more compares the best of each network, and where networks ran in several
@@ -140,35 +140,35 @@ def contexts(results: Results, quantities: Iterable[Quantity]) -> tuple[list[Con
     settings: dict[tuple, dict[tuple[str, str], Row]] = {}
     for row in usable:
         settings.setdefault(tuple(row.get(name) for name in SETTING), {})[_row_key(row)] = row
-    candidates = [Context(*key, rows=members) for key, members in settings.items()]
+    candidates = [ComparableRun(*key, rows=members) for key, members in settings.items()]
     candidates += _best(settings, "memory_format") + _best(settings, "backend")
-    fitting = [context for context in candidates if needed <= set(context.rows)]
-    chosen: dict[tuple, Context] = {}
-    for context in sorted(fitting, key=lambda one: (0 if needed else -one.networks, *_preference(one))):
-        chosen.setdefault((context.device, context.precision, context.backend), context)
+    fitting = [run for run in candidates if needed <= set(run.rows)]
+    chosen: dict[tuple, ComparableRun] = {}
+    for run in sorted(fitting, key=lambda one: (0 if needed else -one.networks, *_preference(one))):
+        chosen.setdefault((run.device, run.precision, run.backend), run)
     if chosen:
         return [chosen[key] for key in sorted(chosen)], ""
     return [], _why_none(needed, usable, rows, density)
 
 
-def widest_of_each_device(results: Results) -> list[Context]:
+def widest_of_each_device(results: Results) -> list[ComparableRun]:
     """For each device the setting that a table or figure shows, the device with most networks first.
 
     fp32 and eager before others, then the setting with the most networks.
     """
-    every, _ = contexts(results, [])
+    every, _ = comparable_runs(results, [])
     order = {"fp32": 0, "tf32": 1, "fp16": 2, "bf16": 2}
     ranked = sorted(
-        (context for context in every if context.backend != BEST),
-        key=lambda context: (order.get(context.precision, 9), context.backend != "eager", -context.networks),
+        (run for run in every if run.backend != BEST),
+        key=lambda run: (order.get(run.precision, 9), run.backend != "eager", -run.networks),
     )
-    first: dict[str, Context] = {}
-    for context in ranked:
-        first.setdefault(context.device, context)
-    return sorted(first.values(), key=lambda context: (-len(context.rows), context.device))
+    first: dict[str, ComparableRun] = {}
+    for run in ranked:
+        first.setdefault(run.device, run)
+    return sorted(first.values(), key=lambda run: (-len(run.rows), run.device))
 
 
-def widest(results: Results) -> Context | None:
+def widest(results: Results) -> ComparableRun | None:
     """The setting that a table shows: the first of `widest_of_each_device`; None where no speed was measured."""
     return next(iter(widest_of_each_device(results)), None)
 
@@ -182,15 +182,15 @@ def has_paper_shape(row: Row) -> bool:
     return all(row[name] == value for name, value in PAPER_SHAPE.items())
 
 
-def _preference(context: Context) -> tuple:
-    far_from_paper = context.batch_size != PAPER_BATCH_SIZE
-    newest_first = tuple(-ord(letter) for letter in context.run_id)
-    speeds = [row.get("examples_per_s", row.get("tflops")) for row in context.rows.values()]
-    return (far_from_paper, -context.batch_size, context.protocol != "interleaved", -len(context.rows), newest_first,
-            -sum(speeds), context.memory_format)  # fmt: skip
+def _preference(run: ComparableRun) -> tuple:
+    far_from_paper = run.batch_size != PAPER_BATCH_SIZE
+    newest_first = tuple(-ord(letter) for letter in run.run_id)
+    speeds = [row.get("examples_per_s", row.get("tflops")) for row in run.rows.values()]
+    return (far_from_paper, -run.batch_size, run.protocol != "interleaved", -len(run.rows), newest_first,
+            -sum(speeds), run.memory_format)  # fmt: skip
 
 
-def _best(settings: Mapping[tuple, dict[tuple[str, str], Row]], over: str) -> list[Context]:
+def _best(settings: Mapping[tuple, dict[tuple[str, str], Row]], over: str) -> list[ComparableRun]:
     """Contexts of the fastest row of each network over the memory formats, or over the backends and their formats."""
     merged: dict[tuple, dict[str, Any]] = {}
     for setting, members in settings.items():
@@ -204,7 +204,7 @@ def _best(settings: Mapping[tuple, dict[tuple[str, str], Row]], over: str) -> li
             best = entry["rows"].get(network)
             if "examples_per_s" in row and (best is None or row["examples_per_s"] > best["examples_per_s"]):
                 entry["rows"][network] = row
-    return [Context(*key, rows=entry["rows"]) for key, entry in merged.items()
+    return [ComparableRun(*key, rows=entry["rows"]) for key, entry in merged.items()
             if len(entry["varied"]) > 1 and entry["rows"]]  # fmt: skip
 
 
