@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from repvgg_companion.complexity.count import count_model
+from repvgg_companion.complexity.count_complexity import count_model
 from repvgg_companion.errors import CompanionError
 from repvgg_companion.evidence.third_party import (
     ACCURACY_FILE,
