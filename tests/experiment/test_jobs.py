@@ -81,7 +81,7 @@ def test_the_script_skips_what_is_done_and_stops_where_a_training_was_stopped(tm
 HIDDEN = """
 import sys
 from importlib.machinery import PathFinder
-HIDDEN = {"pydantic", "pydantic_core", "pandas", "pandera", "yaml", "snakemake", "matplotlib", "seaborn", "jinja2"}
+HIDDEN = {"pydantic", "pydantic_core", "pandas", "yaml", "snakemake", "matplotlib", "seaborn", "jinja2"}
 
 class Bare(PathFinder):
     @classmethod

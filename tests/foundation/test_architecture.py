@@ -16,8 +16,8 @@ ORDER = [
     "errors",
     "files",
     "settings",
-    "contract",
     "identity",
+    "contract",
     "weights_file",
     "runs",
     "progress",
@@ -185,6 +185,6 @@ def test_light_verbs_import_no_torch():
 
 def test_measuring_verbs_need_no_workflow_packages():
     _assert_without(
-        ("pydantic", "pandas", "pandera", "matplotlib", "snakemake", "seaborn", "jinja2"),
+        ("pydantic", "pandas", "matplotlib", "snakemake", "seaborn", "jinja2"),
         ("index", "verify", "cache", "train", "reparameterize", "evaluate", "count-complexity", "measure-speed"),
     )

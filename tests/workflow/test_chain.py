@@ -15,7 +15,6 @@ from repvgg_companion.contract import TABLES, read_rows
 from repvgg_companion.evaluation.accuracy import wilson_interval_pct
 from repvgg_companion.files import sha256_of_file
 from repvgg_companion.results.report import FIGURES
-from repvgg_companion.results.schemas import checked_frame
 from repvgg_companion.speed.samples import find_run
 from repvgg_companion.weights_file import load_weights
 
@@ -27,8 +26,8 @@ RESULTS = Path("results/micro")
 @pytest.mark.parametrize("table", ["reparameterization", "accuracy", "complexity", "speed", "kernel_size", "memory"])
 def test_tables_fit_the_contract(micro, table):
     path = micro / RESULTS / f"{table}.csv"
-    frame = checked_frame(read_rows(path, table), table, str(path))
-    assert len(frame) and list(frame.columns) == [column.name for column in TABLES[table]]
+    rows = read_rows(path, table)
+    assert rows and list(rows[0]) == TABLES[table].names
     assert b"\r" not in path.read_bytes()
 
 
