@@ -12,9 +12,10 @@ from pathlib import Path
 
 from images import index, load_jpegs, write_train_tar, write_tree
 from interleaved import measure, print_machine, print_table
-from repvgg_companion.data.cache import write_cache
-from repvgg_companion.data.evaluation_input import EvaluationProtocol, evaluation_batches
-from repvgg_companion.data.normalize import normalize
+from repvgg_companion.data.batches.cache import write_cache
+from repvgg_companion.data.batches.evaluation_input import evaluation_batches
+from repvgg_companion.data.batches.normalize import normalize
+from repvgg_companion.data.protocols import EvaluationProtocol
 
 EXACT = EvaluationProtocol(256, 224)
 FAST = EvaluationProtocol(256, 224, decoder="torchvision")

@@ -69,9 +69,9 @@ def _add(archive: tarfile.TarFile, name: str, content: bytes) -> None:
 
 def index(folder: Path, **sources: Path):
     """The training manifest of a train tar or tree; the images serve as validation images as well."""
+    from repvgg_companion.data.index.source import SeekSource
+    from repvgg_companion.data.index.splits import from_folder, train_from_archive
     from repvgg_companion.data.manifest import Manifest
-    from repvgg_companion.data.source import SeekSource
-    from repvgg_companion.data.splits import from_folder, train_from_archive
 
     split = (
         train_from_archive(str(sources["train_archive"]), SeekSource)

@@ -19,8 +19,8 @@ from pathlib import Path
 
 from images import load_jpegs, write_train_tar
 from interleaved import SOURCE, measure, print_machine, print_table
-from repvgg_companion.data.source import HashedSource, SeekSource
-from repvgg_companion.data.splits import train_from_archive
+from repvgg_companion.data.index.source import HashedSource, SeekSource
+from repvgg_companion.data.index.splits import train_from_archive
 
 FULL_IMAGES, FULL_CLASSES = 1_281_167, 1000
 

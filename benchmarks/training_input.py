@@ -12,9 +12,9 @@ from pathlib import Path
 
 from images import index, load_jpegs, write_train_tar, write_tree
 from interleaved import measure, print_machine, print_table
-from repvgg_companion.data.normalize import normalize
-from repvgg_companion.data.packed import write_packed
-from repvgg_companion.data.training_input import TrainingInput
+from repvgg_companion.data.batches.normalize import normalize
+from repvgg_companion.data.batches.training_input import TrainingInput
+from repvgg_companion.data.index.pack import write_packed
 
 PX = 224
 PEER = "ImageFolder and Pillow"

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from interleaved import measure, print_machine, print_table
-from repvgg_companion.data.normalize import normalize
+from repvgg_companion.data.batches.normalize import normalize
 from repvgg_companion.models.build import build_model
 from repvgg_companion.training.decide import autocast, decide
 from repvgg_companion.training.job.processes import World

@@ -16,11 +16,11 @@ from pathlib import Path
 from repvgg_companion.errors import CompanionError, Interrupted, one_line
 
 VERBS: dict[str, tuple[str, str]] = {
-    "make-demo-data": ("data.demo", "write the handwritten digits in the ILSVRC2012 archive layout"),
-    "index": ("data.index", "write the manifests of a dataset without extracting it"),
-    "verify": ("data.verify", "compare archives with their published digests"),
-    "pack": ("data.packed", "write a packed copy of a dataset for throughput-first training"),
-    "cache": ("data.cache", "decode a validation set once for all evaluations"),
+    "make-demo-data": ("data.make_demo_data", "write the handwritten digits in the ILSVRC2012 archive layout"),
+    "index": ("data.index.index", "write the manifests of a dataset without extracting it"),
+    "verify": ("data.index.verify", "compare archives with their published digests"),
+    "pack": ("data.index.pack", "write a packed copy of a dataset for throughput-first training"),
+    "cache": ("data.batches.cache", "decode a validation set once for all evaluations"),
     "train": ("training.train", "train one model by a recipe, or continue it"),
     "status": ("training.job.status", "how every training stands"),
     "reparameterize": ("reparameterization.reparameterize", "convert train files to deploy files and certify them"),

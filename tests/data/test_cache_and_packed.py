@@ -13,12 +13,13 @@ import torch
 from PIL import Image
 
 from repvgg_companion.__main__ import main
-from repvgg_companion.data.cache import cache_bytes, write_cache
-from repvgg_companion.data.evaluation_input import EvaluationProtocol, evaluation_batches
+from repvgg_companion.data.batches.cache import cache_bytes, write_cache
+from repvgg_companion.data.batches.evaluation_input import evaluation_batches
+from repvgg_companion.data.batches.training_input import TrainingInput
+from repvgg_companion.data.index.pack import write_packed
 from repvgg_companion.data.manifest import Manifest, dataset_sha256
-from repvgg_companion.data.packed import write_packed
+from repvgg_companion.data.protocols import EvaluationProtocol
 from repvgg_companion.data.reader import ImageReader
-from repvgg_companion.data.training_input import TrainingInput
 from repvgg_companion.errors import CompanionError
 
 PROTOCOL = EvaluationProtocol(24, 16)

@@ -10,10 +10,11 @@ from cityscapes_tree import COLOURS, write_tree
 from PIL import Image
 
 from repvgg_companion.__main__ import main
-from repvgg_companion.data.cityscapes import CLASSES, IGNORED, from_cityscapes, train_ids
+from repvgg_companion.data.batches.segmentation_input import SegmentationInput, crop_with_map, decode_map, whole_images
+from repvgg_companion.data.cityscapes import CLASSES, IGNORED, train_ids
+from repvgg_companion.data.index.cityscapes_folder import from_cityscapes
 from repvgg_companion.data.manifest import Manifest, dataset_sha256
 from repvgg_companion.data.protocols import SlidingProtocol, parse_protocol
-from repvgg_companion.data.segmentation_input import SegmentationInput, crop_with_map, decode_map, whole_images
 from repvgg_companion.errors import CompanionError
 
 

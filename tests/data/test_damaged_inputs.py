@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from repvgg_companion.__main__ import main
-from repvgg_companion.data.devkit import read_devkit
+from repvgg_companion.data.index.devkit import read_devkit
 from repvgg_companion.data.manifest import Manifest
 from repvgg_companion.data.reader import ImageReader
 from repvgg_companion.errors import CompanionError

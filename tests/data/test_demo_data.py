@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from repvgg_companion.__main__ import main
-from repvgg_companion.data.demo import IDS, WNIDS
+from repvgg_companion.data.make_demo_data import IDS, WNIDS
 from repvgg_companion.data.manifest import Manifest
 from repvgg_companion.files import read_json
 

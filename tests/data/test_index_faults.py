@@ -13,7 +13,7 @@ import pytest
 from data_layouts import WNIDS, tar_bytes, write_devkit, write_sums
 
 from repvgg_companion import progress
-from repvgg_companion.data.image_tar import ImageTar
+from repvgg_companion.data.index.image_tar import ImageTar
 from repvgg_companion.data.manifest import Manifest
 from repvgg_companion.files import read_json
 
@@ -388,7 +388,7 @@ def test_without_md5sums_the_published_digests_count(archives, refused, index):
 
 
 def test_an_unchanged_archive_is_hashed_once(archives, index, monkeypatch):
-    from repvgg_companion.data import source
+    from repvgg_companion.data.index import source
 
     hashed = []
     original = source.HashedSource.__init__

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from repvgg_companion.data import manifest
-from repvgg_companion.data.image_tar import ImageTar
+from repvgg_companion.data.index.image_tar import ImageTar
 
 PER_CLASS, FEW, MANY = 25, 40, 240
 MOST_BYTES = 190

@@ -7,7 +7,7 @@ import sys
 import pytest
 import torch
 
-from repvgg_companion.data.loading import load
+from repvgg_companion.data.batches.loading import load
 from repvgg_companion.errors import CompanionError
 
 

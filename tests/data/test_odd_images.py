@@ -12,6 +12,8 @@ import torch
 from PIL import Image
 from torchvision import transforms
 
+from repvgg_companion.data.batches.evaluation_input import decode_evaluation_image, evaluation_batches
+from repvgg_companion.data.batches.training_input import TrainingInput
 from repvgg_companion.data.decode import (
     UndecodableImage,
     UndecodableImages,
@@ -20,9 +22,8 @@ from repvgg_companion.data.decode import (
     decode_torchvision,
     jpeg_components,
 )
-from repvgg_companion.data.evaluation_input import EvaluationProtocol, decode_evaluation_image, evaluation_batches
 from repvgg_companion.data.manifest import Manifest
-from repvgg_companion.data.training_input import TrainingInput
+from repvgg_companion.data.protocols import EvaluationProtocol
 from repvgg_companion.errors import CompanionError
 
 

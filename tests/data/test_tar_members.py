@@ -10,8 +10,8 @@ from data_layouts import tar_bytes
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from repvgg_companion.data.source import HashedSource, SeekSource
-from repvgg_companion.data.tar_members import Run, tar_members, tar_parts
+from repvgg_companion.data.index.source import HashedSource, SeekSource
+from repvgg_companion.data.index.tar_members import Run, tar_members, tar_parts
 from repvgg_companion.errors import CompanionError
 
 FORMATS = {"ustar": tarfile.USTAR_FORMAT, "gnu": tarfile.GNU_FORMAT, "pax": tarfile.PAX_FORMAT}
@@ -357,7 +357,7 @@ def test_a_run_is_one_part_and_is_cut_at_a_bound(monkeypatch):
     data = _archive(FORMATS["gnu"], files)
     first, run = tar_parts(_Memory(data), 0, len(data))
     assert first.name == "n000.JPEG" and run.names == [f"n{i:03d}.JPEG" for i in range(1, 40)]
-    monkeypatch.setattr("repvgg_companion.data.tar_members.MOST_IN_RUN", 16)
+    monkeypatch.setattr("repvgg_companion.data.index.tar_members.MOST_IN_RUN", 16)
     assert [len(part.names) for part in tar_parts(_Memory(data), 0, len(data)) if isinstance(part, Run)] == [16, 16, 5]
     assert len(_ours(data)) == 40
 

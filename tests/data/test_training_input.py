@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 import torch
 
-from repvgg_companion.data.augment import AUGMENTATIONS, DRAWS, crop_box, flips, shift
+from repvgg_companion.data.batches.augment import AUGMENTATIONS, DRAWS, crop_box, flips, shift
+from repvgg_companion.data.batches.randomness import epoch_order, uniform_draws
+from repvgg_companion.data.batches.training_input import TrainingInput
 from repvgg_companion.data.decode import DECODERS
 from repvgg_companion.data.manifest import Manifest
-from repvgg_companion.data.randomness import epoch_order, uniform_draws
-from repvgg_companion.data.training_input import TrainingInput
 from repvgg_companion.errors import CompanionError
 
 
@@ -184,7 +184,7 @@ def test_half_of_the_images_are_mirrored():
 def test_a_crop_is_cut_resized_and_mirrored_as_torchvision_does_it(manifest):
     from torchvision.transforms import functional
 
-    from repvgg_companion.data.augment import crop_flip_pillow, crop_flip_torchvision
+    from repvgg_companion.data.batches.augment import crop_flip_pillow, crop_flip_torchvision
     from repvgg_companion.data.decode import decode_pillow
     from repvgg_companion.data.reader import ImageReader
 
@@ -235,9 +235,10 @@ def test_the_light_path_imports_no_torchvision(manifest):
     code = f"""
 import sys
 from repvgg_companion.data.manifest import Manifest
-from repvgg_companion.data.training_input import TrainingInput
-from repvgg_companion.data.evaluation_input import EvaluationProtocol, evaluation_batches
-from repvgg_companion.data.normalize import normalize
+from repvgg_companion.data.batches.training_input import TrainingInput
+from repvgg_companion.data.batches.evaluation_input import evaluation_batches
+from repvgg_companion.data.protocols import EvaluationProtocol
+from repvgg_companion.data.batches.normalize import normalize
 manifest = Manifest.read({manifest.path!r})
 source = TrainingInput(manifest, input_px=16, augmentation="shift", decoder="pillow", seed=0)
 for images, labels in source.batches(0, batch_size=8):
@@ -253,7 +254,7 @@ assert not set(sys.modules) & {{"torchvision", "pandas", "scipy", "cv2"}}, sorte
 def test_normalisation_is_torchvisions():
     from torchvision.transforms.v2 import functional
 
-    from repvgg_companion.data.normalize import MEAN, STD, normalize
+    from repvgg_companion.data.batches.normalize import MEAN, STD, normalize
 
     images = torch.randint(0, 256, (3, 3, 8, 8), dtype=torch.uint8)
     expected = functional.normalize(functional.to_dtype(images, torch.float32, scale=True), MEAN, STD)

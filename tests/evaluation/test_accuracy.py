@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from repvgg_companion.data.normalize import normalize
+from repvgg_companion.data.batches.normalize import normalize
 from repvgg_companion.errors import CompanionError
 from repvgg_companion.evaluation.accuracy import predict, wilson_interval_pct
 

@@ -17,9 +17,9 @@ from test_resume import wait_for_step
 from torch import nn
 from training_environment import clean_environment
 
-from repvgg_companion.data.evaluation_input import EvaluationProtocol
+from repvgg_companion.data.batches.normalize import normalize
 from repvgg_companion.data.manifest import Manifest
-from repvgg_companion.data.normalize import normalize
+from repvgg_companion.data.protocols import EvaluationProtocol
 from repvgg_companion.errors import CompanionError
 from repvgg_companion.files import sha256_of_file
 from repvgg_companion.models.build import build_model

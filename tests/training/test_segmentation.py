@@ -11,10 +11,10 @@ from cityscapes_tree import write_tree
 
 from repvgg_companion.__main__ import main
 from repvgg_companion.contract import read_rows
+from repvgg_companion.data.batches.normalize import normalize
+from repvgg_companion.data.batches.segmentation_input import whole_images
 from repvgg_companion.data.manifest import Manifest
-from repvgg_companion.data.normalize import normalize
 from repvgg_companion.data.protocols import SlidingProtocol
-from repvgg_companion.data.segmentation_input import whole_images
 from repvgg_companion.errors import CompanionError
 from repvgg_companion.evaluation.evaluate_segmentation import image_draws, mean_iou_pct, read_counts, resampled_mean_iou
 from repvgg_companion.files import sha256_of_file

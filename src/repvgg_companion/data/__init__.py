@@ -1,1 +1,1 @@
-"""From archives to batches: index, verify, read, decode; nothing here knows a network."""
+"""Image sets: `index` makes manifests from archives, `batches` reads batches by them."""

@@ -1,16 +1,55 @@
-"""The label of an evaluation protocol in, the protocol out: a crop of an image, or windows over all of it. No torch.
+"""Evaluation protocols and their labels; imports no torch.
 
-`resize256-crop224-bilinear-pillow` classifies a crop (`EvaluationProtocol`); `slide713-pillow` segments an image of any
-size by windows (`SlidingProtocol`).
+`resize256-crop224-bilinear-pillow` classifies one crop of an image (`EvaluationProtocol`). `slide713-pillow` segments
+an image of any size in windows (`SlidingProtocol`).
 """
 
 import re
 from dataclasses import dataclass
 
-from repvgg_companion.data.evaluation_input import EvaluationProtocol
 from repvgg_companion.errors import CompanionError
 
+INTERPOLATIONS = ("bilinear", "bicubic")
+EVALUATION_DECODERS = ("pillow", "torchvision")
+LABEL = re.compile(r"(?:resize(\d+)-)?crop(\d+)-([a-z]+)-([a-z]+)")
 SLIDING = re.compile(r"slide(\d+)-pillow")
+
+
+@dataclass(frozen=True)
+class EvaluationProtocol:
+    """Resize the short side to `resize_px` (None: not at all), crop the central `crop_px` square; sizes in pixels."""
+
+    resize_px: int | None
+    crop_px: int
+    interpolation: str = "bilinear"
+    decoder: str = "pillow"
+
+    def __post_init__(self) -> None:
+        if self.interpolation not in INTERPOLATIONS or self.decoder not in EVALUATION_DECODERS:
+            raise CompanionError(
+                f"protocol {self.label!r}: the interpolation must be one of {', '.join(INTERPOLATIONS)}, "
+                f"the decoder one of {', '.join(EVALUATION_DECODERS)}"
+            )
+        if self.crop_px < 1 or (self.resize_px is not None and self.resize_px < 1):
+            raise CompanionError(f"protocol {self.label!r}: sizes are at least 1 pixel")
+
+    @property
+    def label(self) -> str:
+        """The protocol as one word, such as `resize256-crop224-bilinear-pillow`."""
+        resize = "" if self.resize_px is None else f"resize{self.resize_px}-"
+        return f"{resize}crop{self.crop_px}-{self.interpolation}-{self.decoder}"
+
+    @classmethod
+    def parse(cls, label: str) -> "EvaluationProtocol":
+        """The protocol of a label; raises CompanionError where it is none."""
+        match = LABEL.fullmatch(label)
+        if match is None:
+            raise CompanionError(
+                f"{label!r} is no evaluation protocol; write it like resize256-crop224-bilinear-pillow, "
+                "or like crop32-bilinear-pillow where nothing is resized"
+            )
+        resize, crop, interpolation, decoder = match.groups()
+        return cls(None if resize is None else int(resize), int(crop), interpolation, decoder)
 
 
 @dataclass(frozen=True)

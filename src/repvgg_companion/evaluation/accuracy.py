@@ -50,7 +50,7 @@ def predict(
     """
     import torch
 
-    from repvgg_companion.data.normalize import normalize
+    from repvgg_companion.data.batches.normalize import normalize
 
     module = module.eval().to(device, memory_format=torch.channels_last)
     all_labels, all_top, all_margins = [], [], []

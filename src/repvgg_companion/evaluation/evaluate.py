@@ -22,7 +22,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Evaluate every named file; raises CompanionError where weights and images do not belong together."""
-    from repvgg_companion.data.evaluation_input import EvaluationProtocol, evaluation_batches
+    from repvgg_companion.data.batches.evaluation_input import evaluation_batches
+    from repvgg_companion.data.protocols import EvaluationProtocol
     from repvgg_companion.evaluation.accuracy import predict, wilson_interval_pct
 
     def score(task: Task) -> "tuple[dict[str, Any], pyarrow.Table]":

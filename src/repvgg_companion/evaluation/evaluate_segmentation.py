@@ -100,8 +100,8 @@ def count_pixels(
     """
     import torch
 
-    from repvgg_companion.data.normalize import normalize
-    from repvgg_companion.data.segmentation_input import whole_images
+    from repvgg_companion.data.batches.normalize import normalize
+    from repvgg_companion.data.batches.segmentation_input import whole_images
     from repvgg_companion.evaluation.accuracy import exact_float32
     from repvgg_companion.models.pixel_classes import class_counts, slide
 

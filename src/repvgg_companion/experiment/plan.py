@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from repvgg_companion.data.evaluation_input import EvaluationProtocol
+from repvgg_companion.data.protocols import EvaluationProtocol
 from repvgg_companion.errors import CompanionError
 from repvgg_companion.experiment.experiment_file import Experiment
 from repvgg_companion.experiment.load import read_experiment

@@ -20,10 +20,10 @@ def sample_images(manifest_path: str | Path, protocol_label: str, n_inputs: int)
     import numpy
     import torch
 
-    from repvgg_companion.data.evaluation_input import EvaluationProtocol, evaluation_batches
+    from repvgg_companion.data.batches.evaluation_input import evaluation_batches
+    from repvgg_companion.data.batches.normalize import normalize
     from repvgg_companion.data.manifest import Manifest
-    from repvgg_companion.data.normalize import normalize
-    from repvgg_companion.data.protocols import SlidingProtocol, parse_protocol
+    from repvgg_companion.data.protocols import EvaluationProtocol, SlidingProtocol, parse_protocol
 
     manifest = Manifest.read(manifest_path)
     if len(manifest) == 0:

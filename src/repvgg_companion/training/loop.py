@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import torch
 
 from repvgg_companion.contract import write_rows
+from repvgg_companion.data.batches.training_input import TrainingInput
 from repvgg_companion.data.manifest import Manifest
 from repvgg_companion.data.protocols import parse_protocol
-from repvgg_companion.data.training_input import TrainingInput
 from repvgg_companion.errors import CompanionError, Interrupted
 from repvgg_companion.identity import WeightsIdentity
 from repvgg_companion.progress import Progress

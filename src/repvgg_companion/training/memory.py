@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch import nn
 
-from repvgg_companion.data.normalize import normalize
+from repvgg_companion.data.batches.normalize import normalize
 from repvgg_companion.errors import CompanionError
 from repvgg_companion.training.decide import autocast, is_out_of_memory
 from repvgg_companion.training.job.processes import World

@@ -12,7 +12,7 @@ import hashlib
 import torch
 from torch import nn
 
-from repvgg_companion.data.normalize import normalize
+from repvgg_companion.data.batches.normalize import normalize
 from repvgg_companion.errors import CompanionError
 from repvgg_companion.training import objective
 from repvgg_companion.training.decide import autocast

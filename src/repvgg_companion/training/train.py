@@ -19,7 +19,7 @@ from repvgg_companion.training.job.stop import DEFAULT_MARGIN_S, StopWatch
 from repvgg_companion.training.order import Order, read_order
 
 if TYPE_CHECKING:
-    from repvgg_companion.data.training_input import TrainingInput
+    from repvgg_companion.data.batches.training_input import TrainingInput
     from repvgg_companion.training.job.processes import World
     from repvgg_companion.training.loop import Loop
     from repvgg_companion.training.step import Learner
@@ -245,8 +245,8 @@ def _learner(arguments: argparse.Namespace, order: Order, state: StateFolder, wo
 
 
 def _input(arguments: argparse.Namespace, order: Order, workers: int, *, pin_memory: bool) -> "TrainingInput":
-    from repvgg_companion.data.segmentation_input import SegmentationInput
-    from repvgg_companion.data.training_input import TrainingInput
+    from repvgg_companion.data.batches.segmentation_input import SegmentationInput
+    from repvgg_companion.data.batches.training_input import TrainingInput
 
     return (TrainingInput if order.train_manifest.maps is None else SegmentationInput)(
         order.train_manifest,

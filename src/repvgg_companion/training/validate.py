@@ -5,12 +5,12 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import nn
 
+from repvgg_companion.data.batches.evaluation_input import evaluation_batches
+from repvgg_companion.data.batches.normalize import normalize
+from repvgg_companion.data.batches.segmentation_input import whole_images
 from repvgg_companion.data.decode import UndecodableImages
-from repvgg_companion.data.evaluation_input import evaluation_batches
 from repvgg_companion.data.manifest import Manifest
-from repvgg_companion.data.normalize import normalize
 from repvgg_companion.data.protocols import Protocol
-from repvgg_companion.data.segmentation_input import whole_images
 from repvgg_companion.models.pixel_classes import class_counts, slide
 from repvgg_companion.training.decide import autocast
 from repvgg_companion.training.job.processes import World

@@ -7,12 +7,11 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from repvgg_companion.data import layouts
-from repvgg_companion.data.devkit import Devkit
-from repvgg_companion.data.image_tar import ImageTar
 from repvgg_companion.data.images import Folders, Image, by_own_folder, whole_paths
-from repvgg_companion.data.manifest import ManifestBuilder
-from repvgg_companion.data.members import (
+from repvgg_companion.data.index import classes as layouts
+from repvgg_companion.data.index.devkit import Devkit
+from repvgg_companion.data.index.image_tar import ImageTar
+from repvgg_companion.data.index.members import (
     UNREADABLE_ZIP,
     Findings,
     ZipContent,
@@ -20,7 +19,8 @@ from repvgg_companion.data.members import (
     images_of_tar,
     images_of_zip,
 )
-from repvgg_companion.data.source import SeekSource
+from repvgg_companion.data.index.source import SeekSource
+from repvgg_companion.data.manifest import ManifestBuilder
 from repvgg_companion.errors import CompanionError, one_line
 from repvgg_companion.progress import Progress
 

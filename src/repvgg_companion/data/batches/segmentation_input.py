@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from repvgg_companion.data.batches.normalize import MEAN
+from repvgg_companion.data.batches.randomness import uniform_draws
+from repvgg_companion.data.batches.training_input import TrainingInput
 from repvgg_companion.data.cityscapes import IGNORED, LARGEST_ID, train_ids
 from repvgg_companion.data.decode import UndecodableImage, UndecodableImages, decode_pillow
 from repvgg_companion.data.manifest import Manifest
-from repvgg_companion.data.normalize import MEAN
-from repvgg_companion.data.randomness import uniform_draws
 from repvgg_companion.data.reader import ImageReader
-from repvgg_companion.data.training_input import TrainingInput
 from repvgg_companion.errors import CompanionError, one_line
 
 if TYPE_CHECKING:

@@ -12,13 +12,20 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from repvgg_companion.data.devkit import Devkit, read_devkit
-from repvgg_companion.data.digests import DigestRecord, expected_md5, require_match
+from repvgg_companion.data.index.devkit import Devkit, read_devkit
+from repvgg_companion.data.index.digests import DigestRecord, expected_md5, require_match
+from repvgg_companion.data.index.overlap import shared_images
+from repvgg_companion.data.index.source import HashedSource, SeekSource
+from repvgg_companion.data.index.splits import (
+    Split,
+    from_folder,
+    from_kaggle,
+    from_zip,
+    train_from_archive,
+    val_from_archive,
+)
+from repvgg_companion.data.index.verify import ByteProgress, md5_with_progress
 from repvgg_companion.data.manifest import Manifest, dataset_sha256
-from repvgg_companion.data.overlap import shared_images
-from repvgg_companion.data.source import HashedSource, SeekSource
-from repvgg_companion.data.splits import Split, from_folder, from_kaggle, from_zip, train_from_archive, val_from_archive
-from repvgg_companion.data.verify import ByteProgress, md5_with_progress
 from repvgg_companion.errors import CompanionError
 from repvgg_companion.files import atomic_path, json_text
 
@@ -123,7 +130,7 @@ def _require_utf8(arguments: argparse.Namespace) -> None:
 
 
 def _segmentation(arguments: argparse.Namespace) -> dict[str, Manifest]:
-    from repvgg_companion.data.cityscapes import from_cityscapes
+    from repvgg_companion.data.index.cityscapes_folder import from_cityscapes
 
     if others := [option for option in _SOURCES if option != "cityscapes_folder" and getattr(arguments, option)]:
         raise CompanionError(
@@ -234,7 +241,7 @@ def _splits(
     elif given == {"kaggle_folder"} and devkit is None:
         train, val = from_kaggle(arguments.kaggle_folder)
     elif given == {"parquet_folder"}:
-        from repvgg_companion.data.parquet_shards import from_parquet
+        from repvgg_companion.data.index.parquet_shards import from_parquet
 
         train, val = from_parquet(arguments.parquet_folder, devkit, output, naming, check)
     elif given == {"train_folder", "val_folder"}:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from repvgg_companion.data.digests import SUMS_FILE
+from repvgg_companion.data.index.digests import SUMS_FILE
 from repvgg_companion.errors import CompanionError
 from repvgg_companion.files import atomic_path, write_text
 

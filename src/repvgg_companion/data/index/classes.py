@@ -11,8 +11,8 @@ import re
 from collections.abc import Collection, Iterable
 from pathlib import Path
 
-from repvgg_companion.data.devkit import Devkit
 from repvgg_companion.data.images import Folders, Image, ImageColumns
+from repvgg_companion.data.index.devkit import Devkit
 from repvgg_companion.errors import CompanionError
 
 Classes = Iterable[tuple[str, list[Image] | ImageColumns]]

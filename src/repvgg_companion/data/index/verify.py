@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from repvgg_companion.data.digests import DigestRecord, expected_md5, md5_of, require_match
+from repvgg_companion.data.index.digests import DigestRecord, expected_md5, md5_of, require_match
 from repvgg_companion.errors import CompanionError
 from repvgg_companion.progress import Progress
 

@@ -11,11 +11,11 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from repvgg_companion.data.devkit import Devkit
-from repvgg_companion.data.image_tar import ImageTar
 from repvgg_companion.data.images import ImageColumns, emptied
+from repvgg_companion.data.index.devkit import Devkit
+from repvgg_companion.data.index.image_tar import ImageTar
+from repvgg_companion.data.index.splits import CheckClasses, Split
 from repvgg_companion.data.manifest import Manifest
-from repvgg_companion.data.splits import CheckClasses, Split
 from repvgg_companion.errors import CompanionError, one_line
 from repvgg_companion.files import atomic_path, json_text, read_json
 from repvgg_companion.progress import Progress

@@ -5,14 +5,14 @@ The default decoder is Pillow, bit for bit what torchvision's Resize and CenterC
 """
 
 import math
-import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from repvgg_companion.data.batches.decoded_cache import DecodedCache
+from repvgg_companion.data.batches.loading import load
 from repvgg_companion.data.decode import (
     Undecodable,
     UndecodableImage,
@@ -22,56 +22,15 @@ from repvgg_companion.data.decode import (
     jpeg_components,
     pixels_of,
 )
-from repvgg_companion.data.loading import load
 from repvgg_companion.data.manifest import Manifest
+from repvgg_companion.data.protocols import EvaluationProtocol
 from repvgg_companion.data.reader import ImageReader
-from repvgg_companion.errors import CompanionError
 
 if TYPE_CHECKING:
     import torch
 
-INTERPOLATIONS = ("bilinear", "bicubic")
-EVALUATION_DECODERS = ("pillow", "torchvision")
-LABEL = re.compile(r"(?:resize(\d+)-)?crop(\d+)-([a-z]+)-([a-z]+)")
 UNDECODABLE_LEVEL = 128
 FEW_WEIGHTS = 16
-
-
-@dataclass(frozen=True)
-class EvaluationProtocol:
-    """Resize the short side to `resize_px` (None: not at all), crop the central `crop_px` square; sizes in pixels."""
-
-    resize_px: int | None
-    crop_px: int
-    interpolation: str = "bilinear"
-    decoder: str = "pillow"
-
-    def __post_init__(self) -> None:
-        if self.interpolation not in INTERPOLATIONS or self.decoder not in EVALUATION_DECODERS:
-            raise CompanionError(
-                f"protocol {self.label!r}: the interpolation must be one of {', '.join(INTERPOLATIONS)}, "
-                f"the decoder one of {', '.join(EVALUATION_DECODERS)}"
-            )
-        if self.crop_px < 1 or (self.resize_px is not None and self.resize_px < 1):
-            raise CompanionError(f"protocol {self.label!r}: sizes are at least 1 pixel")
-
-    @property
-    def label(self) -> str:
-        """The protocol as one word, such as `resize256-crop224-bilinear-pillow`."""
-        resize = "" if self.resize_px is None else f"resize{self.resize_px}-"
-        return f"{resize}crop{self.crop_px}-{self.interpolation}-{self.decoder}"
-
-    @classmethod
-    def parse(cls, label: str) -> "EvaluationProtocol":
-        """The protocol of a label; raises CompanionError where it is none."""
-        match = LABEL.fullmatch(label)
-        if match is None:
-            raise CompanionError(
-                f"{label!r} is no evaluation protocol; write it like resize256-crop224-bilinear-pillow, "
-                "or like crop32-bilinear-pillow where nothing is resized"
-            )
-        resize, crop, interpolation, decoder = match.groups()
-        return cls(None if resize is None else int(resize), int(crop), interpolation, decoder)
 
 
 def decode_evaluation_image(data: bytes, protocol: EvaluationProtocol) -> "torch.Tensor":
@@ -171,8 +130,6 @@ def evaluation_batches(
     undecodable = UndecodableImages() if undecodable is None else undecodable
     groups = [chosen[at : at + batch_size] for at in range(0, len(chosen), batch_size)]
     if cache is not None:
-        from repvgg_companion.data.cache import DecodedCache
-
         decoded = DecodedCache(cache, manifest, protocol, undecodable)
         for group in groups:
             yield decoded.images(group), _labels(manifest, group)

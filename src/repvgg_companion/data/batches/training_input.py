@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from repvgg_companion.data.augment import CROP_FLIP, DRAWS, require_augmentation, shift
+from repvgg_companion.data.batches.augment import CROP_FLIP, DRAWS, require_augmentation, shift
+from repvgg_companion.data.batches.evaluation_input import decode_evaluation_image
+from repvgg_companion.data.batches.loading import load
+from repvgg_companion.data.batches.randomness import epoch_order, uniform_draws
 from repvgg_companion.data.decode import DECODERS, Undecodable, UndecodableImage, UndecodableImages
-from repvgg_companion.data.evaluation_input import EvaluationProtocol, decode_evaluation_image
-from repvgg_companion.data.loading import load
 from repvgg_companion.data.manifest import Manifest
-from repvgg_companion.data.randomness import epoch_order, uniform_draws
+from repvgg_companion.data.protocols import EvaluationProtocol
 from repvgg_companion.data.reader import ImageReader
 from repvgg_companion.errors import CompanionError
 

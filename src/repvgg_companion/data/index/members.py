@@ -15,8 +15,8 @@ from itertools import repeat
 from pathlib import Path
 
 from repvgg_companion.data.images import Folders, Image, ImageColumns, Tally, add_to_folder, whole_paths
-from repvgg_companion.data.source import SeekSource
-from repvgg_companion.data.tar_members import Member, Run, tar_members, tar_parts
+from repvgg_companion.data.index.source import SeekSource
+from repvgg_companion.data.index.tar_members import Member, Run, tar_members, tar_parts
 from repvgg_companion.errors import CompanionError, one_line
 from repvgg_companion.progress import Progress
 

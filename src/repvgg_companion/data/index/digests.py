@@ -7,7 +7,7 @@ archive is read for its digest once and never again while both are unchanged.
 import os
 from pathlib import Path
 
-from repvgg_companion.data.source import HashedSource
+from repvgg_companion.data.index.source import HashedSource
 from repvgg_companion.errors import CompanionError
 from repvgg_companion.files import read_json, write_json
 

@@ -12,7 +12,7 @@ from typing import NamedTuple, NoReturn, Protocol
 
 import numpy as np
 
-from repvgg_companion.data.source import compression_of
+from repvgg_companion.data.index.source import compression_of
 from repvgg_companion.errors import CompanionError
 
 BLOCK = tarfile.BLOCKSIZE

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import numpy as np
 
+from repvgg_companion.data.batches.loading import load
 from repvgg_companion.data.decode import POLICIES, UndecodableImage, UndecodableImages, decode_simplejpeg
-from repvgg_companion.data.image_tar import ImageTar
 from repvgg_companion.data.images import ImageColumns, emptied
-from repvgg_companion.data.loading import load
+from repvgg_companion.data.index.image_tar import ImageTar
 from repvgg_companion.data.manifest import Manifest, ManifestBuilder
 from repvgg_companion.data.reader import ImageReader
 from repvgg_companion.errors import CompanionError

@@ -1,0 +1,1 @@
+"""From manifests to batches: decode, augment, cache; nothing here knows a network."""

@@ -1,0 +1,1 @@
+"""From archives, folders and shards to manifests: index, verify and pack."""
