@@ -102,5 +102,5 @@ $(READY): requirements.lock $(STALE)
 	rm -f $(VENV)/.started; echo "$(CURDIR)" > $(READY)
 
 lock:
-	uv pip compile pyproject.toml --extra test --extra backends --universal --python-version 3.11 --generate-hashes \
+	uv pip compile pyproject.toml --extra test --extra backends --extra crate --universal --python-version 3.11 --generate-hashes \
 	  --no-emit-index-url --no-header --no-annotate --constraint requirements.in --output-file requirements.lock
