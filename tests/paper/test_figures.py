@@ -160,7 +160,7 @@ def test_the_proxies_figure_draws_what_claim_c32_correlates(demo, facts):
 def test_histories_are_found_by_the_rows_or_taken_as_given(demo, facts):
     evidence = Evidence(facts, Results(demo))
     found = trainings(evidence, None)
-    assert len(found) == len([row for row in evidence.results.rows("accuracy")])
+    assert len(found) == len(list(evidence.results.rows("accuracy")))
     assert {run.group for run in found} == {"A0–A2", "B0–B3", "g2", "g4", "D2se", "ablations"}
     one = sorted((demo.parent / "weights").rglob("history.csv"))[0]
     assert [(run.dataset, run.model) for run in trainings(evidence, [one])] == [("demo-digits", "RepVGG-A0")]
