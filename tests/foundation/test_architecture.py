@@ -56,7 +56,7 @@ VERBS_TO_RENAME: set[str] = {
     "export",
     "weights",
 }
-MODULES_TO_RENAME: set[str] = {"checks", "files", "layouts", "memory", "plan", "segmentation"}
+MODULES_TO_RENAME: set[str] = {"checks", "files", "layouts", "memory", "plan", "segmentation", "settings"}
 CLASSES_TO_RENAME: set[str] = {"Column", "Group", "Member", "Network", "Point", "World"}
 CIRCLES_TO_BREAK: set[frozenset[str]] = {
     frozenset({"data.cache", "data.evaluation_input"}),
