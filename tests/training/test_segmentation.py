@@ -90,7 +90,7 @@ def test_a_stopped_training_continues_bit_for_bit(data, trained, tmp_path, monke
     monkeypatch.setattr(Loop, "_wish", wish)
     assert train(data, tmp_path) == 0
     assert sha256_of_file(tmp_path / "train.safetensors") == sha256_of_file(trained / "train.safetensors")
-    kept = list(("epoch", "learning_rate", "train_loss", "train_top1_pct", "val_top1_pct"))
+    kept = ["epoch", "learning_rate", "train_loss", "train_top1_pct", "val_top1_pct"]
     both = [read_rows(folder / "history.csv", "history") for folder in (tmp_path, trained)]
     assert [[row[name] for name in kept] for row in both[0]] == [[row[name] for name in kept] for row in both[1]]
 
