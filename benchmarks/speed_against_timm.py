@@ -16,11 +16,13 @@ import timm
 import torch
 from timm.utils.model import reparameterize_model
 
+from repvgg_companion.machine.cpu import usable_cores
+from repvgg_companion.machine.device import choose_device, device_label
+from repvgg_companion.machine.torch_device import set_precision
 from repvgg_companion.speed.backends import make_call
 from repvgg_companion.speed.clocks import clock_for
-from repvgg_companion.speed.device import choose_device, device_label, usable_cores
 from repvgg_companion.speed.harness import LIMITS, Subject, measure_group
-from repvgg_companion.speed.networks import Network, buffers_for, prepare, random_inputs, set_precision
+from repvgg_companion.speed.networks import ModelForm, buffers_for, prepare, random_inputs
 from repvgg_companion.speed.roofline import fastest_examples_per_s, layers_of, measure_ceilings
 from repvgg_companion.speed.statistics import rate_interval, speed_ratio
 
@@ -48,7 +50,9 @@ def timm_call(model: str, batch_size: int, *, precision: str, channels_last: boo
 
 def our_call(model: str, batch_size: int, *, backend: str, precision: str, device: str) -> Callable:
     """One batch of our deploy network by a backend."""
-    network = prepare(Network(model, "deploy").build(device=device), precision=precision, memory_format="channels-last")
+    network = prepare(
+        ModelForm(model, "deploy").build(device=device), precision=precision, memory_format="channels-last"
+    )
     inputs = random_inputs(buffers_for(batch_size), batch_size, 224, precision=precision,
                            memory_format="channels-last", device=device)  # fmt: skip
     return make_call(backend, network, inputs, threads=torch.get_num_threads(), precision=precision)
@@ -73,7 +77,7 @@ def main() -> None:
     writer.writeheader()
     for model in arguments.models:
         ceilings = measure_ceilings(arguments.precision, kind)
-        limit = fastest_examples_per_s(layers_of(Network(model, "deploy"), 224), ceilings, winograd=False)
+        limit = fastest_examples_per_s(layers_of(ModelForm(model, "deploy"), 224), ceilings, winograd=False)
         with torch.inference_mode():
             subjects = [
                 Subject(f"{OURS} {backend}", our_call(model, arguments.batch_size, backend=backend, **settings))

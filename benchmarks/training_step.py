@@ -14,8 +14,9 @@ from torch import nn
 
 from interleaved import measure, print_machine, print_table
 from repvgg_companion.data.batches.normalize import normalize
+from repvgg_companion.machine.torch_device import autocast
 from repvgg_companion.models.build import build_model
-from repvgg_companion.training.decide import autocast, decide
+from repvgg_companion.training.decide import decide
 from repvgg_companion.training.job.processes import World
 from repvgg_companion.training.kernels import choose_cpu_kernels
 from repvgg_companion.training.recipe import Recipe

@@ -13,9 +13,9 @@ from torch import nn
 
 from interleaved import measure, print_machine
 from repvgg_companion.complexity.layers import Layer
+from repvgg_companion.machine.cpu import usable_cores
 from repvgg_companion.speed.backends import make_call
-from repvgg_companion.speed.device import usable_cores
-from repvgg_companion.speed.networks import Network
+from repvgg_companion.speed.networks import ModelForm
 from repvgg_companion.speed.roofline import layers_of
 from repvgg_companion.speed.winograd import LEAST_SAVING, WinogradConvolution, saving
 
@@ -25,7 +25,7 @@ LEAST_CHANNELS = 64
 
 def layers_by_width(models: list[str]) -> list[Layer]:
     """The 3x3 convolutions of stride 1 of the models, one of each shape, by their width."""
-    layers = [layer for model in models for layer in layers_of(Network(model, "deploy", 1.0, 1000), 224)]
+    layers = [layer for model in models for layer in layers_of(ModelForm(model, "deploy", 1.0, 1000), 224)]
     found = {
         (layer.in_channels, layer.out_channels, layer.groups, layer.output_px): layer
         for layer in layers

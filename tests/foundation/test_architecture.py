@@ -49,19 +49,13 @@ VERBS_TO_RENAME: set[str] = {
     "reparameterize",
     "evaluate-segmentation",
     "count-complexity",
-    "measure-speed",
-    "measure-kernel-sizes",
-    "measure-memory",
-    "check-devices",
-    "export",
     "weights",
 }
-MODULES_TO_RENAME: set[str] = {"checks", "files", "layouts", "memory", "plan", "segmentation", "settings"}
-CLASSES_TO_RENAME: set[str] = {"Column", "Group", "Member", "Network", "Point", "World"}
+MODULES_TO_RENAME: set[str] = {"checks", "files", "layouts", "segmentation", "settings"}
+CLASSES_TO_RENAME: set[str] = {"Column", "World"}
 CIRCLES_TO_BREAK: set[frozenset[str]] = {
     frozenset({"data.cache", "data.evaluation_input"}),
     frozenset({"paper.facts", "paper.grammar"}),
-    frozenset({"speed.device", "speed.readings"}),
 }
 
 

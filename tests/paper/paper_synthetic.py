@@ -261,7 +261,7 @@ def plant(folder: Path, table: str, change: dict[str, Any], **where: Any) -> Non
 
 def memory_rows() -> list[dict[str, Any]]:
     """memory.csv of Figure 3: a residual and a plain network, the four points and the whole."""
-    from repvgg_companion.speed.feature_maps import FIGURE_3, WHOLE
+    from repvgg_companion.speed.measure_memory import FIGURE_3, WHOLE
 
     rows = []
     for model, form, units, whole in (

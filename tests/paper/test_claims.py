@@ -27,7 +27,7 @@ from repvgg_companion.paper.figure_bars import _of_one_run
 from repvgg_companion.paper.named_checks import Evidence
 from repvgg_companion.paper.ours import Results
 from repvgg_companion.paper.table_rows import table1
-from repvgg_companion.speed.feature_maps import WHOLE
+from repvgg_companion.speed.measure_memory import WHOLE
 
 NEVER_TESTED = {"C34", "C48", "C49", "C50", "C51", "C53", "P01", "P02"}
 

@@ -12,7 +12,7 @@ from repvgg_companion.models.names import REPVGG_MODELS
 from repvgg_companion.paper.comparable_runs import widest_of_each_device
 from repvgg_companion.paper.figures import TITLES
 from repvgg_companion.paper.ours import Results
-from repvgg_companion.speed.reference import check_device
+from repvgg_companion.speed.check_devices import check_device
 
 ROOT = Path(__file__).parents[2]
 

@@ -9,12 +9,12 @@ from torch._dynamo.utils import counters
 from repvgg_companion.speed.backends import forget_compiled, make_call
 from repvgg_companion.speed.engines import Unavailable
 from repvgg_companion.speed.fused import FusedConvolution, NotFusable, fuse
-from repvgg_companion.speed.networks import Network, prepare, random_inputs
+from repvgg_companion.speed.networks import ModelForm, prepare, random_inputs
 from repvgg_companion.speed.winograd import WinogradConvolution, with_winograd
 
 
 def logits(backend, model, form, *, precision="fp32", memory_format="channels-last", width=0.25):
-    module = prepare(Network(model, form, width, 10).build(), precision=precision, memory_format=memory_format)
+    module = prepare(ModelForm(model, form, width, 10).build(), precision=precision, memory_format=memory_format)
     inputs = random_inputs(2, 2, 64, precision=precision, memory_format=memory_format, device="cpu")
     with torch.inference_mode():
         expected = [module(images).clone() for images in inputs]
@@ -42,7 +42,7 @@ def test_engines_compute_the_same_and_rotate_their_inputs(backend):
 
 
 def test_every_convolution_of_a_plain_network_is_fused_with_its_relu():
-    module = Network("RepVGG-A0", "deploy", 0.25, 10).build()
+    module = ModelForm("RepVGG-A0", "deploy", 0.25, 10).build()
     graph = fuse(module, torch.randn(1, 3, 64, 64))
     fused = [part for part in graph.modules() if isinstance(part, FusedConvolution)]
     assert len(fused) == 22
@@ -51,7 +51,7 @@ def test_every_convolution_of_a_plain_network_is_fused_with_its_relu():
 
 
 def test_the_additions_of_a_residual_network_are_fused_too():
-    graph = fuse(Network("ResNet-18", "deploy", 0.25, 10).build(), torch.randn(1, 3, 64, 64))
+    graph = fuse(ModelForm("ResNet-18", "deploy", 0.25, 10).build(), torch.randn(1, 3, 64, 64))
     fused = [part for part in graph.modules() if isinstance(part, FusedConvolution)]
     assert sum(part.adds for part in fused) == 8
     assert not any("relu" in str(node.target) or "add" in str(node.target) for node in graph.graph.nodes)
@@ -73,7 +73,7 @@ def test_a_layer_without_a_fused_operator_is_computed_one_operator_after_the_oth
 
 def test_a_network_in_train_mode_is_not_fused():
     with pytest.raises(NotFusable, match="train mode"):
-        fuse(Network("RepVGG-A0", "deploy", 0.25, 10).build().train(), torch.randn(1, 3, 64, 64))
+        fuse(ModelForm("RepVGG-A0", "deploy", 0.25, 10).build().train(), torch.randn(1, 3, 64, 64))
 
 
 def test_a_cuda_graph_without_a_gpu_is_a_reason():
@@ -115,7 +115,7 @@ def test_a_winograd_convolution_is_the_convolution(px, groups, bias, pieces, mon
      ("ResNet-18", 8, 9), ("ResNet-50", 8, 13), ("EfficientNet-B0", 8, 0)],
 )  # fmt: skip
 def test_the_convolutions_that_gain_are_replaced(model, batch_size, layers):
-    module = Network(model, "deploy", 1.0, 10).on_meta().eval()
+    module = ModelForm(model, "deploy", 1.0, 10).on_meta().eval()
     replaced = with_winograd(module, torch.empty(batch_size, 3, 224, 224, device="meta"))
     parts = [] if replaced is None else list(replaced.modules())
     assert sum(isinstance(part, WinogradConvolution) for part in parts) == layers
@@ -177,7 +177,7 @@ def test_torch_compile_computes_the_same():
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("backend", ["fused", "cuda-graph", "fused-cuda-graph"])
 def test_gpu_backends_compute_the_same(backend):
-    module = Network("RepVGG-A0", "deploy", 0.25, 10).build(device="cuda")
+    module = ModelForm("RepVGG-A0", "deploy", 0.25, 10).build(device="cuda")
     inputs = random_inputs(2, 2, 64, precision="fp32", memory_format="nchw", device="cuda")
     with torch.inference_mode():
         expected = [module(images).clone() for images in inputs]

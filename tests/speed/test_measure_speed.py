@@ -11,14 +11,14 @@ from repvgg_companion.contract import read_rows
 from repvgg_companion.errors import CompanionError
 from repvgg_companion.models.build import build_model
 from repvgg_companion.models.names import require_model
-from repvgg_companion.speed import group, memory, plan
-from repvgg_companion.speed.feature_maps import MemorySettings
+from repvgg_companion.speed import group, peak_memory, programme
 from repvgg_companion.speed.harness import measure_group
-from repvgg_companion.speed.kernel_size import KernelSettings
-from repvgg_companion.speed.measure import _measure_start as measure_start
-from repvgg_companion.speed.networks import Network, fill
+from repvgg_companion.speed.measure_kernel_sizes import KernelSettings
+from repvgg_companion.speed.measure_memory import MemorySettings
+from repvgg_companion.speed.measure_speed import _measure_start as measure_start
+from repvgg_companion.speed.networks import ModelForm, fill
 from repvgg_companion.speed.samples import Samples, find_run
-from repvgg_companion.speed.settings import SpeedSettings
+from repvgg_companion.speed.speed_settings import SpeedSettings
 from repvgg_companion.speed.statistics import median_interval
 
 SMALL = {
@@ -109,14 +109,14 @@ def test_a_backend_that_is_missing_gives_empty_rows_with_the_reason(tmp_path):
 
 
 def test_out_of_memory_is_recorded_and_the_rest_goes_on(tmp_path, monkeypatch):
-    build = Network.build
+    build = ModelForm.build
 
     def without_memory(self, **options):
         if self.model == "RepVGG-A0" and self.form == "train":
             raise torch.OutOfMemoryError("CUDA out of memory")
         return build(self, **options)
 
-    monkeypatch.setattr(Network, "build", without_memory)
+    monkeypatch.setattr(ModelForm, "build", without_memory)
     assert measure(tmp_path, models=["RepVGG-A0"]) == 0
     rows = {(row["model"], row["form"]): row for row in read_rows(tmp_path / "speed.csv", "speed")}
     assert rows["RepVGG-A0", "train"]["flags"] == "not measured: out of memory at batch 1"
@@ -156,7 +156,8 @@ def test_a_backend_that_fails_gives_a_reason_and_a_lost_device_ends_the_run(tmp_
 
     monkeypatch.setattr(group, "make_call", lost)
     with pytest.raises(torch.AcceleratorError):
-        group.measure(next(plan.programme(SpeedSettings.from_mapping(SMALL))), SpeedSettings.from_mapping(SMALL), "cpu")
+        settings = SpeedSettings.from_mapping(SMALL)
+        group.measure(next(programme.programme(settings)), settings, "cpu")
 
 
 def test_the_gpu_programme_is_made_of_valid_plans(root):
@@ -169,7 +170,7 @@ def test_the_gpu_programme_is_made_of_valid_plans(root):
             assert KernelSettings.read(str(path)).channels == 2048
         else:
             settings = SpeedSettings.read(str(path))
-            assert plan.conditions(settings)
+            assert programme.conditions(settings)
             for model in (*settings.models, *settings.baselines):
                 require_model(model)
 
@@ -248,7 +249,7 @@ def test_a_memory_format_is_probed_once_in_a_run(tmp_path, monkeypatch):
     run = find_run(tmp_path / "speed", rows["RepVGG-A0"]["run_id"])
     assert run.ratio(rows["RepVGG-A0"], rows["RepVGG-B0"]).value > 0, "through the anchor in another format"
     # A later process start takes the formats of the first.
-    first = plan.programme(SpeedSettings.from_mapping(SMALL | changes))
+    first = programme.programme(SpeedSettings.from_mapping(SMALL | changes))
     settings = SpeedSettings.from_mapping(SMALL | changes | {"process_starts": 2})
     options = argparse.Namespace(state=str(tmp_path / "state"), minutes=None, finish=False)
     records = measure_start(settings, options, 1)
@@ -270,29 +271,29 @@ DEMO = {
 
 def test_groups_hold_the_anchor_and_both_forms_of_a_model():
     settings = SpeedSettings.from_mapping(DEMO)
-    groups = plan.groups(settings)
+    groups = programme.groups(settings)
     entries = [network for group in groups for network in group]
-    assert all(len(group) <= 4 and group[0] == Network("ResNet-18", "deploy") for group in groups)
+    assert all(len(group) <= 4 and group[0] == ModelForm("ResNet-18", "deploy") for group in groups)
     assert len(set(entries)) == 30
     assert len(entries) == 29 + len(groups)
     for model in DEMO["models"]:
-        homes = [{number for number, group in enumerate(groups) if Network(model, form) in group}
+        homes = [{number for number, group in enumerate(groups) if ModelForm(model, form) in group}
                  for form in ("train", "deploy")]  # fmt: skip
         assert homes[0] == homes[1]
         assert len(homes[0]) == 1
 
 
 def test_groups_are_cut_by_the_memory_limit():
-    roomy = plan.groups(SpeedSettings.from_mapping(DEMO | {"device": "cpu"}))
-    tight = plan.groups(SpeedSettings.from_mapping(DEMO | {"device": "cpu", "memory_limit_mib": 1700}))
+    roomy = programme.groups(SpeedSettings.from_mapping(DEMO | {"device": "cpu"}))
+    tight = programme.groups(SpeedSettings.from_mapping(DEMO | {"device": "cpu", "memory_limit_mib": 1700}))
     assert len(tight) > len(roomy)
     with pytest.raises(CompanionError, match="memory_limit_mib"):
-        plan.groups(SpeedSettings.from_mapping(DEMO | {"device": "cpu", "memory_limit_mib": 1200}))
+        programme.groups(SpeedSettings.from_mapping(DEMO | {"device": "cpu", "memory_limit_mib": 1200}))
 
 
 def test_the_papers_protocol_has_its_own_conditions():
     settings = SpeedSettings.from_mapping(DEMO | {"protocols": ["paper", "interleaved"], "precisions": ["bf16"]})
-    assert [condition.label for condition in plan.conditions(settings)] == [
+    assert [condition.label for condition in programme.conditions(settings)] == [
         "paper fp32 nchw eager batch 128",
         "interleaved bf16 channels-last eager batch 1",
     ]
@@ -302,7 +303,7 @@ def test_the_papers_protocol_has_its_own_conditions():
 @pytest.mark.parametrize("model", ["RepVGG-B0", "RepVGG-B1g4", "RepVGG-D2se", "ResNet-50"])
 def test_random_weights_keep_activations_alive(model, form):
     # A network whose activations die, overflow or become denormal runs at another speed.
-    module = Network(model, form, 0.25).build()
+    module = ModelForm(model, form, 0.25).build()
     sizes = []
     for part in module.modules():
         if isinstance(part, torch.nn.Conv2d) and part.kernel_size == (3, 3):
@@ -328,7 +329,7 @@ def test_peak_memory_of_a_plain_stack_is_that_of_its_feature_maps():
     images = torch.randn(1, 8, 256, 256)
     with torch.inference_mode():
         layers(images)
-        peak = memory.peak_call_mib(lambda: layers(images), "cpu")
+        peak = peak_memory.peak_call_mib(lambda: layers(images), "cpu")
     one = images.numel() * 4 / 2**20
     assert 2 * one <= peak <= 4.5 * one
 

@@ -8,8 +8,8 @@ import pytest
 from repvgg_companion.__main__ import main
 from repvgg_companion.contract import read_rows, write_rows
 from repvgg_companion.errors import CompanionError
-from repvgg_companion.speed.networks import Network
-from repvgg_companion.speed.reference import check_device
+from repvgg_companion.speed.check_devices import check_device
+from repvgg_companion.speed.networks import ModelForm
 from repvgg_companion.speed.roofline import (
     Ceilings,
     fastest_examples_per_s,
@@ -25,16 +25,16 @@ UNIT = Ceilings("fp32", 1e12, 1e30, "given")
 
 def test_compute_floor_is_that_of_the_papers_counts():
     # RepVGG-B0: 3.06 G multiply-adds, 1.59 G with Winograd (Table 4 prints 3.1 and 1.6).
-    layers = layers_of(Network("RepVGG-B0", "deploy"), 224)
+    layers = layers_of(ModelForm("RepVGG-B0", "deploy"), 224)
     assert 1e12 / fastest_examples_per_s(layers, UNIT, winograd=False) / 2e9 == pytest.approx(3.06, abs=0.05)
     assert 1e12 / fastest_examples_per_s(layers, UNIT, winograd=True) / 2e9 == pytest.approx(1.6, abs=0.05)
     assert floor_seconds(layers, 4, UNIT) == pytest.approx(4 / fastest_examples_per_s(layers, UNIT, winograd=False))
 
 
 def test_memory_floor_counts_every_weight_and_map_once():
-    layers = layers_of(Network("RepVGG-A0", "deploy"), 224)
+    layers = layers_of(ModelForm("RepVGG-A0", "deploy"), 224)
     narrow = Ceilings("fp32", 1e30, 1e9, "given")
-    params = Network("RepVGG-A0", "deploy").params()
+    params = ModelForm("RepVGG-A0", "deploy").params()
     one, two = floor_seconds(layers, 1, narrow) * 1e9 / 4, floor_seconds(layers, 2, narrow) * 1e9 / 4
     assert 2 * one - two == pytest.approx(params), "weights move once a batch, feature maps once an image"
     half = Ceilings("bf16", 1e30, 1e9, "given")
@@ -44,7 +44,7 @@ def test_memory_floor_counts_every_weight_and_map_once():
 def test_rows_are_judged_by_their_ceilings():
     row = {"model": "RepVGG-B0", "form": "deploy", "width": 1.0, "num_classes": 1000, "input_px": 224,
            "batch_size": 1, "precision": "fp32", "device": "cpu-test"}  # fmt: skip
-    layers = layers_of(Network("RepVGG-B0", "deploy"), 224)
+    layers = layers_of(ModelForm("RepVGG-B0", "deploy"), 224)
     direct = fastest_examples_per_s(layers, UNIT, winograd=False)
     assert judge(row | {"examples_per_s": 0.9 * direct}, UNIT) == ""
     assert share(row | {"examples_per_s": 0.9 * direct}, UNIT) == pytest.approx(0.9)

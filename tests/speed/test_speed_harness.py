@@ -65,10 +65,10 @@ def test_planted_slow_down_of_5_percent_is_detected():
 def test_null_with_a_real_network_on_this_machine():
     import torch
 
-    from repvgg_companion.speed.networks import Network
+    from repvgg_companion.speed.networks import ModelForm
 
     torch.set_num_threads(1)  # a second thread of a network this small would only wait for other tests
-    module = Network("RepVGG-A0", "deploy", 0.25, 10).build()
+    module = ModelForm("RepVGG-A0", "deploy", 0.25, 10).build()
     images = torch.randn(1, 3, 32, 32)
     contains = 0
     with torch.inference_mode():

@@ -10,7 +10,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validat
 from repvgg_companion.data.protocols import SlidingProtocol, parse_protocol
 from repvgg_companion.errors import CompanionError
 from repvgg_companion.models.names import require_model
-from repvgg_companion.speed.settings import SpeedSettings
+from repvgg_companion.speed.speed_settings import SpeedSettings
 from repvgg_companion.training.recipe import Recipe
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]*$")]

@@ -9,7 +9,7 @@ from typing import Any
 
 from repvgg_companion.paper.grammar import NotAvailable, Quantity
 from repvgg_companion.paper.ours import Reading, Results, Row, is_paper_speed
-from repvgg_companion.speed.settings import PAPER_BATCH_SIZE
+from repvgg_companion.speed.speed_settings import PAPER_BATCH_SIZE
 from repvgg_companion.speed.statistics import Interval
 
 SETTING = ("device", "precision", "backend", "run_id", "protocol", "batch_size", "memory_format")

@@ -20,7 +20,7 @@ from repvgg_companion.paper.inference import LEAST_SEEDS
 from repvgg_companion.paper.named_checks import Evidence, block_maps
 from repvgg_companion.paper.ours import Row, accuracy_rows
 from repvgg_companion.paper.table_rows import ablations, kernel_row_order
-from repvgg_companion.speed.feature_maps import WHOLE
+from repvgg_companion.speed.measure_memory import WHOLE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -19,8 +19,8 @@ from repvgg_companion.paper.verdicts import (
     REPRODUCED,
     Finding,
 )
-from repvgg_companion.speed.feature_maps import FIGURE_3
-from repvgg_companion.speed.settings import PAPER_BATCH_SIZE
+from repvgg_companion.speed.measure_memory import FIGURE_3
+from repvgg_companion.speed.speed_settings import PAPER_BATCH_SIZE
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,6 @@ Whatever fails for one network (no such backend, out of memory, no such precisio
 the others go on.
 """
 
-import gc
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -13,22 +12,23 @@ from typing import Any, Self
 import torch
 
 from repvgg_companion.errors import CompanionError
-from repvgg_companion.speed import memory
+from repvgg_companion.machine.cpu import BUSY_SHARE, CpuMoment, foreign_share
+from repvgg_companion.machine.device import machine_state
+from repvgg_companion.machine.nvml import gpu_flags
+from repvgg_companion.machine.torch_device import free_memory, is_out_of_memory, set_precision
+from repvgg_companion.speed import peak_memory
 from repvgg_companion.speed.backends import forget_compiled, make_call
 from repvgg_companion.speed.clocks import Clock, clock_for, require_synchronised
 from repvgg_companion.speed.engines import Unavailable
 from repvgg_companion.speed.harness import LIMITS, GroupResult, Limits, Subject, measure_group, measure_in_sequence
-from repvgg_companion.speed.networks import Network, buffers_for, prepare, random_inputs, set_precision
-from repvgg_companion.speed.plan import Condition, Group
-from repvgg_companion.speed.readings import BUSY_SHARE, CpuMoment, foreign_share, gpu_flags, reading
+from repvgg_companion.speed.networks import ModelForm, buffers_for, prepare, random_inputs
+from repvgg_companion.speed.programme import Condition, SpeedGroup
 from repvgg_companion.speed.samples import DRIFT_CHECK, TIMED, Sample
-from repvgg_companion.speed.settings import PAPER_BATCHES, UNSEEN_MEMORY, SpeedSettings
-
-_OUT_OF_MEMORY = ("out of memory", "can't allocate memory")
+from repvgg_companion.speed.speed_settings import PAPER_BATCHES, UNSEEN_MEMORY, SpeedSettings
 
 
 @dataclass
-class Member:
+class MeasuredNetwork:
     """One network of a group: what it was run with, what memory it took, or why it was not measured."""
 
     model: str
@@ -54,7 +54,7 @@ class GroupRecord:
     group: str
     start: int
     condition: dict[str, Any]
-    members: list[Member]
+    members: list[MeasuredNetwork]
     samples: list[Sample]
     drift_pct: float
     foreign_share: float
@@ -70,7 +70,7 @@ class GroupRecord:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
         """The record back from JSON values."""
-        members = [Member(**member) for member in values["members"]]
+        members = [MeasuredNetwork(**member) for member in values["members"]]
         samples = [Sample(**sample) for sample in values["samples"]]
         return cls(**{**values, "members": members, "samples": samples})
 
@@ -90,7 +90,7 @@ def limits_of(settings: SpeedSettings, kind: str) -> Limits:
 
 @torch.inference_mode()
 def measure(
-    group: Group,
+    group: SpeedGroup,
     settings: SpeedSettings,
     kind: str,
     *,
@@ -111,7 +111,7 @@ def measure(
         members.append(member)
         if subject is not None:
             subjects.append(subject)
-    before, began = reading(kind), CpuMoment.now()
+    before, began = machine_state(kind), CpuMoment.now()
     result = GroupResult()
     if subjects:
         try:
@@ -122,13 +122,13 @@ def measure(
             for member in members:
                 member.reason = member.reason or reason
     share = foreign_share(began, CpuMoment.now())
-    after = reading(kind)
+    after = machine_state(kind)
     for member in members:
         member.warm_up_calls = result.warm_up_calls.get(member.name, 0)
         member.warm_up_stable = member.name not in result.unstable
     subjects.clear()
     forget_compiled()
-    free(kind)
+    free_memory(kind)
     flags = gpu_flags(before, after)
     if share > BUSY_SHARE:
         flags.append(f"busy: other processes took {100 * share:.0f} % of the cores")
@@ -166,21 +166,14 @@ def _timed(
     )
 
 
-def free(kind: str) -> None:
-    """Give the memory of networks that nobody holds any more back to the system."""
-    gc.collect()
-    if kind == "cuda":
-        torch.cuda.empty_cache()
-
-
 def _prepared(
-    network: Network, condition: Condition, settings: SpeedSettings, kind: str, threads: int,
+    network: ModelForm, condition: Condition, settings: SpeedSettings, kind: str, threads: int,
     formats: Mapping[tuple, str],
-) -> tuple[Member, Subject | None]:  # fmt: skip
+) -> tuple[MeasuredNetwork, Subject | None]:  # fmt: skip
     px = network.input_px(settings.input_px)
     found = formats.get(format_key(asdict(condition), network.model, network.form))
     fixed = condition.memory_format if condition.memory_format != "probe" else found or "channels-last"
-    member = Member(network.model, network.form, fixed, px)
+    member = MeasuredNetwork(network.model, network.form, fixed, px)
     try:
         set_precision(condition.precision, kind)
         probe = condition.memory_format == "probe" and found is None
@@ -191,13 +184,13 @@ def _prepared(
     except RuntimeError as error:
         member.reason = _reason(error, condition)
     # Here, where the exception and with it the frames that held the network are gone.
-    free(kind)
+    free_memory(kind)
     return member, None
 
 
 def _reason(error: RuntimeError, condition: Condition) -> str:
     """Why a network was not measured; an error that leaves the device unusable is raised again."""
-    if isinstance(error, torch.OutOfMemoryError) or any(words in str(error) for words in _OUT_OF_MEMORY):
+    if is_out_of_memory(error):
         return f"out of memory at batch {condition.batch_size}"
     if isinstance(error, torch.AcceleratorError):
         raise error
@@ -210,9 +203,9 @@ def format_key(condition: Mapping[str, Any], model: str, form: str) -> tuple:
 
 
 def _call(
-    network: Network,
+    network: ModelForm,
     condition: Condition,
-    member: Member,
+    member: MeasuredNetwork,
     settings: SpeedSettings,
     kind: str,
     threads: int,
@@ -229,7 +222,7 @@ def _call(
         # A graph has taken its memory when it was captured; the network that it replays shows how much.
         graphed = getattr(call, "network", None)
         once = call if graphed is None else lambda: graphed(inputs[0])
-        member.peak_memory_mib = memory.held_mib(module, inputs) + memory.peak_call_mib(once, kind)
+        member.peak_memory_mib = peak_memory.held_mib(module, inputs) + peak_memory.peak_call_mib(once, kind)
     return call
 
 
@@ -259,7 +252,7 @@ def _probe(
     return min(shortest, key=shortest.get), shortest
 
 
-def _samples(group: Group, members: list[Member], result: GroupResult, start: int) -> list[Sample]:
+def _samples(group: SpeedGroup, members: list[MeasuredNetwork], result: GroupResult, start: int) -> list[Sample]:
     by_name = {member.name: member for member in members}
     condition = group.condition
     rows = []

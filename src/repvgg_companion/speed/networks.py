@@ -10,16 +10,15 @@ from functools import cache
 import torch
 from torch import nn
 
-from repvgg_companion.errors import CompanionError
+from repvgg_companion.machine.torch_device import DTYPES
 from repvgg_companion.models.build import build_model
 from repvgg_companion.models.names import require_model
 
-DTYPES = {"fp32": torch.float32, "tf32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 _BLOCK = 1 << 20
 
 
 @dataclass(frozen=True)
-class Network:
+class ModelForm:
     """What is measured: a model in one form."""
 
     model: str
@@ -62,7 +61,7 @@ class Network:
 
 
 @cache
-def _params(network: Network) -> int:
+def _params(network: ModelForm) -> int:
     return sum(parameter.numel() for parameter in network.on_meta().parameters())
 
 
@@ -134,21 +133,3 @@ def prepare(module: nn.Module, *, precision: str, memory_format: str) -> nn.Modu
     """Bring a network to the precision and memory format of a condition, in place."""
     layout = torch.channels_last if memory_format == "channels-last" else torch.contiguous_format
     return module.to(dtype=DTYPES[precision]).to(memory_format=layout)
-
-
-def set_precision(precision: str, device: str) -> None:
-    """Switch TF32 on or off and the algorithm search of cuDNN on.
-
-    Raises CompanionError where the device does not have the precision.
-    """
-    if device == "cpu":
-        if precision == "tf32":
-            raise CompanionError("a CPU has no tf32; use fp32, bf16 or fp16")
-        if precision == "fp16" and not torch.ops.mkldnn._is_mkldnn_fp16_supported():
-            raise CompanionError("this CPU has no fp16 instructions; use fp32 or bf16")
-        return
-    if precision in ("tf32", "bf16") and torch.cuda.get_device_capability() < (8, 0):
-        raise CompanionError(f"{torch.cuda.get_device_name()} has no {precision}; use fp32 or fp16")
-    torch.backends.cudnn.benchmark = True
-    torch.backends.cudnn.allow_tf32 = precision == "tf32"
-    torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"

@@ -14,8 +14,9 @@ import torch
 
 from repvgg_companion.complexity.layers import WINOGRAD_RATIO, Layer, trace_layers
 from repvgg_companion.errors import CompanionError
+from repvgg_companion.machine.torch_device import DTYPES, set_precision
 from repvgg_companion.speed.clocks import clock_for
-from repvgg_companion.speed.networks import DTYPES, Network, set_precision
+from repvgg_companion.speed.networks import ModelForm
 from repvgg_companion.speed.rows import ABOVE_DIRECT
 
 REPEATS = 8
@@ -85,7 +86,7 @@ def _candidates(precision: str, kind: str):
 
 
 @cache
-def layers_of(network: Network, input_px: int) -> tuple[Layer, ...]:
+def layers_of(network: ModelForm, input_px: int) -> tuple[Layer, ...]:
     """The convolutions and linear layers of a network in order, traced once."""
     return tuple(trace_layers(network.on_meta(), input_px))
 
@@ -122,9 +123,9 @@ def fastest_examples_per_s(layers: Sequence[Layer], ceilings: Ceilings, *, winog
     return ceilings.operations_per_s / (2 * float(macs))
 
 
-def network_of(row: dict[str, Any]) -> Network:
+def network_of(row: dict[str, Any]) -> ModelForm:
     """The network that a row of `speed.csv` belongs to."""
-    return Network(row["model"], row["form"], row["width"], row["num_classes"])
+    return ModelForm(row["model"], row["form"], row["width"], row["num_classes"])
 
 
 def share(row: dict[str, Any], ceilings: Ceilings) -> float:

@@ -15,12 +15,12 @@ import torch
 from torch import nn
 
 from repvgg_companion.complexity.layers import Layer, trace_layers
+from repvgg_companion.machine.torch_device import DTYPES, autocast, best_precision, synchronize
 from repvgg_companion.models.blocks import SqueezeExcitation
 from repvgg_companion.models.build import build_model
 from repvgg_companion.models.names import require_model
 from repvgg_companion.models.repvgg import RepVGG
 from repvgg_companion.models.resnet import ResNet
-from repvgg_companion.training.decide import DTYPES, autocast, best_precision, synchronize
 from repvgg_companion.training.job.processes import World
 from repvgg_companion.training.kernels import choose_cpu_kernels
 from repvgg_companion.training.optimizer import Sgd, parameter_groups

@@ -4,18 +4,15 @@ Recipe and device in; precision, memory format and number of threads out.
 """
 
 import time
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
+from repvgg_companion.machine.torch_device import autocast, best_precision, is_out_of_memory, synchronize
 from repvgg_companion.training.recipe import Recipe
 
 PROBE_STEPS = 5
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-"""What convolutions compute in and hand on, by the recipe's precision."""
-_CPU_WORDS = ("not enough memory", "can't allocate memory", "out of memory")
 
 
 def decide(recipe: Recipe, network: nn.Module, device: torch.device, num_classes: int) -> dict[str, Any]:
@@ -38,35 +35,6 @@ def decide(recipe: Recipe, network: nn.Module, device: torch.device, num_classes
         # The probe holds the network twice; whether one fits is for the first step to find out.
         return decided | {"memory_format": "channels_last"}
     return decided | {"memory_format": min(seconds, key=seconds.get), "memory_format_step_s": seconds}
-
-
-def best_precision(device: torch.device) -> str:
-    """bf16 where the hardware computes in it, else fp16 on a GPU (with a gradient scaler) and fp32 on a CPU."""
-    if device.type == "cuda":
-        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
-    return "bf16" if cpu_has_bf16() else "fp32"
-
-
-def cpu_has_bf16() -> bool:
-    """Whether the CPU multiplies bf16 in hardware (AVX512-BF16, AMX or Arm's BF16); emulation is slower than fp32."""
-    try:
-        flags = set(Path("/proc/cpuinfo").read_text(encoding="utf-8").split())
-    except OSError:
-        return False
-    return bool(flags & {"avx512_bf16", "amx_bf16", "bf16"})
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an exception says that the device's memory is used up."""
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
-        isinstance(error, RuntimeError) and any(words in str(error).lower() for words in _CPU_WORDS)
-    )
-
-
-def autocast(precision: str, device: torch.device) -> torch.autocast:
-    """The context in which the network computes; weights, gradients and optimizer stay in float32."""
-    dtype = None if precision == "fp32" else DTYPES[precision]
-    return torch.autocast(device.type, dtype=dtype, enabled=dtype is not None, cache_enabled=True)
 
 
 def probe_memory_formats(
@@ -100,9 +68,3 @@ def probe_memory_formats(
             if number >= 2:  # the first passes choose kernels and allocate memory
                 seconds.append(time.perf_counter() - start)
     return {name: statistics.median(seconds) for name, (_, _, seconds) in trials.items()}
-
-
-def synchronize(device: torch.device) -> None:
-    """Wait until a GPU has done what it was given; a CPU always has."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)

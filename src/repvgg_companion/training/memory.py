@@ -9,7 +9,7 @@ from torch import nn
 
 from repvgg_companion.data.batches.normalize import normalize
 from repvgg_companion.errors import CompanionError
-from repvgg_companion.training.decide import autocast, is_out_of_memory
+from repvgg_companion.machine.torch_device import autocast, is_out_of_memory
 from repvgg_companion.training.job.processes import World
 from repvgg_companion.training.recipe import Recipe
 from repvgg_companion.training.step import Learner

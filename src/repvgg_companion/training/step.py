@@ -14,8 +14,8 @@ from torch import nn
 
 from repvgg_companion.data.batches.normalize import normalize
 from repvgg_companion.errors import CompanionError
+from repvgg_companion.machine.torch_device import autocast
 from repvgg_companion.training import objective
-from repvgg_companion.training.decide import autocast
 from repvgg_companion.training.gradients import GradientBuckets, GradientTree
 from repvgg_companion.training.job.processes import World
 from repvgg_companion.training.optimizer import Sgd, parameter_groups

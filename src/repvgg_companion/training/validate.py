@@ -11,8 +11,8 @@ from repvgg_companion.data.batches.segmentation_input import whole_images
 from repvgg_companion.data.decode import UndecodableImages
 from repvgg_companion.data.manifest import Manifest
 from repvgg_companion.data.protocols import Protocol
+from repvgg_companion.machine.torch_device import autocast
 from repvgg_companion.models.pixel_classes import class_counts, slide
-from repvgg_companion.training.decide import autocast
 from repvgg_companion.training.job.processes import World
 
 BATCH_IMAGES = 100

@@ -14,7 +14,7 @@ from repvgg_companion.errors import CompanionError
 from repvgg_companion.identity import split_model_name
 from repvgg_companion.progress import Progress
 from repvgg_companion.runs import new_run_id, write_run
-from repvgg_companion.speed.settings import read_plan
+from repvgg_companion.speed.speed_settings import read_plan
 
 WHOLE = "whole-network"
 FIGURE_3 = ("figure3-1-block-input", "figure3-2-before-inner-relu", "figure3-3-after-inner-relu",
@@ -61,14 +61,15 @@ def run(arguments: argparse.Namespace) -> None:
     settings = MemorySettings.read(arguments.plan)
     import torch
 
-    from repvgg_companion.speed.device import choose_device, device_label, usable_cores
-    from repvgg_companion.speed.networks import Network, forms_of
+    from repvgg_companion.machine.cpu import usable_cores
+    from repvgg_companion.machine.device import choose_device, device_label
+    from repvgg_companion.speed.networks import ModelForm, forms_of
 
     kind = choose_device(settings.device)
     torch.set_num_threads(usable_cores())
     device, run_id = device_label(kind), new_run_id("measure-memory")
     rows, reasons = [], {}
-    networks = [Network(model, form, settings.width, settings.num_classes)
+    networks = [ModelForm(model, form, settings.width, settings.num_classes)
                 for model in settings.models for form in forms_of(model, ("train", "deploy"))]  # fmt: skip
     with Progress("measure-memory", total=len(networks), unit="networks") as progress:
         for network in networks:
@@ -96,7 +97,7 @@ def measure_network(network: Any, settings: MemorySettings, kind: str) -> list[d
     """Rows of one network: every operator, the four points of Figure 3 where it has such a block, and the whole."""
     import torch
 
-    from repvgg_companion.speed import memory
+    from repvgg_companion.speed import peak_memory
     from repvgg_companion.speed.networks import random_inputs
 
     px = network.input_px(settings.input_px)
@@ -105,7 +106,7 @@ def measure_network(network: Any, settings: MemorySettings, kind: str) -> list[d
         module = network.build(device=kind)
         inputs = random_inputs(1, settings.batch_size, px, precision="fp32", memory_format="nchw", device=kind)
         module(inputs[0])
-        peak = memory.peak_call_mib(lambda: module(inputs[0]), kind)
+        peak = peak_memory.peak_call_mib(lambda: module(inputs[0]), kind)
         points = trace(module, inputs[0], kind)
         if points:
             rows += [
@@ -115,12 +116,13 @@ def measure_network(network: Any, settings: MemorySettings, kind: str) -> list[d
             for name, mib in figure_3_points(points).items():
                 rows.append({"layer": name, "live_feature_map_mib": mib, "peak_mib": None})
         live = max((point.live_mib for point in points), default=None)
-        rows.append({"layer": WHOLE, "live_feature_map_mib": live, "peak_mib": peak + memory.held_mib(module, inputs)})
+        peak += peak_memory.held_mib(module, inputs)
+        rows.append({"layer": WHOLE, "live_feature_map_mib": live, "peak_mib": peak})
     return rows
 
 
 @dataclass(frozen=True)
-class Point:
+class OperatorMemory:
     """The moment before one operator: tensors alive in MiB, and the most that was alive until the next operator.
 
     `keeps_size` is true for a convolution of stride 1 with as many output as input channels.
@@ -133,12 +135,12 @@ class Point:
     keeps_size: bool = False
 
 
-def trace(module: Any, images: Any, kind: str) -> list[Point]:
+def trace(module: Any, images: Any, kind: str) -> list[OperatorMemory]:
     """Every operator of a network in order, with the memory before and during it; empty where it cannot be traced."""
     import torch
     from torch import fx
 
-    from repvgg_companion.speed.memory import MIB
+    from repvgg_companion.speed.peak_memory import MIB
 
     try:
         graph = fx.symbolic_trace(module)
@@ -173,7 +175,7 @@ def trace(module: Any, images: Any, kind: str) -> list[Point]:
         for step in change:
             alive += step
             highest = max(highest, alive)
-        points.append(Point(layer, operator, live, live + highest / MIB, _keeps_size(modules.get(layer))))
+        points.append(OperatorMemory(layer, operator, live, live + highest / MIB, _keeps_size(modules.get(layer))))
     return points
 
 
@@ -223,7 +225,7 @@ def _names(node: Any, graph: Any) -> tuple[str, str]:
     return node.name, target
 
 
-def figure_3_points(points: list[Point]) -> dict[str, float]:
+def figure_3_points(points: list[OperatorMemory]) -> dict[str, float]:
     """Live memory at the four points of Figure 3, in the first place where a block keeps its size.
 
     In a ResNet of basic blocks: before its two convolutions and the ReLU between them, and after the addition. In a

@@ -1,67 +1,19 @@
-"""What the machine was doing: readings before and after a measurement go in, facts and flags for the rows come out.
+"""Readings of an NVIDIA GPU through NVML, and the flags that follow from them. No torch.
 
-Everything is read, nothing is ever set. No torch.
+Everything is read, nothing is ever set.
 """
 
 import contextlib
 import os
 import sys
-import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
-from repvgg_companion.speed.device import usable_cores
+from repvgg_companion.machine.cpu import lines_of
 
-BUSY_SHARE = 0.10
-"""Share of the cores that other processes may take before the rows are flagged."""
 _HARMLESS_REASONS = 0x1 | 0x2 | 0x100
 """NVML throttle reasons that are no throttling: idle, clocks set by the user, display clock."""
-
-
-@dataclass(frozen=True)
-class CpuMoment:
-    """Processor time at one moment: seconds of the whole machine (busy, stolen) and of this process."""
-
-    wall_s: float
-    busy_s: float
-    stolen_s: float
-    own_s: float
-
-    @classmethod
-    def now(cls) -> Self:
-        """Read `/proc/stat` and this process' own time; zeros where the system has no such file."""
-        own = time.process_time()
-        try:
-            words = Path("/proc/stat").read_text(encoding="ascii").split("\n", 1)[0].split()[1:]
-        except OSError:
-            return cls(time.monotonic(), 0.0, 0.0, own)
-        ticks = [int(word) / os.sysconf("SC_CLK_TCK") for word in words[:8]]
-        user, nice, system, _idle, _iowait, irq, softirq, steal = ticks + [0.0] * (8 - len(ticks))
-        return cls(time.monotonic(), user + nice + system + irq + softirq, steal, own)
-
-
-def foreign_share(before: CpuMoment, after: CpuMoment, cores: int | None = None) -> float:
-    """Share of the cores, 0 to 1, that other processes and the hypervisor took between two moments."""
-    wall = (after.wall_s - before.wall_s) * (cores or os.cpu_count() or usable_cores())
-    others = (after.busy_s - before.busy_s) - (after.own_s - before.own_s)
-    stolen = after.stolen_s - before.stolen_s
-    return max(0.0, (others + stolen) / wall) if wall > 0 else 0.0
-
-
-def cpu_reading() -> dict[str, Any]:
-    """Clock in MHz of each core, load averages, governor and temperature in degrees C, as far as they can be read."""
-    reading: dict[str, Any] = {"load_average": list(os.getloadavg())}
-    lines = _lines("/proc/cpuinfo")
-    clocks = [float(line.partition(":")[2]) for line in lines if line.startswith("cpu MHz")]
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    reading |= {"clock_mhz": clocks, "processor": names[0] if names else None}
-    governor = _lines("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
-    reading["governor"] = governor[0] if governor else None
-    zones = sorted(Path("/sys/class/thermal").glob("thermal_zone*/temp"))
-    reading["temperature_c"] = [int(text[0]) / 1000 for zone in zones if (text := _lines(zone))]
-    return reading
 
 
 def gpu_reading(index: int = 0) -> dict[str, Any]:
@@ -103,14 +55,6 @@ def gpu_power_limit_w(index: int = 0) -> float | None:
     return gpu_reading(index).get("power_limit_w")
 
 
-def reading(kind: str) -> dict[str, Any]:
-    """All readings of the device of `kind` (`cpu` or `cuda`); the CPU's are taken in both cases."""
-    facts: dict[str, Any] = {"cpu": cpu_reading()}
-    if kind == "cuda":
-        facts["gpu"] = gpu_reading()
-    return facts
-
-
 def gpu_flags(*readings: dict[str, Any]) -> list[str]:
     """`busy` and `throttled` where a GPU reading says so."""
     flags = []
@@ -124,16 +68,6 @@ def gpu_flags(*readings: dict[str, Any]) -> list[str]:
     if reasons:
         flags.append(f"throttled: {reasons:#x}")
     return flags
-
-
-def peak_rss_mib() -> float:
-    """Peak resident memory of this process so far, in MiB (what it held before an exec does not count)."""
-    for line in _lines("/proc/self/status"):
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) / 1024
-    import resource
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def _handle(pynvml: Any, index: int) -> Any:
@@ -171,7 +105,7 @@ def foreign_pids(found: list[int], own: int, known: Callable[[int], bool]) -> li
 
 
 def _process_name(pid: int) -> str:
-    name = _lines(f"/proc/{pid}/comm")
+    name = lines_of(f"/proc/{pid}/comm")
     return f"{name[0] if name else 'process'} ({pid})"
 
 
@@ -188,10 +122,3 @@ def _asked(question: Any, *arguments: Any) -> Any:
 
 def _milli(value: float | None) -> float | None:
     return None if value is None else value / 1000
-
-
-def _lines(path: str | Path) -> list[str]:
-    try:
-        return Path(path).read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return []

@@ -4,12 +4,14 @@ A label tells generations apart and is the same after a restart, so that rows of
 `cpu-intel-family6-model85-avx512vnni-2cores`, `gpu-nvidia-h100-80gb-hbm3-700w`. It is also a folder name.
 """
 
-import os
 import platform
 import re
 from pathlib import Path
+from typing import Any
 
 from repvgg_companion.errors import CompanionError
+from repvgg_companion.machine.cpu import cpu_reading, usable_cores
+from repvgg_companion.machine.nvml import gpu_power_limit_w, gpu_reading
 
 LABEL_PATTERN = r"(cpu|gpu)-[a-z0-9.]+(-[a-z0-9.]+)*"
 _VENDORS = {"GenuineIntel": "intel", "AuthenticAMD": "amd", "HygonGenuine": "hygon", "0x41": "arm", "0x61": "apple"}
@@ -25,11 +27,6 @@ _VECTORS = (
     ("asimd", "neon"),
 )
 """From the strongest to the weakest: the first that the processor names goes into the label."""
-
-
-def usable_cores() -> int:
-    """Cores that this process may run on (a cpuset or `taskset` lowers it below the machine's)."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def cpu_label(cpuinfo: str | None = None, cores: int | None = None) -> str:
@@ -70,8 +67,6 @@ def device_label(kind: str, *, cores: int | None = None) -> str:
         return cpu_label(cores=cores)
     import torch
 
-    from repvgg_companion.speed.readings import gpu_power_limit_w
-
     if not torch.cuda.is_available():
         raise CompanionError("device is cuda, but torch sees no GPU; set device: cpu, or check the driver")
     return gpu_label(torch.cuda.get_device_name(), gpu_power_limit_w())
@@ -88,6 +83,14 @@ def choose_device(wanted: str) -> str:
     if wanted == "cuda":
         raise CompanionError("device is cuda, but torch sees no GPU; set device: cpu, or check the driver")
     return "cpu"
+
+
+def machine_state(kind: str) -> dict[str, Any]:
+    """All readings of the device of `kind` (`cpu` or `cuda`); the CPU's are taken in both cases."""
+    facts: dict[str, Any] = {"cpu": cpu_reading()}
+    if kind == "cuda":
+        facts["gpu"] = gpu_reading()
+    return facts
 
 
 def _first_processor(text: str) -> dict[str, str]:

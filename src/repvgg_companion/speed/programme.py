@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from repvgg_companion.errors import CompanionError
-from repvgg_companion.speed.networks import Network, forms_of, has_deploy
-from repvgg_companion.speed.settings import ENGINES, PAPER_BATCH_SIZE, SpeedSettings
+from repvgg_companion.speed.networks import ModelForm, forms_of, has_deploy
+from repvgg_companion.speed.speed_settings import ENGINES, PAPER_BATCH_SIZE, SpeedSettings
 
 _PROCESS_MIB = 900
 """Torch itself, its thread pools and the scratch space of the largest convolutions."""
@@ -34,12 +34,12 @@ class Condition:
 
 
 @dataclass(frozen=True)
-class Group:
+class SpeedGroup:
     """Networks measured in turn under one condition; the anchor stands first."""
 
     name: str
     condition: Condition
-    networks: tuple[Network, ...]
+    networks: tuple[ModelForm, ...]
 
 
 def conditions(settings: SpeedSettings) -> list[Condition]:
@@ -60,25 +60,25 @@ def conditions(settings: SpeedSettings) -> list[Condition]:
     return found
 
 
-def networks(settings: SpeedSettings) -> list[list[Network]]:
+def networks(settings: SpeedSettings) -> list[list[ModelForm]]:
     """The networks without the anchor; those of one model, which are compared most, stand together."""
     anchor = anchor_of(settings)
     units = []
     for models, forms in ((settings.models, settings.forms), (settings.baselines, settings.baseline_forms)):
         for model in models:
-            unit = [Network(model, form, settings.width, settings.num_classes) for form in forms_of(model, forms)]
+            unit = [ModelForm(model, form, settings.width, settings.num_classes) for form in forms_of(model, forms)]
             units.append([network for network in unit if network != anchor])
     return [unit for unit in units if unit]
 
 
-def anchor_of(settings: SpeedSettings) -> Network:
+def anchor_of(settings: SpeedSettings) -> ModelForm:
     """The network that every group holds, in deploy form where it has one."""
     forms = settings.baseline_forms if settings.anchor in settings.baselines else settings.forms
     form = "deploy" if "deploy" in forms and has_deploy(settings.anchor) else "train"
-    return Network(settings.anchor, form, settings.width, settings.num_classes)
+    return ModelForm(settings.anchor, form, settings.width, settings.num_classes)
 
 
-def groups(settings: SpeedSettings) -> list[list[Network]]:
+def groups(settings: SpeedSettings) -> list[list[ModelForm]]:
     """Groups of at most `group_size` networks, the anchor first in each, within the memory limit on a CPU.
 
     Raises CompanionError where one network with the anchor already needs more memory than the limit.
@@ -89,7 +89,7 @@ def groups(settings: SpeedSettings) -> list[list[Network]]:
     batch = max(condition.batch_size for condition in conditions(settings))
     px = max(network.input_px(settings.input_px) for unit in networks(settings) for network in unit)
     fixed += _FEATURE_MAPS_MIB * batch * (px / 224) ** 2
-    packed: list[list[Network]] = []
+    packed: list[list[ModelForm]] = []
     for unit in _pieces(settings, room):
         need = sum(map(_weights_mib, unit))
         if settings.device != "cuda" and fixed + need > settings.memory_limit_mib and len(unit) > 1:
@@ -117,19 +117,19 @@ def groups(settings: SpeedSettings) -> list[list[Network]]:
     return [[anchor, *chosen] for chosen in packed]
 
 
-def programme(settings: SpeedSettings) -> Iterator[Group]:
+def programme(settings: SpeedSettings) -> Iterator[SpeedGroup]:
     """All groups under all conditions, in the order of the settings."""
     packed = groups(settings)
     for condition in conditions(settings):
         for number, members in enumerate(packed, start=1):
-            yield Group(f"{condition.label} #{number}", condition, tuple(members))
+            yield SpeedGroup(f"{condition.label} #{number}", condition, tuple(members))
 
 
-def _pieces(settings: SpeedSettings, room: int) -> Iterator[list[Network]]:
+def _pieces(settings: SpeedSettings, room: int) -> Iterator[list[ModelForm]]:
     for unit in networks(settings):
         for start in range(0, len(unit), room):
             yield unit[start : start + room]
 
 
-def _weights_mib(network: Network) -> float:
+def _weights_mib(network: ModelForm) -> float:
     return network.params() * 4 / 2**20

@@ -8,9 +8,9 @@ import torch
 from repvgg_companion.__main__ import main
 from repvgg_companion.contract import read_rows
 from repvgg_companion.errors import CompanionError
-from repvgg_companion.speed.feature_maps import FIGURE_3, WHOLE, MemorySettings, figure_3_points, trace
-from repvgg_companion.speed.kernel_size import KernelSettings, macs
-from repvgg_companion.speed.networks import Network
+from repvgg_companion.speed.measure_kernel_sizes import KernelSettings, macs
+from repvgg_companion.speed.measure_memory import FIGURE_3, WHOLE, MemorySettings, figure_3_points, trace
+from repvgg_companion.speed.networks import ModelForm
 from repvgg_companion.speed.samples import find_run
 
 
@@ -61,7 +61,7 @@ def test_wrong_kernel_settings_are_refused(plan, words):
     ("model", "multiples"), [("ResNet-18", [1, 2, 2, 1]), ("RepVGG-A0", [1, 1, 1, 1]), ("RepVGG-B1", [1, 1, 1, 1])]
 )
 def test_figure_3_a_residual_block_holds_twice_its_input(model, multiples):
-    module = Network(model, "deploy", 0.25, 10).build()
+    module = ModelForm(model, "deploy", 0.25, 10).build()
     with torch.inference_mode():
         points = figure_3_points(trace(module, torch.randn(1, 3, 64, 64), "cpu"))
     first = points[FIGURE_3[0]]
@@ -87,7 +87,7 @@ def test_memory_rows(tmp_path):
     rows = {(row["model"], row["form"], row["layer"]): row for row in read_rows(tmp_path / "m.csv", "memory")}
     for model in ("RepVGG-A0", "ResNet-18"):
         for form in ("train", "deploy"):
-            weights = sum(p.numel() for p in Network(model, form, 0.25, 10).on_meta().parameters()) * 4 / 2**20
+            weights = sum(p.numel() for p in ModelForm(model, form, 0.25, 10).on_meta().parameters()) * 4 / 2**20
             whole = rows[model, form, WHOLE]
             assert weights < whole["peak_mib"] < weights + 10
     branches = rows["RepVGG-A0", "train", WHOLE]["live_feature_map_mib"]

@@ -13,7 +13,7 @@ from repvgg_companion.contract import write_rows
 from repvgg_companion.errors import CompanionError
 from repvgg_companion.progress import Progress
 from repvgg_companion.runs import new_run_id, write_run
-from repvgg_companion.speed.settings import LEAST_ROUNDS, MEMORY_FORMATS, PRECISIONS, read_plan
+from repvgg_companion.speed.speed_settings import LEAST_ROUNDS, MEMORY_FORMATS, PRECISIONS, read_plan
 
 KERNEL_SIZES = (1, 3, 5, 7)
 WINOGRAD_MARGIN = 1.2
@@ -75,15 +75,15 @@ def run(arguments: argparse.Namespace) -> None:
     settings = KernelSettings.read(arguments.plan)
     import torch
 
-    from repvgg_companion.speed.device import choose_device, device_label, usable_cores
-    from repvgg_companion.speed.readings import reading
+    from repvgg_companion.machine.cpu import usable_cores
+    from repvgg_companion.machine.device import choose_device, device_label, machine_state
     from repvgg_companion.speed.samples import Samples
 
     kind = choose_device(settings.device)
     cores = settings.threads or usable_cores()
     torch.set_num_threads(cores)
     run_id = new_run_id("measure-kernel-sizes")
-    before = reading(kind)
+    before = machine_state(kind)
     conditions = settings.conditions(kind)
     parts = []
     with Progress("measure-kernel-sizes", total=len(conditions) * settings.rounds, unit="rounds") as progress:
@@ -105,7 +105,7 @@ def run(arguments: argparse.Namespace) -> None:
         winograd=[_winograd(part, samples) for part in parts],
         drift_pct=[part["drift_pct"] for part in parts],
         ceilings=_ceilings(rows, kind),
-        readings={"before": before, "after": reading(kind)},
+        readings={"before": before, "after": machine_state(kind)},
     )
     write_rows(arguments.output, "kernel_size", rows)
     print(f"{len(rows)} kernel size rows on {device}")
@@ -114,11 +114,10 @@ def run(arguments: argparse.Namespace) -> None:
 def _measure(settings: KernelSettings, kind: str, precision: str, memory_format: str, on_round: Any) -> dict[str, Any]:
     import torch
 
+    from repvgg_companion.machine.cpu import BUSY_SHARE, CpuMoment, foreign_share
+    from repvgg_companion.machine.torch_device import free_memory, set_precision
     from repvgg_companion.speed.clocks import clock_for, require_synchronised
-    from repvgg_companion.speed.group import free
     from repvgg_companion.speed.harness import LIMITS, Subject, measure_group
-    from repvgg_companion.speed.networks import set_precision
-    from repvgg_companion.speed.readings import BUSY_SHARE, CpuMoment, foreign_share
 
     part: dict[str, Any] = {"precision": precision, "memory_format": memory_format, "samples": [], "reasons": {},
                             "drift_pct": 0.0, "flags": []}  # fmt: skip
@@ -145,7 +144,7 @@ def _measure(settings: KernelSettings, kind: str, precision: str, memory_format:
         part["flags"].append(f"drift {result.drift_pct():+.1f} %")
     part["samples"] = _samples(result, settings, precision, memory_format)
     subjects.clear()
-    free(kind)
+    free_memory(kind)
     return part
 
 
@@ -155,7 +154,7 @@ def _convolution(
     """One call of a bias-free convolution whose output is `resolution_px` wide, whatever its stride."""
     import torch
 
-    from repvgg_companion.speed.networks import DTYPES
+    from repvgg_companion.machine.torch_device import DTYPES
 
     layout = torch.channels_last if memory_format == "channels-last" else torch.contiguous_format
     generator = torch.Generator().manual_seed(size)

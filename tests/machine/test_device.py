@@ -5,8 +5,15 @@ import re
 import pytest
 
 from repvgg_companion.errors import CompanionError
-from repvgg_companion.speed import readings
-from repvgg_companion.speed.device import LABEL_PATTERN, choose_device, cpu_label, device_label, gpu_label
+from repvgg_companion.machine import cpu, nvml
+from repvgg_companion.machine.device import (
+    LABEL_PATTERN,
+    choose_device,
+    cpu_label,
+    device_label,
+    gpu_label,
+    machine_state,
+)
 
 ZEN5 = """processor : 0
 vendor_id : AuthenticAMD
@@ -68,9 +75,9 @@ def test_no_gpu_is_said_plainly():
 
 def test_throttling_and_foreign_processes_become_flags():
     quiet = {"gpu": {"throttle_reasons": 0x1, "other_processes": []}}
-    assert readings.gpu_flags(quiet, quiet) == []
+    assert nvml.gpu_flags(quiet, quiet) == []
     busy = {"gpu": {"throttle_reasons": 0x4 | 0x1, "other_processes": ["python (42)"]}}
-    assert readings.gpu_flags(quiet, busy) == ["busy: python (42)", "throttled: 0x4"]
+    assert nvml.gpu_flags(quiet, busy) == ["busy: python (42)", "throttled: 0x4"]
 
 
 @pytest.mark.parametrize(
@@ -87,18 +94,18 @@ def test_throttling_and_foreign_processes_become_flags():
     ],
 )
 def test_own_process_is_not_foreign(found, known, others):
-    assert readings.foreign_pids(found, 42, known.__contains__) == others
+    assert nvml.foreign_pids(found, 42, known.__contains__) == others
 
 
 def test_foreign_share_counts_others_and_the_hypervisor():
-    before = readings.CpuMoment(wall_s=0, busy_s=100, stolen_s=5, own_s=10)
-    after = readings.CpuMoment(wall_s=10, busy_s=117, stolen_s=6, own_s=20)
+    before = cpu.CpuMoment(wall_s=0, busy_s=100, stolen_s=5, own_s=10)
+    after = cpu.CpuMoment(wall_s=10, busy_s=117, stolen_s=6, own_s=20)
     # Of 20 core-seconds, the machine was busy for 17, 10 of them ours, and 1 was stolen.
-    assert readings.foreign_share(before, after, cores=2) == pytest.approx(0.4)
+    assert cpu.foreign_share(before, after, cores=2) == pytest.approx(0.4)
 
 
 def test_readings_never_fail():
-    facts = readings.reading("cuda")
+    facts = machine_state("cuda")
     assert facts["cpu"]["load_average"]
     assert "unreadable" in facts["gpu"] or facts["gpu"]["name"]
-    assert readings.peak_rss_mib() > 10
+    assert cpu.peak_rss_mib() > 10

@@ -19,7 +19,7 @@ from repvgg_companion.errors import CompanionError, Interrupted
 from repvgg_companion.files import read_json, short_digest, write_json
 from repvgg_companion.progress import Progress
 from repvgg_companion.runs import commit, environment, new_run_id, write_run
-from repvgg_companion.speed.settings import SpeedSettings
+from repvgg_companion.speed.speed_settings import SpeedSettings
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -87,8 +87,9 @@ def _child(arguments: argparse.Namespace, start: int, deadline: float | None) ->
 
 def _measure_start(settings: SpeedSettings, arguments: argparse.Namespace, start: int) -> list[Any]:
     """Measure all groups that are not yet in the state folder, in this process; returns all records in order."""
-    from repvgg_companion.speed import plan
-    from repvgg_companion.speed.device import choose_device, device_label, usable_cores
+    from repvgg_companion.machine.cpu import usable_cores
+    from repvgg_companion.machine.device import choose_device, device_label
+    from repvgg_companion.speed import programme
     from repvgg_companion.speed.group import GroupRecord, measure
 
     kind = choose_device(settings.device)
@@ -98,7 +99,7 @@ def _measure_start(settings: SpeedSettings, arguments: argparse.Namespace, start
     torch.set_num_threads(settings.threads or usable_cores())
     device = device_label(kind, cores=settings.threads or usable_cores())
     deadline = time.monotonic() + 60 * arguments.minutes if arguments.minutes is not None else None
-    groups = list(plan.programme(settings))
+    groups = list(programme.programme(settings))
     records, longest = [], _longest(arguments.state) if deadline is not None else 0.0
     measured, formats = 0, {}
     with Progress("measure-speed", total=len(groups) * settings.rounds, unit="rounds") as progress:
@@ -160,10 +161,10 @@ def _kept(state: str | None, settings: SpeedSettings, device: str, group: Any, s
 
 
 def _write(settings: SpeedSettings, arguments: argparse.Namespace, records: list[Any]) -> None:
-    from repvgg_companion.speed.device import choose_device, device_label, usable_cores
+    from repvgg_companion.machine.cpu import peak_rss_mib, usable_cores
+    from repvgg_companion.machine.device import choose_device, device_label
     from repvgg_companion.speed.group import limits_of
-    from repvgg_companion.speed.networks import Network
-    from repvgg_companion.speed.readings import peak_rss_mib
+    from repvgg_companion.speed.networks import ModelForm
     from repvgg_companion.speed.rows import speed_rows
     from repvgg_companion.speed.samples import Samples
 
@@ -173,8 +174,8 @@ def _write(settings: SpeedSettings, arguments: argparse.Namespace, records: list
     samples = Samples(run_id, device, tuple(sample for record in records for sample in record.samples))
     limits = limits_of(settings, kind)
 
-    def network(model: str, form: str = "train") -> Network:
-        return Network(model, form, settings.width, settings.num_classes)
+    def network(model: str, form: str = "train") -> ModelForm:
+        return ModelForm(model, form, settings.width, settings.num_classes)
 
     ceilings = _ceilings(settings, records, kind)
 

@@ -14,10 +14,10 @@ from repvgg_companion.contract import read_rows
 from repvgg_companion.errors import CompanionError
 from repvgg_companion.files import read_json
 from repvgg_companion.identity import split_model_name
-from repvgg_companion.speed.device import LABEL_PATTERN
+from repvgg_companion.machine.device import LABEL_PATTERN
 from repvgg_companion.speed.rows import ABOVE_DIRECT
 from repvgg_companion.speed.samples import find_run
-from repvgg_companion.speed.settings import LEAST_ROUNDS
+from repvgg_companion.speed.speed_settings import LEAST_ROUNDS
 
 _AGREES = 1e-6
 
@@ -109,7 +109,7 @@ def _check_speed_row(folder: Path, row: dict[str, Any], facts: dict[str, Any], w
 
 
 def _check_kernel_row(folder: Path, row: dict[str, Any], facts: dict[str, Any], where: str) -> list[str]:
-    from repvgg_companion.speed.kernel_size import KernelSettings, macs, times_of
+    from repvgg_companion.speed.measure_kernel_sizes import KernelSettings, macs, times_of
     from repvgg_companion.speed.roofline import PLAUSIBLE
     from repvgg_companion.speed.statistics import median_interval
 
@@ -133,7 +133,7 @@ def _check_kernel_row(folder: Path, row: dict[str, Any], facts: dict[str, Any], 
 
 
 def _check_memory_row(folder: Path, row: dict[str, Any], facts: dict[str, Any], where: str) -> list[str]:
-    from repvgg_companion.speed.feature_maps import WHOLE
+    from repvgg_companion.speed.measure_memory import WHOLE
     from repvgg_companion.speed.roofline import network_of
 
     if row["layer"] == WHOLE and row["peak_mib"] is not None:

@@ -1,0 +1,1 @@
+"""The machine that runs the work: choice of device, labels, readings, and what torch needs to know of it."""
