@@ -183,6 +183,16 @@ TABLES: dict[str, Table] = {
         ],
         key=("id", "device", "precision", "backend"),
     ),
+    "comparison": Table(
+        [
+            *_text("section", "subject"),
+            *_text("setting", optional=True),
+            *_text("quantity"),
+            *_number("a", "a_low", "a_high", "b", "b_low", "b_high", optional=True),
+            *_number("change", "change_low", "change_high", optional=True),
+            *_text("method", "a_verdict", "b_verdict", "note", optional=True),
+        ]
+    ),
 }
 
 

@@ -5,7 +5,7 @@ One file is one run, `FOLDER/DEVICE/RUN_ID.parquet`; a ratio across two files is
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, Self
 
@@ -185,4 +185,9 @@ def find_run(folder: str | Path, run_id: str) -> Samples:
     found = sorted(Path(folder).glob(f"*/{run_id}.parquet"))
     if not found:
         raise CompanionError(f"{folder} holds no samples of the run {run_id}; copy them there or measure again")
-    return Samples.read(found[0])
+    return _read_once(found[0], found[0].stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=16)  # a claim, a table or a comparison asks for the same run again and again
+def _read_once(path: Path, _changed_ns: int) -> Samples:
+    return Samples.read(path)

@@ -1,0 +1,194 @@
+"""The `compare` verb: the results of two experiments or devices side by side.
+
+A difference or ratio is given only where it means something: accuracies of the same images, network and protocol;
+speeds of one run. Everything else is shown side by side, with the reason why it is not compared.
+"""
+
+import argparse
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from repvgg_companion.contract import write_rows
+from repvgg_companion.errors import CompanionError
+from repvgg_companion.evidence.accuracy_lines import accuracy_lines
+from repvgg_companion.evidence.compared_line import COMPARED_TABLES, ComparedLine, Measured, Side, read_side
+from repvgg_companion.evidence.speed_lines import ratio_lines, speed_lines
+from repvgg_companion.files import write_text
+from repvgg_companion.paper.claims import rows_of_claim
+from repvgg_companion.paper.grammar import Term, parse
+from repvgg_companion.paper.ours import Row
+from repvgg_companion.paper.printed import Facts
+
+_COUNTS = ("params", "flops", "wino_muls")
+_HEADINGS = {
+    "accuracy": ("Top-1 accuracy", "Change: B less A in points, with its 95 % interval."),
+    "segmentation": ("Segmentation", "Change: B less A in points, with its 95 % interval."),
+    "ratio": ("Speed ratios", "Each ratio is formed within one run, with its 95 % interval."),
+    "speed": ("Speed", "Values with 95 % intervals; a ratio of A and B would cross two runs."),
+    "kernel_size": ("Density by kernel size", "Values with 95 % intervals; a ratio of A and B would cross two runs."),
+    "complexity": ("Counts", "Only counts that differ."),
+    "claims": ("Claims", "Only claims whose verdicts differ: number / inference."),
+}
+
+
+@dataclass(frozen=True)
+class CompareRequest:
+    """What to compare and where to write it; `output` None prints Markdown."""
+
+    first: Path
+    second: Path
+    paper: Path
+    output: Path | None
+
+    def __post_init__(self) -> None:
+        """Raise CompanionError for one folder given twice, or an output of an unknown kind."""
+        if self.first.resolve() == self.second.resolve():
+            raise CompanionError(f"{self.first} and {self.second} are one folder; name two different ones")
+        if self.output is not None and self.output.suffix not in (".md", ".csv"):
+            raise CompanionError(f"--output {self.output} must end in .md or .csv")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of the `compare` verb."""
+    parser.add_argument("a", metavar="A", help="a folder such as results/demo or results/devices/DEVICE")
+    parser.add_argument("b", metavar="B", help="the folder to compare it with")
+    parser.add_argument("--paper", default="paper", help="folder of the paper's facts")
+    parser.add_argument("--output", help="write Markdown (.md) or rows (.csv) instead of printing Markdown")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Print the comparison, or write it."""
+    request = CompareRequest(
+        Path(arguments.a),
+        Path(arguments.b),
+        Path(arguments.paper),
+        Path(arguments.output) if arguments.output else None,
+    )
+    first, second = read_side(request.first), read_side(request.second)
+    lines = compared(first, second, Facts(request.paper))
+    if request.output is None:
+        print(markdown(lines, first, second), end="")
+    elif request.output.suffix == ".md":
+        write_text(request.output, markdown(lines, first, second))
+    else:
+        write_rows(request.output, "comparison", [line.row() for line in lines], keep_order=True)
+
+
+def compared(first: Side, second: Side, facts: Facts) -> list[ComparedLine]:
+    """All lines of a comparison; raises CompanionError where the sides have nothing in common."""
+    common = first.tables & second.tables
+    if not common:
+        held = [", ".join(sorted(side.tables)) or "no rows" for side in (first, second)]
+        raise CompanionError(
+            f"{first.folder} ({held[0]}) and {second.folder} ({held[1]}) hold no table in common; there is nothing to "
+            "compare"
+        )
+    lines = [*accuracy_lines(first, second), *ratio_lines(first, second, facts), *speed_lines(first, second)]
+    lines += [*_count_lines(first, second), *_claim_lines(first, second, facts)]
+    if not lines and common <= {"accuracy", "segmentation", "speed", "kernel_size"}:
+        raise CompanionError(
+            f"{first.folder} and {second.folder} hold no network, kernel or claim in the same setting; there is "
+            "nothing to compare"
+        )
+    return lines
+
+
+def _count_lines(first: Side, second: Side) -> Iterator[ComparedLine]:
+    def key(row: Row) -> tuple:
+        return tuple(row[name] for name in ("model", "form", "width", "num_classes", "input_px"))
+
+    mine, others = ({key(row): row for row in side.results.rows("complexity")} for side in (first, second))
+    for found in (found for found in mine if found in others):
+        for name in _COUNTS:
+            one, two = mine[found][name], others[found][name]
+            if one != two:
+                model, form, width, classes, px = found
+                setting = f"width {width:g}, {classes} classes, {px} px"
+                yield ComparedLine(
+                    "complexity", f"{model} {form}", setting, name, Measured(one), Measured(two),
+                    note="the same network has one count; one side was counted by other code",
+                )  # fmt: skip
+
+
+def _claim_lines(first: Side, second: Side, facts: Facts) -> Iterator[ComparedLine]:
+    """Claims that both sides judged in the same precision and backend, where a verdict differs."""
+
+    def key(row: Row) -> tuple:
+        return (row["id"], row["precision"], row["backend"])
+
+    parts = [{key(row): row for row in reversed(_claims(side, facts))} for side in (first, second)]
+    for claim in facts.table("claims"):
+        for found in (found for found in parts[0] if found[0] == claim["id"]):
+            one, other = parts[0][found], parts[1].get(found)
+            other = other or _only(parts[1], claim["id"])
+            if other is None:
+                continue
+            texts = [f"{row['verdict_number']} / {row['verdict_inference']}" for row in (one, other)]
+            if texts[0] != texts[1]:
+                values = " and ".join(row["our_value"] or "no value" for row in (one, other))
+                setting = ", ".join(part for part in (one["precision"], one["backend"]) if part)
+                yield ComparedLine(
+                    "claims", f"{claim['id']} {claim['claim']}", setting, "verdicts", texts=(texts[0], texts[1]),
+                    note=values,
+                )  # fmt: skip
+
+
+def _only(rows: dict[tuple, Row], claim: str) -> Row | None:
+    """The row of a claim that has one, without a setting of speeds."""
+    return next((row for key, row in rows.items() if key == (claim, None, None)), None)
+
+
+def _claims(side: Side, facts: Facts) -> list[Row]:
+    """The judged claims of a side; where the folder holds none, those about speed are judged now."""
+    found = side.results.rows("claims")
+    if not found:
+        measured = [claim for claim in facts.table("claims") if any(map(_is_measured, parse(claim["condition"])))]
+        found = [row for claim in measured for row in rows_of_claim(claim, facts, side.results)]
+    return found
+
+
+def _is_measured(term: Term) -> bool:
+    return any(quantity.name in ("speed", "density") for quantity in term.quantities)
+
+
+def markdown(lines: list[ComparedLine], first: Side, second: Side) -> str:
+    """The comparison as a page: one table a section."""
+    parts = [
+        f"# {first.name} beside {second.name}",
+        "",
+        f"A is `{first.folder}`, B is `{second.folder}`.",
+        "",
+    ]
+    for section, (heading, explanation) in _HEADINGS.items():
+        mine = [line for line in lines if line.section == section]
+        if not mine:
+            continue
+        parts += [f"## {heading}", "", explanation, ""]
+        parts += ["| what | setting | A | B | change | note |", "| --- | --- | ---: | ---: | ---: | --- |"]
+        parts += ["| " + " | ".join(cell.replace("|", "\\|") for cell in _cells(line)) + " |" for line in mine]
+        parts.append("")
+    one_sided = sorted(set(COMPARED_TABLES) & (first.tables ^ second.tables))
+    if one_sided:
+        words = [f"{table} (only {'A' if table in first.tables else 'B'})" for table in one_sided]
+        parts += [f"Measured on one side: {', '.join(words)}.", ""]
+    return "\n".join(parts)
+
+
+def _cells(line: ComparedLine) -> list[str]:
+    if line.section == "claims":
+        first, second = line.texts
+        return [line.subject, line.setting, first, second, "", line.note]
+    note = "; ".join(part for part in (line.method, line.note) if part)
+    change = _shown(line.change, "+.2f") if line.change.value is not None else ""
+    kind = ".2f" if line.section in ("accuracy", "segmentation") else "," if line.section == "complexity" else ".4g"
+    return [line.subject, line.setting, _shown(line.first, kind), _shown(line.second, kind), change, note]
+
+
+def _shown(measured: Measured, kind: str) -> str:
+    if measured.value is None:
+        return "–"
+    text = format(measured.value, kind)
+    if measured.low is not None and measured.high is not None:
+        text += f" [{format(measured.low, kind)}, {format(measured.high, kind)}]"
+    return text

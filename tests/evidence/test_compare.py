@@ -1,0 +1,216 @@
+"""Two folders of results side by side: differences and ratios only where they mean something."""
+
+import csv
+import shutil
+
+import numpy as np
+import pytest
+from paper_synthetic import PAPER, accuracy_row, network, speed_row, write_predictions
+
+from repvgg_companion.__main__ import main
+from repvgg_companion.contract import read_rows, write_rows
+from repvgg_companion.evidence.accuracy_lines import accuracy_lines
+from repvgg_companion.evidence.compare import compared, markdown
+from repvgg_companion.evidence.compared_line import read_side
+from repvgg_companion.evidence.speed_lines import ratio_lines, speed_lines
+
+IMAGES = 2_000
+A0, R18 = "RepVGG-A0", "ResNet-18"
+
+
+def _accuracy(correct: np.ndarray, model: str = A0, seed: str = "0", **more) -> dict:
+    top1 = 100 * float(correct.mean())
+    row = accuracy_row(model, top1, recipe="120-epochs", digest="12345678", seed=seed, n_images=len(correct))
+    return row | {"top1_low_pct": top1 - 2, "top1_high_pct": top1 + 2} | more
+
+
+def _images(wrong: range) -> np.ndarray:
+    correct = np.ones(IMAGES, bool)
+    correct[list(wrong)] = False
+    return correct
+
+
+def _write(folder, accuracies=(), speeds=(), predictions=()):
+    if accuracies:
+        write_rows(folder / "accuracy.csv", "accuracy", accuracies)
+    if speeds:
+        write_rows(folder / "speed.csv", "speed", speeds)
+    for row, correct in zip(accuracies, predictions, strict=False):
+        write_predictions(folder / "predictions", row, correct)
+    return read_side(folder)
+
+
+def _sides(tmp_path, first: dict, second: dict):
+    return _write(tmp_path / "one", **first), _write(tmp_path / "two", **second)
+
+
+def test_the_same_images_are_compared_in_pairs(tmp_path):
+    parts = [_images(range(500)), _images(range(440))]  # the second network corrects 60 images and loses none
+    sides = _sides(tmp_path, *({"accuracies": [_accuracy(correct)], "predictions": [correct]} for correct in parts))
+    (line,) = accuracy_lines(*sides)
+    assert line.change.value == pytest.approx(3.0)
+    assert line.method == "difference, paired over the same images"
+    assert 2.2 < line.change.low < 3.0 < line.change.high < 3.8
+    assert "McNemar" in line.note
+
+
+def test_without_predictions_the_images_count_as_independent(tmp_path):
+    parts = [_images(range(500)), _images(range(440))]
+    sides = _sides(tmp_path, *({"accuracies": [_accuracy(correct)]} for correct in parts))
+    (line,) = accuracy_lines(*sides)
+    assert line.method == "difference, independent images (Newcombe)"
+    assert (line.change.low, line.change.high) == pytest.approx((3 - 8**0.5, 3 + 8**0.5))
+    assert "predictions per image of RepVGG-A0 are missing" in line.note
+
+
+def test_newcombe_agrees_with_its_published_example(tmp_path):
+    """Newcombe 1998, table II, row a: 56/70 less 48/80 is 0.20 with the interval 0.0524 to 0.3339."""
+    from repvgg_companion.evaluation.accuracy import wilson_interval_pct
+
+    def row(correct: int, total: int) -> dict:
+        low, high = wilson_interval_pct(correct, total)
+        values = np.arange(total) < correct
+        return _accuracy(values) | {"top1_low_pct": low, "top1_high_pct": high}
+
+    sides = _sides(tmp_path, {"accuracies": [row(48, 80)]}, {"accuracies": [row(56, 70)]})
+    (line,) = accuracy_lines(*sides)
+    assert (line.change.low, line.change.high) == pytest.approx((5.24, 33.39), abs=0.005)
+
+
+def test_three_seeds_on_both_sides_add_an_interval_over_seeds(tmp_path):
+    first = [_accuracy(_images(range(500 + shift)), seed=str(shift)) for shift in range(3)]
+    second = [_accuracy(_images(range(400 + shift)), seed=str(shift)) for shift in range(3)]
+    lines = list(accuracy_lines(*_sides(tmp_path, {"accuracies": first}, {"accuracies": second})))
+    assert [line.method for line in lines][1] == "difference, over training seeds (Welch)"
+    assert lines[1].change.value == pytest.approx(5.0)
+    assert lines[1].change.high - lines[1].change.low < 0.3
+    assert "3 and 3 seeds" in lines[1].note
+
+
+@pytest.mark.parametrize(
+    "other", [{"dataset": "demo-digits"}, {"width": 0.25}, {"num_classes": 10}, {"protocol": "resize232-crop224"}]
+)
+def test_other_images_networks_or_protocols_are_not_compared(tmp_path, other):
+    correct = _images(range(500))
+    sides = _sides(tmp_path, {"accuracies": [_accuracy(correct)]}, {"accuracies": [_accuracy(correct) | other]})
+    (line,) = accuracy_lines(*sides)
+    assert line.change.value is None
+    assert line.note.startswith("not compared: other images, network or protocol (")
+    assert str(next(iter(other.values()))) in line.note
+
+
+def test_speeds_of_two_runs_stand_side_by_side_without_a_ratio(tmp_path):
+    first = speed_row(A0, "deploy", 100.0)
+    second = speed_row(A0, "deploy", 120.0, run_id="20260302T120000Z-measure-speed-bbbbbb", device="gtx-9000")
+    (line,) = speed_lines(*_sides(tmp_path, {"speeds": [first]}, {"speeds": [second]}))
+    assert (line.first.value, line.second.value) == (100.0, 120.0)
+    assert line.change.value is None
+    assert line.note == "no ratio: different devices (gtx-1080ti and gtx-9000)"
+
+
+def test_speeds_of_another_setting_are_no_line(tmp_path):
+    first, second = speed_row(A0, "deploy", 100.0), speed_row(A0, "deploy", 100.0, precision="bf16")
+    assert list(speed_lines(*_sides(tmp_path, {"speeds": [first]}, {"speeds": [second]}))) == []
+
+
+def test_each_side_keeps_the_ratio_of_its_own_run(tmp_path, facts):
+    other = {"run_id": "20260302T120000Z-measure-speed-bbbbbb", "device": "gtx-9000"}
+    first = [speed_row(A0, "deploy", 133.0), speed_row(R18, "deploy", 100.0)]
+    second = [speed_row(A0, "deploy", 900.0, **other), speed_row(R18, "deploy", 1000.0, **other)]
+    lines = list(ratio_lines(*_sides(tmp_path, {"speeds": first}, {"speeds": second}), facts))
+    line = next(line for line in lines if line.subject == "RepVGG-A0 / ResNet-18")
+    assert line.first.value == pytest.approx(1.33)
+    assert line.second.value == pytest.approx(0.9)
+    assert "do not overlap" in line.note
+
+
+def test_a_pair_measured_in_two_runs_has_no_ratio(tmp_path, facts):
+    first = [speed_row(A0, "deploy", 133.0), speed_row(R18, "deploy", 100.0)]
+    second = [first[0], first[1] | {"run_id": "20260302T120000Z-measure-speed-bbbbbb"}]
+    assert list(ratio_lines(*_sides(tmp_path, {"speeds": first}, {"speeds": second}), facts)) == []
+
+
+def test_claims_whose_verdict_differs_and_no_others(tmp_path, facts):
+    def claim(identifier: str, verdict: str) -> dict:
+        return {
+            "id": identifier, "claim": "a claim", "kind": "order", "condition": "flops(RepVGG-A0) > 0",
+            "verdict_number": verdict, "verdict_inference": "inconclusive", "reason": "planted", "our_value": "7",
+        }  # fmt: skip
+
+    folders = []
+    for name, verdict in (("one", "reproduced"), ("two", "contradicted")):
+        folders.append(tmp_path / name)
+        rows = [claim("C01", "reproduced"), claim("C02", verdict)]
+        write_rows(folders[-1] / "claims.csv", "claims", rows, keep_order=True)
+    (line,) = compared(*map(read_side, folders), facts)
+    assert line.subject.startswith("C02 ")
+    assert line.texts == ("reproduced / inconclusive", "contradicted / inconclusive")
+
+
+def test_counts_that_differ_are_listed(tmp_path, facts):
+    for name, flops in (("one", 7), ("two", 8)):
+        row = {**network(A0), "run_id": "r", "form": "deploy", "params": 5, "flops": flops, "input_px": 224}
+        write_rows(tmp_path / name / "complexity.csv", "complexity", [row])
+    (line,) = compared(read_side(tmp_path / "one"), read_side(tmp_path / "two"), facts)
+    assert (line.quantity, line.first.value, line.second.value) == ("flops", 7, 8)
+
+
+def test_two_copies_of_a_committed_device_agree_in_everything(root, tmp_path):
+    device = next(path for path in sorted((root / "results" / "devices").iterdir()) if path.is_dir())
+    copy = tmp_path / device.name
+    for part in ("speed.csv", "speed"):
+        (shutil.copytree if (device / part).is_dir() else shutil.copy)(device / part, _made(copy) / part)
+    later = [
+        row | {"run_id": "20990101T000000Z-measure-speed-ffffff"} for row in read_rows(copy / "speed.csv", "speed")
+    ]
+    write_rows(copy / "speed.csv", "speed", later)
+    sides = read_side(device), read_side(copy)
+    lines = list(speed_lines(*sides))
+    measured = [row for row in later if row["examples_per_s"] is not None]
+    assert 50 < len(lines) <= len(measured)
+    assert all(line.first == line.second and line.change.value is None for line in lines)
+    assert all(line.note.startswith("no ratio: different runs, whose clocks") for line in lines)
+    text = markdown(lines, *sides)
+    assert "| RepVGG-A0 deploy | fp32, eager" in text
+
+
+def _made(folder):
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def test_the_verb_writes_markdown_and_rows(tmp_path, capsys):
+    correct = _images(range(500))
+    for name in ("one", "two"):
+        _write(tmp_path / name, [_accuracy(correct)], predictions=[correct])
+    words = ["compare", str(tmp_path / "one"), str(tmp_path / "two"), "--paper", str(PAPER)]
+    assert main(words) == 0
+    page = capsys.readouterr().out
+    assert page.startswith("# one beside two\n")
+    assert "+0.00 [+0.00, +0.00]" in page
+    assert main([*words, "--output", str(tmp_path / "out.md")]) == 0
+    assert (tmp_path / "out.md").read_text() == page
+    assert main([*words, "--output", str(tmp_path / "out.csv")]) == 0
+    with (tmp_path / "out.csv").open(newline="") as stream:
+        (row,) = csv.DictReader(stream)
+    assert (row["section"], row["a"], row["b"], row["change"]) == ("accuracy", "75.0", "75.0", "0.0")
+
+
+def test_refusals_say_in_one_sentence_what_to_do(tmp_path, facts, capsys):
+    correct = _images(range(500))
+    _write(tmp_path / "one", [_accuracy(correct)])
+    _write(tmp_path / "two", speeds=[speed_row(A0, "deploy", 100.0)])
+    _write(tmp_path / "group" / "device-a", speeds=[speed_row(A0, "deploy", 100.0)])
+    cases = {
+        ("one", "two"): "hold no table in common",
+        ("one", "one"): "are one folder; name two different ones",
+        ("one", "missing"): "is no folder; name results/EXPERIMENT",
+        ("one", "group"): "holds no result tables such as speed.csv; name one of its folders: device-a",
+    }
+    for names, expected in cases.items():
+        assert main(["compare", *(str(tmp_path / name) for name in names), "--paper", str(PAPER)]) == 2
+        error = capsys.readouterr().err
+        assert expected in error
+        assert error.count("\n") == 1
+    assert main(["compare", str(tmp_path / "one"), str(tmp_path / "two"), "--output", "x.txt"]) == 2
+    assert "must end in .md or .csv" in capsys.readouterr().err
