@@ -24,6 +24,7 @@ from repvgg_companion.data.columns import (
     text_array,
 )
 from repvgg_companion.data.images import ImageColumns, Tally
+from repvgg_companion.data.label_order import order_of
 from repvgg_companion.errors import CompanionError
 from repvgg_companion.files import atomic_path
 
@@ -40,7 +41,8 @@ class Manifest:
     `stamps` holds size in bytes and modification time in ns of every archive; a single image file has no stamp.
     `packed` is the label of a packed copy, empty for the images themselves; `source_sha256` is the digest of the
     manifest that a packed copy was made of. `maps`, for segmentation only, lists the label map of each image in the
-    same order, a PNG of label ids; the label of such an image is its map, and `labels` holds 0.
+    same order, a PNG of label ids; the label of such an image is its map, and `labels` holds 0. `label_order` says how
+    the classes got their numbers, one of `LABEL_ORDERS`.
     """
 
     files: TextColumn
@@ -56,6 +58,7 @@ class Manifest:
     source_sha256: str = ""
     path: str = ""
     maps: "Manifest | None" = None
+    label_order: str = "names"
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -108,6 +111,7 @@ class Manifest:
                 packed=facts["packed"],
                 source_sha256=facts["source_sha256"],
                 path=str(path),
+                label_order=facts.get("label_order") or order_of(facts["wnids"]),  # absent in older manifests
             )
             if "maps_sha256" not in facts:
                 return own
@@ -144,6 +148,7 @@ class Manifest:
             "stamps": self.stamps,
             "packed": self.packed,
             "source_sha256": self.source_sha256,
+            "label_order": self.label_order,
         }
         if self.maps is not None:
             facts["maps_sha256"] = self.maps.sha256
@@ -234,10 +239,12 @@ class ManifestBuilder:
         stamps: Mapping[str, tuple[int, int]] | None = None,
         packed: str = "",
         source_sha256: str = "",
+        label_order: str = "",
     ) -> Manifest:
         """The manifest of all images added, with labels from the place of their WNID in `classes`.
 
-        The builder is empty afterwards, so that no image is held twice.
+        The builder is empty afterwards, so that no image is held twice. `label_order` is found out from the classes
+        unless it is given.
         """
         label_of = {wnid: label for label, wnid in enumerate(classes)}
         n, names, digest = len(self), bytearray(), hashlib.sha256()
@@ -270,6 +277,7 @@ class ManifestBuilder:
             stamps=dict(stamps or {}),
             packed=packed,
             source_sha256=source_sha256,
+            label_order=label_order or order_of(classes),
         )
 
 

@@ -51,7 +51,7 @@ def _split(root: Path, split: str) -> Manifest:
     for found in (images, maps):
         builder = ManifestBuilder()
         builder.add_class(next(iter(CLASSES)), [image._replace(path=stem) for stem, image in found.items()])
-        built.append(builder.build(list(CLASSES), list(CLASSES)))
+        built.append(builder.build(list(CLASSES), list(CLASSES), label_order="devkit"))
     return built[0].with_maps(built[1])
 
 

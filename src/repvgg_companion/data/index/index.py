@@ -25,6 +25,7 @@ from repvgg_companion.data.index.splits import (
     val_from_archive,
 )
 from repvgg_companion.data.index.verify import ByteProgress, md5_with_progress
+from repvgg_companion.data.label_order import in_label_order
 from repvgg_companion.data.manifest import Manifest, dataset_sha256
 from repvgg_companion.errors import CompanionError
 from repvgg_companion.files import atomic_path, json_text
@@ -32,6 +33,8 @@ from repvgg_companion.files import atomic_path, json_text
 FORMS = """one of: --train-archive, --val-archive and --devkit together; --val-archive and --devkit; --zip;
 --train-folder and --val-folder (and --devkit where validation images lie flat); --kaggle-folder; --parquet-folder;
 --cityscapes-folder"""
+
+NUMBERS = "the class folders are called by numbers; their labels follow the numbers: 2 comes before 10"
 
 _SOURCES = (
     "train_archive",
@@ -79,6 +82,7 @@ def run(arguments: argparse.Namespace) -> None:
         opener.check(arguments.devkit)
         devkit = read_devkit(arguments.devkit)
     splits: dict[str, Split] = {}
+    notes: list[str] = []
     with contextlib.ExitStack() as naming:  # of tars that images are copied into: only when nothing is at fault
         if arguments.cityscapes_folder is not None:
             manifests = _segmentation(arguments)
@@ -90,9 +94,14 @@ def run(arguments: argparse.Namespace) -> None:
             words = devkit.words if devkit is not None else _words(splits)
             class_names = [words.get(wnid, wnid) for wnid in classes]
             manifests = {
-                name: split.builder.build(classes, class_names, stamps=split.stamps) for name, split in splits.items()
+                name: split.builder.build(
+                    classes, class_names, stamps=split.stamps, label_order="devkit" if devkit is not None else ""
+                )
+                for name, split in splits.items()
             }
-        notes = [f"{name}: {note}" for name, split in splits.items() for note in split.all_findings().notes()]
+            if next(iter(manifests.values())).label_order == "numbers":
+                notes.append(NUMBERS)
+        notes += [f"{name}: {note}" for name, split in splits.items() for note in split.all_findings().notes()]
         notes += _overlap(manifests)
         with contextlib.ExitStack() as stack:  # all of them or, on a full disk, none
             for name, manifest in manifests.items():
@@ -270,7 +279,7 @@ def _checked(
     arguments: argparse.Namespace, devkit: Devkit | None, train: Collection[str] | None, val: Collection[str]
 ) -> list[str]:
     """The WNIDs in label order; raises CompanionError where splits, devkit and --num-classes disagree on them."""
-    classes = devkit.wnids if train is None else sorted(train)
+    classes = devkit.wnids if train is None else in_label_order(train)
     if devkit is not None and classes != devkit.wnids:
         odd = min(set(classes) ^ set(devkit.wnids))
         side = "the devkit but not in the training images" if odd in devkit.words else "the training images only"
@@ -302,6 +311,7 @@ def _facts(arguments: argparse.Namespace, manifests: dict[str, Manifest], notes:
         "num_classes": some.num_classes,
         **{name: {"n_images": len(manifest), "sha256": manifest.sha256} for name, manifest in manifests.items()},
         "sources": [str(getattr(arguments, option)) for option in _SOURCES if getattr(arguments, option) is not None],
+        "label_order": some.label_order,
         "wnids": some.classes,
         "class_names": some.class_names,
         "notes": notes,

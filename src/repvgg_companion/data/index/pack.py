@@ -112,6 +112,7 @@ def write_packed(
         stamps={tar.path: tar.stamp},
         packed=packed_label(short_side_px, quality),
         source_sha256=manifest.sha256,
+        label_order=manifest.label_order,
     )
     packed.write(output, flush=True)
     return packed
