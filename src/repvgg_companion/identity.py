@@ -1,4 +1,4 @@
-"""Names and digests: which network, trained how, on what. Needs no torch."""
+"""Names and digests that say which network was trained how and on what. Needs no torch."""
 
 import re
 from collections.abc import Mapping
@@ -10,12 +10,13 @@ from repvgg_companion.files import canonical_json, short_digest
 
 MODEL_PATTERN = r"[A-Za-z0-9.-]+(_[A-Za-z0-9-]+)?"
 FORMS = ("train", "deploy")
+METADATA_KEY = "repvgg_companion"
 
 
 def split_model_name(model: str) -> tuple[str, str]:
     """Split `RepVGG-B0_identity-only` into base model and variation; the variation of a plain name is empty.
 
-    Raises CompanionError where the name does not fit the pattern.
+    Raises CompanionError if the name does not fit the pattern.
     """
     if not re.fullmatch(MODEL_PATTERN, model):
         raise CompanionError(f"model name {model!r} does not fit the pattern {MODEL_PATTERN}")
@@ -32,13 +33,13 @@ def training_digest(
     recipe: Mapping[str, Any],
     backbone: str | None = None,
 ) -> str:
-    """8 hexadecimal digits over all that determines trained weights except seed and device.
+    """8 hexadecimal digits over everything that determines trained weights, except seed and device.
 
-    `recipe` holds the settings that differ from a field's behaviour-preserving default, the input pipeline among them
-    (`Recipe.settings()`), so that a field added in a later version orphans no weights. `num_classes` is left out where
-    the experiment does not state it. A dataset counts by its name, for paths are made before its images are indexed;
-    the trainer compares the digest of their manifests with the one in its state in every case. `backbone` is the
-    SHA-256 of the weights that a segmentation network starts from, or `random`.
+    `recipe` holds the settings that differ from their defaults, input pipeline included (`Recipe.settings()`), so a
+    setting added in a later version changes no digest. `num_classes` is None if the experiment does not state it. The
+    dataset counts by its name, because paths are made before its images are indexed; the trainer also compares the
+    digest of the manifests with the one in its state. `backbone` is the SHA-256 of the weights that a segmentation
+    network starts from, or `random`.
     """
     parts: dict[str, Any] = {"model": model, "width": width, "dataset": dataset, "recipe": dict(recipe)}
     if num_classes is not None:
@@ -49,7 +50,7 @@ def training_digest(
 
 
 def predictions_name(*, model: str, recipe: str, digest: str, seed: str, form: str, protocol: str) -> str:
-    """The file name of per-image predictions; it says what was evaluated and how."""
+    """The file name of the predictions per image: what was evaluated, and how."""
     return f"{model}__{recipe}-{digest}__seed{seed}__{form}__{protocol}.parquet"
 
 
@@ -61,11 +62,11 @@ def predictions_of(row: Mapping[str, Any]) -> str:
 
 @dataclass(frozen=True)
 class WeightsIdentity:
-    """What a weights file holds; stored as one JSON text in the file's own metadata, so that it travels with it.
+    """What a weights file holds; stored as JSON in the metadata of the file itself.
 
-    It names nothing that differs between two runs of the same training (no time, no host, no commit), because two such
-    runs must give files with the same SHA-256. `backbone_sha256` is the digest of the weights that a segmentation
-    network started from, or `random`; empty for other networks.
+    It holds no time, host or commit, because two runs of the same training must give files with the same SHA-256.
+    `dataset_sha256` is empty for weights that were not trained by this companion. `backbone_sha256` is the digest of
+    the weights that a segmentation network started from, or `random`; empty for other networks.
     """
 
     dataset: str
@@ -82,26 +83,37 @@ class WeightsIdentity:
     backbone_sha256: str = ""
 
     def metadata(self) -> dict[str, str]:
-        """The metadata of a safetensors file: a single key, since the order of several is not stable."""
+        """The metadata of a safetensors file: one key only, because the order of several keys is not stable."""
         values = asdict(self)
-        if not self.backbone_sha256:  # added later: files of networks without one keep their bytes
+        if not self.backbone_sha256:  # added later; without it, older files keep their bytes
             del values["backbone_sha256"]
-        return {"repvgg_companion": canonical_json(values)}
+        return {METADATA_KEY: canonical_json(values)}
 
     @classmethod
     def from_metadata(cls, metadata: Mapping[str, str] | None, path: object = "weights") -> "WeightsIdentity":
-        """Read the identity back; raises CompanionError where `path` was not written by this package."""
+        """Read the identity back; raises CompanionError if `path` has none, or a damaged one."""
         import json
 
-        text = (metadata or {}).get("repvgg_companion")
+        text = (metadata or {}).get(METADATA_KEY)
         if text is None:
             raise CompanionError(
-                f"{path} carries no identity of this companion; import it with "
-                "'python -m repvgg_companion weights convert'"
+                f"{path} has no identity of this companion; convert it first with "
+                f"'python -m repvgg_companion weights convert {path} --to companion --output FILE.safetensors'"
             )
-        values = json.loads(text)
-        values["width"] = float(values["width"])
-        return cls(**values)
+        try:
+            values = json.loads(text)
+            identity = cls(**values | {"width": float(values["width"])})
+            whole = isinstance(identity.num_classes, int) and isinstance(identity.input_px, int)
+            numbers = {"width", "num_classes", "input_px"}
+            if not whole or not all(isinstance(values[key], str) for key in values.keys() - numbers):
+                raise TypeError("a value has the wrong type")
+            split_model_name(identity.model)
+        except (ValueError, TypeError, KeyError, CompanionError) as error:
+            raise CompanionError(
+                f"the identity in the metadata of {path} is damaged or of a later version ({error}); use an undamaged "
+                "copy of the file, or a later version of the companion"
+            ) from None
+        return identity
 
     def columns(self) -> dict[str, Any]:
         """The identity columns of the results contract, without experiment, weights_sha256 and run_id."""

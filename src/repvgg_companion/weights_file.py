@@ -1,7 +1,8 @@
-"""Reading and writing our own weights files: safetensors with the identity inside."""
+"""Read and write the companion's own weights files: safetensors with the identity of the weights inside."""
 
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,39 +11,103 @@ from repvgg_companion.files import atomic_path
 from repvgg_companion.identity import WeightsIdentity
 
 if TYPE_CHECKING:
-    import torch
+    from torch import Tensor
 
 
-def save_weights(path: str | Path, state: "dict[str, torch.Tensor]", identity: WeightsIdentity) -> None:
+def save_weights(path: str | Path, state: "Mapping[str, Tensor]", identity: WeightsIdentity) -> None:
     """Write a state dict as safetensors by rename; the same tensors and identity give the same bytes."""
     save_tensors(path, dict(sorted(state.items())), identity.metadata())
 
 
-def save_tensors(path: str | Path, tensors: "dict[str, torch.Tensor]", metadata: dict[str, str]) -> None:
-    """Write tensors of any device and layout as safetensors by rename; raises CompanionError where the disk is full."""
+def save_tensors(path: str | Path, tensors: "Mapping[str, Tensor]", metadata: dict[str, str]) -> None:
+    """Write tensors of any device and memory layout as safetensors by rename.
+
+    Raises CompanionError if the disk is full.
+    """
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
-    packed = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     with atomic_path(path) as temporary:
         try:
-            save_file(packed, str(temporary), metadata=metadata)
-        except SafetensorError as error:  # it hides the operating system's error in its text
+            save_file(_with_own_memory(tensors), str(temporary), metadata=metadata)
+        except SafetensorError as error:  # the operating system's error is only in its text
             number = re.search(r"os error (\d+)", str(error))
             if number is None:
                 raise
             raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from None
 
 
-def load_weights(path: str | Path) -> "tuple[dict[str, torch.Tensor], WeightsIdentity]":
-    """Read a state dict and its identity; raises CompanionError naming the file where it cannot be read."""
+def _with_own_memory(tensors: "Mapping[str, Tensor]") -> "dict[str, Tensor]":
+    """The tensors on the CPU, contiguous, no two in the same memory: safetensors refuses shared memory."""
+    packed, taken = {}, set()
+    for name, tensor in tensors.items():
+        own = tensor.detach().cpu().contiguous()
+        place = own.untyped_storage().data_ptr()
+        packed[name] = own.clone() if place in taken else own
+        taken.add(place)
+    return packed
+
+
+def load_weights(path: str | Path) -> "tuple[dict[str, Tensor], WeightsIdentity]":
+    """Read a state dict and its identity.
+
+    Raises CompanionError naming the file if it cannot be read, has no identity, or holds tensors that no network of
+    the companion can have.
+    """
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(str(path), framework="pt", device="cpu") as stream:
             identity = WeightsIdentity.from_metadata(stream.metadata(), path)
-            return {name: stream.get_tensor(name) for name in stream.keys()}, identity  # noqa: SIM118
+            state = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118
     except FileNotFoundError:
         raise CompanionError(f"{path} does not exist") from None
     except (SafetensorError, OSError) as error:
-        raise CompanionError(f"{path} is not readable as safetensors ({error}); remove it and run again") from None
+        if Path(path).is_file() and kind_of_file(path) == "pytorch":
+            raise CompanionError(
+                f"{path} is a PyTorch file, not a weights file of this companion; convert it first with "
+                f"'python -m repvgg_companion weights convert {path} --to companion --output FILE.safetensors'"
+            ) from None
+        raise CompanionError(f"{path} is damaged or not a safetensors file ({error}); use an undamaged copy") from None
+    require_sound(state, path)
+    return state, identity
+
+
+def kind_of_file(path: str | Path) -> str:
+    """`safetensors`, `pytorch`, `web page`, `empty` or `unknown`, from the first bytes; nothing is unpickled."""
+    with Path(path).open("rb") as stream:
+        head = stream.read(16)
+    if not head:
+        return "empty"
+    # Before the web page, because the length of a safetensors header may begin with the same bytes as one.
+    if head[8:9] == b"{":
+        return "safetensors"
+    if head.lstrip()[:1] == b"<":
+        return "web page"
+    # A ZIP archive, or a pickle of protocol 2 or later as older versions of torch.save wrote it.
+    return "pytorch" if head.startswith((b"PK\x03\x04", b"\x80")) else "unknown"
+
+
+def require_sound(state: "Mapping[str, Tensor]", path: object) -> None:
+    """Raise CompanionError if a tensor is sparse or without values, holds no floating-point numbers, or is a negative
+    variance.
+
+    Only the counters of batches, `num_batches_tracked`, may be integers.
+    """
+    import torch
+
+    for key, tensor in state.items():
+        where = f"{path}: tensor {key}"
+        if tensor.layout != torch.strided:
+            raise CompanionError(f"{where} is stored as sparse; save it as a dense tensor with tensor.to_dense()")
+        if tensor.device.type == "meta":
+            raise CompanionError(f"{where} has a shape but no values; save the weights themselves")
+        if not tensor.is_floating_point() and not key.endswith("num_batches_tracked"):
+            raise CompanionError(
+                f"{where} holds {str(tensor.dtype).removeprefix('torch.')} values, not floating-point numbers; "
+                "quantized networks cannot be used, save the floating-point network"
+            )
+        if key.endswith("running_var") and bool((tensor < 0).any()):
+            raise CompanionError(
+                f"{where} has negative variances, so the file is damaged or wrongly converted; use an undamaged copy"
+            )

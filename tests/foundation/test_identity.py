@@ -60,10 +60,10 @@ def test_foreign_and_damaged_weights_are_named(tmp_path):
     from safetensors.torch import save_file
 
     save_file({"a": torch.zeros(1)}, str(tmp_path / "foreign.safetensors"))
-    with pytest.raises(CompanionError, match="carries no identity"):
+    with pytest.raises(CompanionError, match="has no identity"):
         load_weights(tmp_path / "foreign.safetensors")
     (tmp_path / "damaged.safetensors").write_bytes(b"\x00" * 5)
-    with pytest.raises(CompanionError, match="not readable as safetensors"):
+    with pytest.raises(CompanionError, match="not a safetensors file"):
         load_weights(tmp_path / "damaged.safetensors")
     with pytest.raises(CompanionError, match="does not exist"):
         load_weights(tmp_path / "none.safetensors")

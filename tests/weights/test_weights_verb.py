@@ -20,7 +20,8 @@ from repvgg_companion.models.names import REPVGG_MODELS
 from repvgg_companion.weights import published_files
 from repvgg_companion.weights import recognize as recognize_module
 from repvgg_companion.weights.key_layouts import from_official
-from repvgg_companion.weights.reading import read_tensors, strip_prefixes, unwrap
+from repvgg_companion.weights.key_prefixes import strip_prefixes
+from repvgg_companion.weights.reading import read_tensors, unwrap
 from repvgg_companion.weights.recognize import recognize
 from repvgg_companion.weights_file import load_weights
 
@@ -49,6 +50,7 @@ def test_every_variant_is_told_by_its_shapes(name, monkeypatch, tmp_path):
             path = tmp_path / f"{layout}.pth"
             path.write_bytes(b"stands for a large file")
             monkeypatch.setattr(recognize_module, "read_tensors", lambda _, s=state, to=layout: from_official(s, to))
+            monkeypatch.setattr(recognize_module, "require_sound", lambda state, path: None)
             monkeypatch.setattr(torch, "isfinite", lambda tensor: torch.ones(()))
             found = recognize(path)
             assert (found.model, found.form, found.layout, found.num_classes) == (name, form, layout, 21)
@@ -179,7 +181,7 @@ BAD_FILES = {
     "missing": (lambda path, state: None, "does not exist"),
     "empty": (lambda path, state: path.write_bytes(b""), "is empty"),
     "web page": (lambda path, state: path.write_text("<!DOCTYPE html>sign in"), "web page"),
-    "truncated": (_truncated, "again"),
+    "truncated": (_truncated, "undamaged copy"),
     "text": (lambda path, state: path.write_text("hello, weights"), "x.pth"),
     "a list": (lambda path, state: torch.save([1, 2], path), "no state dict"),
     "no tensors": (lambda path, state: torch.save({"epoch": 1}, path), "its keys: epoch"),
@@ -246,7 +248,7 @@ def test_one_flipped_byte_in_a_file_of_known_digest_is_refused_by_name(a0, tmp_p
     assert path.name in capsys.readouterr().err
 
 
-def test_sha256sums_beside_the_files_are_heeded(a0, tmp_path, capsys):
+def test_sha256sums_beside_the_files_are_compared(a0, tmp_path, capsys):
     path = tmp_path / "mine.pth"
     torch.save(a0, path)
     (tmp_path / "SHA256SUMS").write_text(f"{sha256_of_file(path)}  mine.pth\n")
@@ -299,7 +301,7 @@ def hub(a0, tmp_path):
     server.server_close()
 
 
-def test_fetch_records_the_digest_at_first_use_and_heeds_it(hub, a0, tmp_path, capsys):
+def test_fetch_records_the_digest_at_first_use_and_compares_it(hub, a0, tmp_path, capsys):
     folder = tmp_path / "fetched"
     arguments = ["fetch", "--models", "RepVGG-A0", "--output", folder, "--endpoint", hub]
     assert weights(*arguments) == 0

@@ -1,7 +1,7 @@
-"""In: a built network and an input size. Out: each convolution and linear layer with its shape and multiply-adds.
+"""List the convolutions and linear layers of a network with their shapes and multiply-adds.
 
-The network is run once on the meta device, so that nothing is computed and no memory taken: shapes are those that the
-forward pass really produces, not a formula for one architecture.
+The network runs once on the meta device: nothing is computed and no memory is used, and the shapes are those of the
+real forward pass, not from a formula for one architecture.
 """
 
 from dataclasses import dataclass
@@ -35,7 +35,7 @@ class Layer:
 
     @property
     def winograd_shape(self) -> bool:
-        """Whether F(2x2, 3x3) can compute it at all: a 3x3 convolution of stride 1 without dilation."""
+        """Whether F(2x2, 3x3) applies: a 3x3 convolution of stride 1 without dilation."""
         return self.kind == "conv" and self.kernel == (3, 3) and self.stride == 1 and self.dilation == 1
 
 
@@ -63,7 +63,7 @@ def _layer(name: str, module: nn.Conv2d | nn.Linear, output: Tensor) -> Layer:
 def trace_layers(module: nn.Module, input_px: int) -> list[Layer]:
     """The convolutions and linear layers that one image [1, 3, input_px, input_px] passes in eval mode, in order.
 
-    The module may lie on any device, is not changed, and its weights are not copied.
+    The module may be on any device; it is not changed and its weights are not copied.
     """
     layers: list[Layer] = []
     handles = [
@@ -72,7 +72,7 @@ def trace_layers(module: nn.Module, input_px: int) -> list[Layer]:
         if isinstance(child, nn.Conv2d | nn.Linear)
     ]
     training = {child: child.training for child in module.modules()}
-    # A batch norm neither changes a shape nor counts here, but on the meta device it costs more than all the rest.
+    # A batch norm changes no shape and is not counted, but on the meta device it costs more time than all the rest.
     norms = [child for child in module.modules() if isinstance(child, nn.BatchNorm2d)]
     named = [*module.named_parameters(), *module.named_buffers()]
     meta = {name: torch.empty_like(tensor, device="meta") for name, tensor in named}

@@ -1,7 +1,7 @@
-"""In: channels, stride, groups. Out: the layer of a RepVGG in train form (branches) or deploy form (one 3x3 conv).
+"""The layer of a RepVGG, in train form (branches) or deploy form (one 3x3 convolution).
 
-One grammar serves the paper's block (section 3.2) and every block of Tables 6 and 7. Names of submodules are those of
-the official code (`repvgg.py`, `se_block.py`), so that released files load as they are.
+The same class builds the paper's block (section 3.2) and every block of Tables 6 and 7. Submodules have the names of
+the official code (`repvgg.py`, `se_block.py`), so released files load unchanged.
 """
 
 from dataclasses import dataclass
@@ -18,10 +18,10 @@ BATCH_NORM_EPSILON = 1e-5
 
 @dataclass(frozen=True)
 class BlockGrammar:
-    """What one kind of block consists of: its branches beside the 3x3 convolution and the places of its batch norms.
+    """What one kind of block consists of: the branches beside the 3x3 convolution, and where its batch norms are.
 
-    `kernel` is how the 3x3 kernel comes from its parameters: `free`, `identity-plus` (I + W), or `dirac`
-    (diag(a) I + diag(b) W/|W|). `branch_batch_norm` is False where one batch norm follows the sum.
+    `kernel` is how the 3x3 kernel is made from its parameters: `free`, `identity-plus` (I + W), or `dirac`
+    (diag(a) I + diag(b) W/|W|). `branch_batch_norm` is False if a single batch norm follows the sum.
     """
 
     conv_1x1: bool = False
@@ -79,7 +79,7 @@ class IdentityPlusConv(nn.Conv2d):
 class DiracConv(IdentityPlusConv):
     """The convolution of DiracNets (section 2.3): kernel diag(a) I + diag(b) W/|W|, W normalised per filter.
 
-    `alpha` and `beta` are a and b, [O], at first 1 and 0.1 as in the final code of the DiracNet authors.
+    `alpha` and `beta` are a and b, [O], initially 1 and 0.1 as in the final code of the DiracNet authors.
     """
 
     def __init__(self, *arguments, **options) -> None:
@@ -108,11 +108,11 @@ class SqueezeExcitation(nn.Module):
 
 
 class RepVGGBlock(nn.Module):
-    """One layer: [n, in, h, w] to [n, out, h/stride, w/stride]. In deploy form `rbr_reparam` and ReLU, else branches.
+    """One layer: [n, in, h, w] to [n, out, h/stride, w/stride]. The deploy form is `rbr_reparam` and a ReLU.
 
-    The identity branch exists where the stride is 1 and the channels are equal (section 3.2). `dilation` is that of the
-    3x3 convolution; the 1x1 and identity branches are the same for any dilation. Raises CompanionError for the deploy
-    form of a block with a ReLU in its branches.
+    The identity branch exists if the stride is 1 and the channels are equal (section 3.2). `dilation` is that of the
+    3x3 convolution; the 1x1 and identity branches do not depend on it. Raises CompanionError for the deploy form of a
+    block with a ReLU in its branches.
     """
 
     def __init__(

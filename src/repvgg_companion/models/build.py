@@ -1,4 +1,4 @@
-"""In: a model's name, number of classes, width factor, form. Out: the network as a torch module in train() mode."""
+"""Build a network of the paper by its name."""
 
 from torch import nn
 

@@ -1,4 +1,4 @@
-"""In: a network. Out: the same network with every batch norm that directly follows a convolution folded into it.
+"""Fold every batch norm that directly follows a convolution into it.
 
 The paper folds the conv-BN pairs of every baseline before it measures speed and counts parameters (section 4.1).
 """
@@ -34,7 +34,7 @@ def foldable_pairs(module: nn.Module) -> Iterator[tuple[str, nn.Conv2d, str, nn.
 
 
 def norm_scale_and_shift(norm: dict[str, Tensor], epsilon: float) -> tuple[Tensor, Tensor]:
-    """The factor and the summand, each [O], that a batch norm in eval mode applies to a channel (section 3.3).
+    """The factor and the offset, each [O], that a batch norm in eval mode applies to a channel (section 3.3).
 
     `norm` holds weight, bias, running_mean and running_var; the epsilon is inside the root, as in PyTorch.
     """
@@ -82,8 +82,8 @@ def fold_batch_norms(module: nn.Module) -> nn.Module:
         norms = {name: tensor.double() for name, tensor in norm_tensors(norm).items()}
         bias = None if conv.bias is None else conv.bias.detach().double()
         folded_kernel, folded_bias = fold_parameters(kernel.detach().double(), bias, norms, norm.eps)
-        folded = nn.Conv2d(conv.in_channels, conv.out_channels, conv.kernel_size, conv.stride, conv.padding,
-                           conv.dilation, conv.groups, device="meta")  # fmt: skip
+        shape = (conv.in_channels, conv.out_channels, conv.kernel_size, conv.stride, conv.padding, conv.dilation)
+        folded = nn.Conv2d(*shape, conv.groups, device="meta")
         folded.weight = nn.Parameter(folded_kernel.to(conv.weight.dtype))
         folded.bias = nn.Parameter(folded_bias.to(conv.weight.dtype))
         folded.train(conv.training)

@@ -1,7 +1,7 @@
-"""In: a model's name. Out: its structure as the paper gives it (`ModelSpec`). Needs no torch.
+"""The models by name, each with its structure as the paper gives it (`ModelSpec`). Needs no torch.
 
-Grammar: `BASE` or `BASE_VARIATION`. Variations of a RepVGG are the rows of Tables 6 and 7; each is listed for RepVGG-B0
-(the paper's base) and accepted for every RepVGG without squeeze-and-excitation.
+A name is `BASE` or `BASE_VARIATION`. Variations of a RepVGG are the rows of Tables 6 and 7; each is listed for
+RepVGG-B0 (the paper's base) and accepted for every RepVGG without squeeze-and-excitation.
 """
 
 import difflib
@@ -20,10 +20,10 @@ class ModelSpec:
     """What distinguishes one network of the paper from the others.
 
     `layers` are 3x3 layers (RepVGG) or blocks (ResNet) per stage, `a` and `b` the width multipliers of Table 3,
-    `groups` the g of the groupwise layers, `block` the key of `models.blocks.BLOCKS`, `input_px` the side of the square
-    image of the paper's counts, speeds and training, `test_px` the side at which the accuracy is quoted.
-    A network that is not `convertible` has no deploy form, `reason_not_convertible` says why. `decision` tells how we
-    settled what the paper leaves open.
+    `groups` the g of the groupwise layers, `block` the key of `models.blocks.BLOCKS`. `input_px` is the side in pixels
+    of the paper's counts, speeds and training, `test_px` the side at which the accuracy is quoted. A network that is
+    not `convertible` has no deploy form; `reason_not_convertible` says why. `decision` is what we chose where the
+    paper leaves something open.
     """
 
     name: str
@@ -73,7 +73,7 @@ _REPVGG = [
     _repvgg("B3", _LAYERS_B, 3, 5),
     _repvgg("B3g2", _LAYERS_B, 3, 5, 2),
     _repvgg("B3g4", _LAYERS_B, 3, 5, 4),
-    # Not in the paper: published later in the official repository; quoted at 320 px, trained at 224.
+    # Not in the paper: published later in the official repository; trained at 224 px, accuracy quoted at 320 px.
     _repvgg("D2se", _LAYERS_D, 2.5, 5, squeeze_excitation=True, test_px=320),
 ]
 
@@ -106,8 +106,8 @@ VARIATIONS: dict[str, dict] = {
     "trivial-reparam": {"block": "trivial-reparam", "decision": _WHERE_IDENTITY_EXISTS},
     "acb": {
         "block": "acb",
-        "decision": "Only the asymmetric convolution block stands in place of the 3x3 convolution: no identity and no "
-        "1x1 branch is kept, which the paper implies but does not say.",
+        "decision": "The asymmetric convolution block alone replaces the 3x3 convolution: no identity and no 1x1 "
+        "branch is kept, which the paper implies but does not say.",
     },
     "residual-reorg": {
         "block": "residual-reorg",
@@ -130,7 +130,7 @@ _ABLATIONS = [_vary(_BY_NAME["RepVGG-B0"], variation) for variation in VARIATION
 _BASELINES = [
     ModelSpec("ResNet-18", "ResNet", layers=(2, 2, 2, 2), block="basic"),
     ModelSpec("ResNet-34", "ResNet", layers=(3, 4, 6, 3), block="basic"),
-    # The original bottleneck has its stride on the first 1x1 convolution; it decides the FLOPs column of Table 4.
+    # The original bottleneck has its stride on the first 1x1 convolution; the FLOPs column of Table 4 depends on it.
     ModelSpec("ResNet-50", "ResNet", layers=(3, 4, 6, 3), block="bottleneck"),
     ModelSpec("ResNet-101", "ResNet", layers=(3, 4, 23, 3), block="bottleneck"),
     ModelSpec("ResNet-152", "ResNet", layers=(3, 8, 36, 3), block="bottleneck"),
@@ -152,11 +152,20 @@ def _pspnet(backbone: str, dilated: str) -> ModelSpec:
         "The paper does not print the strides of the fast version. Here the first layers of stages 4 and 5 have stride "
         "1 in both versions, so that both give the same map of an eighth of the input."
         if backbone.startswith("RepVGG")
-        else "The backbone is the ResNet of Table 4, stem and place of the stride included; the public PSPNet code has "
-        "three 3x3 convolutions in place of the 7x7 one, which the paper does not mention."
+        else "The backbone is the ResNet of Table 4, with its stem and the place of its stride; the public PSPNet code "
+        "has three 3x3 convolutions instead of the 7x7 one, which the paper does not mention."
     )
-    return ModelSpec(name, "PSPNet", input_px=713, test_px=713, num_classes=19, backbone=backbone, dilated=dilated,
-                     block="pspnet", decision=decision)  # fmt: skip
+    return ModelSpec(
+        name,
+        "PSPNet",
+        input_px=713,
+        test_px=713,
+        num_classes=19,
+        block="pspnet",
+        backbone=backbone,
+        dilated=dilated,
+        decision=decision,
+    )
 
 
 _SEGMENTATION = [
@@ -173,7 +182,7 @@ REPVGG_MODELS: tuple[str, ...] = tuple(spec.name for spec in _REPVGG)
 
 
 def require_model(name: str) -> ModelSpec:
-    """The structure of `name`; raises CompanionError with the nearest names where there is no such model."""
+    """The structure of `name`; raises CompanionError with the nearest names if there is no such model."""
     if name in MODELS:
         return MODELS[name]
     base_model, variation = split_model_name(name)
@@ -192,7 +201,7 @@ def require_model(name: str) -> ModelSpec:
 
 
 def require_convertible(name: str) -> ModelSpec:
-    """As `require_model`; raises CompanionError with the reason where the network has no deploy form."""
+    """As `require_model`; raises CompanionError with the reason if the network has no deploy form."""
     spec = require_model(name)
     if not spec.convertible:
         raise CompanionError(f"{name} has no deploy form: {spec.reason_not_convertible}; use its train form")
@@ -203,7 +212,7 @@ def scaled_width(channels: int, width: float) -> int:
     """`channels` times `width`, unchanged for width 1, else the nearest multiple of 8 and at least 8.
 
     A multiple of 8 keeps the layers with 2 and 4 groups and the 1/16 of squeeze-and-excitation possible.
-    Raises CompanionError where `width` is not a positive number.
+    Raises CompanionError if `width` is not a positive number.
     """
     if not width > 0:
         raise CompanionError(f"the width factor is {width!r}; it must be a number above 0, and 1 is the paper's width")

@@ -1,4 +1,4 @@
-"""In: a backbone. Out: PSPNet for the segmentation of Table 8, dilated as the paper says.
+"""PSPNet for the segmentation of Table 8, with dilated backbones as in the paper.
 
 Pyramid pooling and heads follow the official PSPNet: bins 1, 2, 3 and 6, each reduced to a quarter of the channels.
 """
@@ -46,14 +46,20 @@ class PyramidPooling(nn.Module):
 class PSPNet(nn.Module):
     """Backbone, pyramid pooling and a 3x3 head; float images [n, 3, px, px] to logits [n, num_classes, px, px].
 
-    In train() mode the result is (logits, auxiliary logits), the latter from the last stage but one; the official
-    PSPNet weighs its loss with 0.4. The deploy form has no auxiliary head.
+    In train() mode the result is (logits, auxiliary logits), the latter from the second to last stage; the official
+    PSPNet gives their loss the weight 0.4. The deploy form has no auxiliary head.
     """
 
     def __init__(
-        self, backbone: nn.Module, channels: int, auxiliary_channels: int, *, num_classes: int, head_width: int,
+        self,
+        backbone: nn.Module,
+        channels: int,
+        auxiliary_channels: int,
+        *,
+        num_classes: int,
+        head_width: int,
         auxiliary: bool,
-    ) -> None:  # fmt: skip
+    ) -> None:
         super().__init__()
         self.num_classes = num_classes
         self.backbone = backbone
@@ -114,10 +120,10 @@ def build_pspnet(spec: ModelSpec, num_classes: int, width: float, deploy: bool) 
 def start_from_backbone(
     network: nn.Module, name: str, state: Mapping[str, Tensor], identity: WeightsIdentity, path: object
 ) -> None:
-    """Give the backbone of the PSPNet `name` the weights of a classification network (section 4.3), its head left out.
+    """Load the weights of a classification network, without its head, into the backbone of a PSPNet (section 4.3).
 
-    `state` and `identity` are those of a train file of the same backbone and width. Dilation and stride change no
-    tensor's shape. Raises CompanionError naming `path` where the file holds something else.
+    `state` and `identity` are from a train file of the same backbone and width; dilation and stride change no shape.
+    Raises CompanionError naming `path` if the file holds something else.
     """
     backbone = require_model(name).backbone
     if (identity.model, identity.form) != (backbone, "train"):

@@ -1,4 +1,4 @@
-"""In: layers and widths per stage. Out: the plain network of section 3.4, and its Residual Reorg of Table 7.
+"""RepVGG (section 3.4), and its Residual Reorg of Table 7.
 
 Keys: `stage0`, `stage1.0` to `stage4.0`, `linear`, as in the official `repvgg.py` (the paper's stages 1 to 5).
 """
@@ -13,7 +13,7 @@ from repvgg_companion.models.blocks import BATCH_NORM_EPSILON, ConvBatchNorm, Re
 def _groups_of(number: int, groups: int) -> int:
     """Groups of a 3x3 layer by its number, counted from 1 over all layers: `groups` in the 3rd, 5th, 7th, ...
 
-    Section 3.4; two layers with groups never follow each other.
+    Section 3.4: no two layers with groups follow each other.
     """
     return groups if number >= 3 and number % 2 == 1 else 1
 
@@ -22,7 +22,7 @@ class RepVGG(nn.Module):
     """Five stages of RepVGG blocks, global average pooling and one fully connected layer (Table 2).
 
     `layers` and `widths` hold 3x3 layers and output channels per stage. `groups` is the g of layers 3, 5, 7, ...
-    counted from 1 over all layers. `strides` and `dilations` (one per 3x3 layer) serve segmentation; by default the
+    counted from 1 over all layers. `strides` and `dilations` (one per 3x3 layer) are for segmentation; by default the
     first layer of each stage has stride 2. [n, 3, px, px] float to logits [n, num_classes], any px.
     """
 
@@ -71,7 +71,7 @@ class RepVGG(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """Two 3x3 layers with a shortcut as in ResNet-18/34: identity, or a 1x1 convolution where the shape changes."""
+    """Two 3x3 layers with a shortcut as in ResNet-18/34: identity, or a 1x1 convolution if the shape changes."""
 
     def __init__(self, in_channels: int, out_channels: int, *, stride: int, groups: Sequence[int] = (1, 1)) -> None:
         super().__init__()
@@ -89,8 +89,9 @@ class ResidualBlock(nn.Module):
 
 
 class ResidualReorg(nn.Module):
-    """The 3x3 layers of a RepVGG re-organised in residual blocks of two (Table 7): one layer in the first and last
-    stage, half as many blocks as layers in stages 2 to 4. Input and output as `RepVGG`.
+    """The 3x3 layers of a RepVGG in residual blocks of two (Table 7); input and output as `RepVGG`.
+
+    One layer in the first and in the last stage, half as many blocks as layers in stages 2 to 4.
     """
 
     def __init__(

@@ -1,7 +1,7 @@
-"""In: blocks per stage. Out: the ResNet and ResNeXt baselines, with the stride where the paper's counts need it.
+"""The ResNet and ResNeXt baselines, with the stride where the paper's counts need it.
 
-torchvision has these networks with the stride on the 3x3 convolution of the bottleneck; the paper's ResNets have it on
-the first 1x1 (3.86, 7.57 and 11.28 B FLOPs). Keys are torchvision's.
+torchvision's bottleneck has its stride on the 3x3 convolution; the paper's ResNets have it on the first 1x1
+convolution (3.86, 7.57 and 11.28 B FLOPs). Keys are torchvision's.
 """
 
 from collections.abc import Sequence
@@ -41,8 +41,8 @@ class BasicBlock(nn.Module):
 class Bottleneck(nn.Module):
     """1x1, 3x3 and 1x1 convolutions and a shortcut; output width is four times `width`.
 
-    `stride_on_3x3` tells ResNeXt (32x4d) from the original ResNet. With `repvgg` a RepVGG block stands in place of the
-    3x3 convolution with its batch norm and ReLU (section 4.2); it is in deploy form with `deploy`.
+    `stride_on_3x3` is for ResNeXt (32x4d), not for the original ResNet. With `repvgg` a RepVGG block, in deploy form
+    with `deploy`, replaces the 3x3 convolution with its batch norm and ReLU (section 4.2).
     """
 
     expansion = 4
@@ -89,8 +89,8 @@ class Bottleneck(nn.Module):
 class ResNet(nn.Module):
     """7x7 convolution, max pooling, four stages of blocks, global average pooling and one fully connected layer.
 
-    `widths` are the block widths of the stages (64, 128, 256, 512 in full). `groups` and `inner_widths` are those of
-    ResNeXt. `strides` and `dilations` per stage serve segmentation. [n, 3, px, px] float to [n, num_classes].
+    `widths` are the block widths of the stages (64, 128, 256, 512 in full). `groups` and `inner_widths` are for
+    ResNeXt. `strides` and `dilations` per stage are for segmentation. [n, 3, px, px] float to [n, num_classes].
     """
 
     def __init__(
@@ -134,7 +134,7 @@ class ResNet(nn.Module):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def last_two_stages(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """The outputs of the last stage but one and the last, each [n, channels, h, w]."""
+        """The outputs of the last two stages, each [n, channels, h, w]."""
         stem = self.maxpool(self.relu(self.bn1(self.conv1(images))))
         layer3 = self.layer3(self.layer2(self.layer1(stem)))
         return layer3, self.layer4(layer3)

@@ -1,4 +1,4 @@
-"""In: the structure of VGG-16, RegNetX or EfficientNet. Out: torchvision's network, its channels times a width."""
+"""The baselines VGG-16, RegNetX and EfficientNet as torchvision has them, with a width factor."""
 
 import torch
 from torch import nn
@@ -39,7 +39,7 @@ def _vgg(spec: ModelSpec, num_classes: int, width: float) -> nn.Module:
         plan += [scaled_width(channels, width)] * depth + ["M"]
     if width == 1:
         return VGG(make_layers(plan, batch_norm=True), num_classes=num_classes)
-    with torch.device("meta"):  # torchvision's head has one width; it is replaced before it takes memory
+    with torch.device("meta"):  # torchvision's head has a fixed width; it is replaced below
         model = VGG(nn.Sequential(), num_classes=num_classes)
     model.features = make_layers(plan, batch_norm=True)
     inner, dropout = scaled_width(4096, width), 0.5
@@ -59,7 +59,7 @@ def _regnetx(spec: ModelSpec, num_classes: int, width: float) -> nn.Module:
     from torchvision.models.regnet import BlockParams, RegNet
 
     depth, w_0, w_a, w_m, group_width = _REGNETX[spec.name]
-    with torch.device("cpu"):  # the stage plan is arithmetic on tensors, also where the network goes to "meta"
+    with torch.device("cpu"):  # the stage plan is computed with tensors, also for a network on "meta"
         plan = BlockParams.from_init_params(depth, w_0, w_a, w_m, group_width)
     if width != 1:
         groups = [channels // each for channels, each in zip(plan.widths, plan.group_widths)]

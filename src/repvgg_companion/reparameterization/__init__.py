@@ -1,1 +1,1 @@
-"""Structural re-parameterization: from train files to deploy files, and the certificate of each."""
+"""Structural re-parameterization: convert train files to deploy files and certify each."""

@@ -1,6 +1,6 @@
-"""In: the two forms of one network. Out: how far they differ. The three checks of a certificate.
+"""Measure how far the two forms of a network differ, in their logits and in their files.
 
-The train form runs through PyTorch's own batch norm and never through the code that folds it, so a mistake there shows.
+The train form runs through PyTorch's own batch norm, never through the code that folds it, so a mistake there shows.
 """
 
 import math
@@ -19,7 +19,7 @@ MAX_FLOAT64_RELATIVE_ERROR = 1e-10
 
 @dataclass(frozen=True)
 class Agreement:
-    """Largest absolute difference of the logits over the largest absolute logit, and inputs classified otherwise."""
+    """Largest absolute difference of the logits over the largest absolute logit, and inputs of another class."""
 
     max_relative_error: float
     prediction_flips: int
@@ -29,7 +29,7 @@ def logits_of(module: nn.Module, images: Tensor, *, batch_size: int) -> Iterator
     """Logits of float images [n, 3, px, px] in small batches, as [k, num_classes, ...] on the module's device."""
     parameter = next(module.parameters())
     for batch in images.split(batch_size):
-        # Not around the yield: a generator that is left in the middle would keep the whole process in this mode.
+        # Not around the yield: an unfinished generator would leave the whole process in this mode.
         with torch.inference_mode():
             logits = module(batch.to(parameter.device, parameter.dtype))
         yield logits
@@ -38,7 +38,7 @@ def logits_of(module: nn.Module, images: Tensor, *, batch_size: int) -> Iterator
 def compare(train: nn.Module, deploy: nn.Module, images: Tensor, *, batch_size: int = 8) -> Agreement:
     """Run both forms on the same float images [n, 3, px, px] and compare their logits.
 
-    An input counts as flipped where its class differs (for segmentation: the class of any pixel). A logit that is not
+    An input counts as flipped if its class differs (for segmentation: the class of any pixel). A logit that is not
     finite makes the error infinite.
     """
     difference, largest, flips = 0.0, 0.0, 0

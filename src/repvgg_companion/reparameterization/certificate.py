@@ -1,21 +1,25 @@
 """Decide whether a deploy file computes the function of its train file.
 
-Three checks on real images: (a) algebra, both forms in float64; (b) file, every tensor read back from disk equals the
-float64 conversion rounded once, bit for bit; (c) the float32 error and changed predictions of the two files, reported.
+Three checks on real images: (a) algebra: both forms in float64 give the same logits; (b) file: every tensor read back
+from disk equals the float64 conversion rounded once, bit for bit; (c) the float32 error and the changed predictions of
+the two files, which are reported and decide nothing.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from repvgg_companion.errors import CompanionError
 from repvgg_companion.files import sha256_of_file
-from repvgg_companion.identity import WeightsIdentity
+from repvgg_companion.identity import FORMS, WeightsIdentity
 from repvgg_companion.models.names import require_convertible
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
+
+    from repvgg_companion.reparameterization.agreement import Agreement
 
 DEPLOY_NAME = "deploy.safetensors"
 
@@ -43,11 +47,9 @@ class Certificate:
 
     def row(self, experiment: str, run_id: str) -> dict[str, Any]:
         """The row of `reparameterization.csv`."""
-        names = ("float64_max_relative_error", "file_matches_conversion", "float32_max_relative_error",
-                 "prediction_flips", "n_inputs", "train_params", "deploy_params", "train_sha256", "deploy_sha256",
-                 "passed")  # fmt: skip
-        values = {name: getattr(self, name) for name in names}
-        # An infinite error (logits that are not finite) stands as a huge number, because cells are finite numbers.
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        del values["identity"], values["failures"]
+        # Cells are finite numbers, so an infinite error (logits that are not finite) becomes a huge one.
         for name in ("float64_max_relative_error", "float32_max_relative_error"):
             values[name] = min(values[name], 1e300)
         return {
@@ -56,44 +58,42 @@ class Certificate:
             "weights_sha256": self.train_sha256,
             "run_id": run_id,
             **values,
+            "passed": self.passed,
         }
 
 
-def certify(train_path: str | Path, images: "Tensor", *, device: str = "cpu", batch_size: int = 8) -> Certificate:
+@dataclass(frozen=True)
+class CheckInputs:
+    """What both forms are run on: normalised float images [n, 3, px, px], a device, and images at a time."""
+
+    images: "Tensor"
+    device: str = "cpu"
+    batch_size: int = 8
+
+
+def certify(train_path: Path, inputs: CheckInputs) -> Certificate:
     """Convert a train file, check the conversion, write `deploy.safetensors` beside it, and certify that file.
 
-    `images` are normalised float images [n, 3, px, px]. The file is written only after check (a). A deploy file that
-    exists already is never replaced: it is checked against the train file. Raises CompanionError where the train file
-    cannot be read, is no train form, does not fit its network, or the network has no deploy form.
+    The file is written only after check (a). A deploy file that exists already is never replaced: it is checked against
+    the train file. Raises CompanionError if the train file cannot be read, is in deploy form or does not fit its
+    network, or if the network has no deploy form.
     """
     import torch
 
-    from repvgg_companion.models.load_form import load_form
-    from repvgg_companion.reparameterization.agreement import (
-        MAX_FLOAT64_RELATIVE_ERROR,
-        compare,
-        same_bits,
-    )
+    from repvgg_companion.reparameterization.agreement import MAX_FLOAT64_RELATIVE_ERROR
     from repvgg_companion.reparameterization.convert import convert_model
     from repvgg_companion.weights_file import load_weights, save_weights
 
-    train_path = Path(train_path)
     deploy_path = train_path.with_name(DEPLOY_NAME)
     state, identity = load_weights(train_path)
+    train_sha256 = sha256_of_file(train_path)
     require_convertible(identity.model)
     if identity.form != "train":
         raise CompanionError(f"{train_path} holds the {identity.form} form; give the train file")
-    train_sha256 = sha256_of_file(train_path)
     failures = []
 
     exact = convert_model(identity.model, state, num_classes=identity.num_classes, width=identity.width)
-    options = {"dtype": torch.float64, "device": device}
-    train_form = load_form(identity, "train", state, what=train_path, **options)
-    deploy_form = load_form(identity, "deploy", exact, what=f"the conversion of {train_path}", **options)
-    algebra = compare(train_form, deploy_form, images, batch_size=batch_size)
-    train_params = sum(parameter.numel() for parameter in train_form.parameters())
-    deploy_params = sum(parameter.numel() for parameter in deploy_form.parameters())
-    del train_form, deploy_form
+    algebra, (train_params, deploy_params) = _compare(identity, (state, exact), torch.float64, inputs, train_path)
     if not algebra.max_relative_error <= MAX_FLOAT64_RELATIVE_ERROR:
         failures.append(
             f"(a) algebra: the logits of the two forms differ by {algebra.max_relative_error:.3g} of the largest logit "
@@ -105,32 +105,20 @@ def certify(train_path: str | Path, images: "Tensor", *, device: str = "cpu", ba
     existed = deploy_path.exists()
     if not existed and not failures:
         save_weights(deploy_path, rounded, replace(identity, form="deploy"))
-    matches, file_agreement, deploy_sha256 = False, None, "none"
+    fault, float32, deploy_sha256 = "", None, "none"
     if deploy_path.exists():
         deploy_sha256 = sha256_of_file(deploy_path)
-        deploy_state, deploy_identity = load_weights(deploy_path)
-        differing = same_bits(rounded, deploy_state)
-        if deploy_identity != replace(identity, form="deploy"):
-            differing.append("the identity in its metadata")
-        matches = not differing
-        if differing:
-            if existed:
-                way_out = "remove it and run again"
-            else:
-                way_out = "it was removed again, since the disk or the memory is at fault"
-                deploy_path.unlink()
-            failures.append(
-                f"(b) file: {deploy_path} is not the conversion of {train_path.name} ({len(differing)} differ: "
-                f"{', '.join(differing[:3])}{', ...' if len(differing) > 3 else ''}); {way_out}"
-            )
-        file_agreement = _float32_agreement(identity, state, deploy_state, images, device, batch_size)
+        deploy_state, fault = _check_file(deploy_path, rounded, identity, existed)
+        if fault:
+            failures.append(fault)
+        float32 = _float32_agreement(identity, (state, deploy_state), inputs)
     return Certificate(
         identity=identity,
         float64_max_relative_error=algebra.max_relative_error,
-        file_matches_conversion=matches,
-        float32_max_relative_error=file_agreement.max_relative_error if file_agreement else float("inf"),
-        prediction_flips=file_agreement.prediction_flips if file_agreement else len(images),
-        n_inputs=len(images),
+        file_matches_conversion=deploy_sha256 != "none" and not fault,
+        float32_max_relative_error=float32.max_relative_error if float32 else float("inf"),
+        prediction_flips=float32.prediction_flips if float32 else len(inputs.images),
+        n_inputs=len(inputs.images),
         train_params=train_params,
         deploy_params=deploy_params,
         train_sha256=train_sha256,
@@ -139,25 +127,59 @@ def certify(train_path: str | Path, images: "Tensor", *, device: str = "cpu", ba
     )
 
 
-def _float32_agreement(
-    identity: WeightsIdentity,
-    train_state: "Mapping[str, Tensor]",
-    deploy_state: "Mapping[str, Tensor]",
-    images: "Tensor",
-    device: str,
-    batch_size: int,
-) -> Any:
-    """Check (c): both files in float32, without TF32; None where the deploy file does not even fit the network."""
-    import torch
+States = tuple["Mapping[str, Tensor]", "Mapping[str, Tensor]"]
+"""The state dicts of a train form and of a deploy form."""
 
+
+def _compare(
+    identity: WeightsIdentity, states: States, dtype: "torch.dtype", inputs: CheckInputs, what: object
+) -> "tuple[Agreement, tuple[int, int]]":
+    """How far two forms agree in `dtype`, and the parameters of each; raises CompanionError naming `what`."""
     from repvgg_companion.models.load_form import load_form
     from repvgg_companion.reparameterization.agreement import compare
 
+    names = (what, f"the conversion of {what}")
+    train, deploy = (
+        load_form(identity, form, state, dtype=dtype, device=inputs.device, what=name)
+        for form, state, name in zip(FORMS, states, names, strict=True)
+    )
+    params = tuple(sum(parameter.numel() for parameter in form.parameters()) for form in (train, deploy))
+    return compare(train, deploy, inputs.images, batch_size=inputs.batch_size), params
+
+
+def _check_file(
+    path: Path, rounded: "Mapping[str, Tensor]", identity: WeightsIdentity, existed: bool
+) -> "tuple[dict[str, Tensor], str]":
+    """Check (b): what a deploy file holds, and in words how it differs from the conversion; empty if it does not.
+
+    A file that this run has just written (not `existed`) is removed if it differs.
+    """
+    from repvgg_companion.reparameterization.agreement import same_bits
+    from repvgg_companion.weights_file import load_weights
+
+    state, found = load_weights(path)
+    differing = same_bits(rounded, state)
+    if found != replace(identity, form="deploy"):
+        differing.append("the identity in its metadata")
+    if not differing:
+        return state, ""
+    if existed:
+        way_out = "it existed before and is kept; move it to another folder to have it written again"
+    else:
+        way_out = "it was not kept, because the disk or the memory is faulty"
+        path.unlink()
+    return state, (
+        f"(b) file: {path} is not the conversion of its train file ({len(differing)} differ: "
+        f"{', '.join(differing[:3])}{', ...' if len(differing) > 3 else ''}); {way_out}"
+    )
+
+
+def _float32_agreement(identity: WeightsIdentity, states: States, inputs: CheckInputs) -> "Agreement | None":
+    """Check (c): both files in float32, without TF32; None if the deploy file does not fit the network."""
+    import torch
+
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
-    options = {"dtype": torch.float32, "device": device}
     try:
-        train_form = load_form(identity, "train", train_state, what="the train file", **options)
-        deploy_form = load_form(identity, "deploy", deploy_state, what="the deploy file", **options)
+        return _compare(identity, states, torch.float32, inputs, "the train file")[0]
     except CompanionError:
         return None
-    return compare(train_form, deploy_form, images, batch_size=batch_size)

@@ -1,8 +1,8 @@
-"""In: the structure and state dict of a train form. Out: the state dict of its deploy form (section 3.3).
+"""Convert the state dict of a train form into that of its deploy form (section 3.3).
 
-All arithmetic is in float64 whatever the types of the file; the result is rounded once, at the end. Kernels go through
-in slices of output channels that stay in the processor's cache, and the 1x1 and identity branches are added to the
-centre tap in place instead of being padded to 3x3.
+All arithmetic is in float64, whatever the types of the file; the result is rounded once, at the end. Kernels are
+computed in slices of output channels that fit into the processor's cache, and the 1x1 and identity branches are added
+to the centre tap in place instead of being padded to 3x3.
 """
 
 import contextlib
@@ -24,8 +24,9 @@ _SLICE_ELEMENTS = 1 << 18
 
 @contextlib.contextmanager
 def one_thread() -> Iterator[None]:
-    """Work on one thread of the processor: the arithmetic here waits for memory, and on a machine that is busy with
-    other jobs every operation on several threads waits for the slowest of them (measured: 20 times slower)."""
+    """Use one CPU thread: the arithmetic here is limited by memory, and on a busy machine every operation on several
+    threads waits for the slowest one (measured: 20 times slower).
+    """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -44,7 +45,7 @@ def convert_model(
 ) -> dict[str, Tensor]:
     """The deploy state dict of the named network, computed in float64 and rounded once to `dtype`.
 
-    Raises CompanionError where the network has no deploy form, or where tensors are missing, unknown or misshapen.
+    Raises CompanionError if the network has no deploy form, or tensors are missing, unknown or misshapen.
     """
     require_convertible(name)
     with torch.device("meta"):
@@ -59,7 +60,7 @@ def convert(
 ) -> dict[str, Tensor]:
     """The deploy state dict of a train-form `module`, with the weights in `state` (default: its own).
 
-    RepVGG blocks become one 3x3 convolution (`rbr_reparam`), other conv-BN pairs are folded, all else is copied;
+    RepVGG blocks become one 3x3 convolution (`rbr_reparam`), other conv-BN pairs are folded, the rest is copied;
     PSPNet's auxiliary head, which only training uses, is left out. `module` may lie on the meta device and is not
     changed. Computed in float64 on the device of `state`, rounded once to `dtype`.
     """
@@ -147,13 +148,13 @@ def fuse_block(block: RepVGGBlock, state: Mapping[str, Tensor], *, dtype: torch.
 
 
 def _add_identity(taps: Tensor, part: slice, value: Tensor | float) -> None:
-    """Add `value` where output channel o of slice `part` reads input channel o, which is o modulo I/g in its group."""
+    """Add `value` at input channel o of output channel o, for the o in `part`; in its group that is o modulo I/g."""
     channels = torch.arange(part.start, part.stop, device=taps.device)
     taps[channels - part.start, channels % taps.shape[1], 1, 1] += value
 
 
 def _dense_weight(conv: nn.Conv2d, state: Mapping[str, Tensor], part: slice) -> Tensor:
-    """The effective 3x3 kernel of the dense branch for some output channels: the weights themselves, or computed."""
+    """The effective 3x3 kernel of the dense branch for some output channels."""
     weight = state["rbr_dense.conv.weight"][part]
     if isinstance(conv, DiracConv):
         weight = weight.double()

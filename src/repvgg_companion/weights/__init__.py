@@ -1,1 +1,1 @@
-"""Weights files of others: their layouts, their digests, and the way into this companion and back."""
+"""Weights files of others: recognise, convert, check and fetch them."""

@@ -1,4 +1,4 @@
-"""In: names of models. Out: the weights that timm publishes for them, with digests recorded at first use."""
+"""Download the weights that timm publishes, and record their digests at the first download."""
 
 from pathlib import Path
 
@@ -12,9 +12,9 @@ from repvgg_companion.weights.published_files import SUMS_FILE, TIMM_FILE, TIMM_
 def fetch(model: str, folder: str | Path, *, endpoint: str | None = None) -> Path:
     """Download timm's weights of `model` to FOLDER/repvgg_x.rvgg_in1k.safetensors and return that path.
 
-    A file that is there already is not loaded again. At first use its SHA-256 is recorded in FOLDER/SHA256SUMS; later
-    the file must have it. `endpoint` is the address of another server of the same kind. Raises CompanionError where
-    nothing is published, nothing can be reached, or the digest differs.
+    A file that exists is not downloaded again. The first time, its SHA-256 is recorded in FOLDER/SHA256SUMS; later it
+    must be the same. `endpoint` is the address of another server of the same kind. Raises CompanionError if nothing is
+    published, the server cannot be reached, or the digest differs.
     """
     repository, folder = timm_repository(model), Path(folder)
     final = folder / f"{TIMM_NAMES[model]}.rvgg_in1k.safetensors"
@@ -27,7 +27,8 @@ def fetch(model: str, folder: str | Path, *, endpoint: str | None = None) -> Pat
         if recorded != sha256:
             raise CompanionError(
                 f"{final} has SHA-256 {sha256[:16]}... instead of {recorded[:16]}..., which was recorded in "
-                f"{folder / SUMS_FILE} when it was first fetched; remove the file and fetch it again"
+                f"{folder / SUMS_FILE} when it was first fetched; it is damaged or another file, so fetch into another "
+                "folder"
             )
         lines = [f"{digest}  {name}\n" for name, digest in sorted(digests.items())]
         if not (folder / SUMS_FILE).exists() or recorded_digests(folder) != digests:
@@ -45,7 +46,7 @@ def _download(repository: str, final: Path, endpoint: str | None) -> None:
     from repvgg_companion.files import atomic_path
 
     final.parent.mkdir(parents=True, exist_ok=True)
-    # In a folder of its own beside the target: the library writes bookkeeping files next to what it loads.
+    # In a folder of its own, because the library writes other files next to the one it downloads.
     with tempfile.TemporaryDirectory(prefix=".fetch-", dir=final.parent) as scratch:
         try:
             loaded = hf_hub_download(repository, TIMM_FILE, local_dir=scratch, endpoint=endpoint, token=False)

@@ -1,7 +1,7 @@
-"""In: the keys of a state dict. Out: its layout and form, and the same tensors under the keys of another layout.
+"""Map the keys of a state dict from one layout to another.
 
-Layouts: `official` (`repvgg.py` of the authors, also ours), `timm` (`byobnet.py`), `mmpretrain`
-(`backbones/repvgg.py`). Keys are mapped by name, never by order, and tensors are passed on untouched.
+Layouts: `official` (`repvgg.py` of the authors, and the companion's own), `timm` (`byobnet.py`), `mmpretrain`
+(`backbones/repvgg.py`). Keys are mapped by name, never by order, and tensors are not touched.
 """
 
 import re
@@ -13,7 +13,7 @@ from repvgg_companion.errors import CompanionError
 Value = TypeVar("Value")
 LAYOUTS = ("official", "timm", "mmpretrain")
 
-# Inside a block: official name, timm name, mmpretrain name; the first that fits the front of the key is taken.
+# Names inside a block, official, timm, mmpretrain; the first that fits the front of the key is taken.
 _IN_BLOCK = (
     ("rbr_dense.conv", "conv_kxk.conv", "branch_3x3.conv"),
     ("rbr_dense.bn", "conv_kxk.bn", "branch_3x3.norm"),
@@ -34,7 +34,7 @@ _BLOCK = {
 
 
 def _to_official(key: str, layout: str) -> str | None:
-    """The official key of a key of `layout`; None where it is none of that layout."""
+    """The official key of a key of `layout`; None if the layout has no such key."""
     column = LAYOUTS.index(layout)
     if head := re.fullmatch(re.escape(_HEAD[column]) + r"\.(weight|bias)", key):
         return f"{_HEAD[0]}.{head[1]}"
@@ -74,7 +74,7 @@ def _from_official(key: str, layout: str) -> str:
 
 
 def detect_layout(keys: Iterable[str]) -> str | None:
-    """The layout that knows most of the keys; None where none knows any."""
+    """The layout that knows most of the keys; None if no layout knows any."""
     keys = list(keys)
     known = {layout: sum(_to_official(key, layout) is not None for key in keys) for layout in LAYOUTS}
     best = max(LAYOUTS, key=known.__getitem__)
@@ -82,7 +82,7 @@ def detect_layout(keys: Iterable[str]) -> str | None:
 
 
 def detect_form(official_keys: Iterable[str]) -> str:
-    """`deploy` where the blocks hold `rbr_reparam`, else `train`. Raises CompanionError where a file mixes the two."""
+    """`deploy` if the blocks hold `rbr_reparam`, else `train`. Raises CompanionError if a file mixes the two."""
     keys = list(official_keys)
     deploy = any(".rbr_reparam." in key for key in keys)
     if deploy and any(".rbr_dense." in key for key in keys):

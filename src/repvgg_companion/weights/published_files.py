@@ -1,4 +1,4 @@
-"""The weights that the authors and timm publish: names, places and digests. Facts only; needs no torch."""
+"""Names, places and digests of the weights that the authors and timm publish. Needs no torch."""
 
 import hashlib
 from pathlib import Path
@@ -21,18 +21,21 @@ _ALSO_NAMED = {"RepVGG-B2g4-train.pth": "RepVGG-B2g4"}
 # party; the authors publish no digests).
 PUBLISHED_DIGESTS: dict[str, tuple[int, str, str]] = {
     "RepVGG-A0-train.pth": (
-        36588855, "sha384",
+        36588855,
+        "sha384",
         "7efb6b28b0376d80753c86b43687b38f2a7ae94f3ef58552b602a55767b4187dbb7b1fe8770b16133427c93e6cf137d7",
     ),
     "RepVGG-B1-train.pth": (
-        230009223, "sha384",
+        230009223,
+        "sha384",
         "23d9bea60e7bf0c184e0ec273ac228cda6ee8afcd4abe734cd1b02ca48253143000b41e299124601252a4498fe6ba379",
     ),
     "RepVGG-B3-200epochs-train.pth": (
-        492817293, "sha384",
+        492817293,
+        "sha384",
         "647371bdfad380c1001d16c2dae0cd244974b11b2464933f7508c1ae3e82976eab2e0f940a5192a3a75db7363d0e8db4",
     ),
-}  # fmt: skip
+}
 
 # timm publishes all but the g2 models; b2g4, b3 and b3g4 are the 200-epoch weights.
 TIMM_NAMES: dict[str, str] = {
@@ -44,7 +47,7 @@ TIMM_FILE = "model.safetensors"
 def timm_repository(model: str) -> str:
     """The Hugging Face repository of timm's weights for `model`.
 
-    Raises CompanionError where timm has none, saying where the authors' file is.
+    Raises CompanionError if timm has none, with the place of the authors' file.
     """
     require_model(model)
     if model in TIMM_NAMES:
@@ -66,7 +69,7 @@ def model_of_file_name(path: str | Path) -> str | None:
 
 
 def expected_digest(path: str | Path) -> tuple[str, str, str] | None:
-    """(algorithm, digest, its source) that a file must have: from `SHA256SUMS` beside it, else the published one."""
+    """Algorithm, digest and source of what a file must have: from `SHA256SUMS` beside it, or as published."""
     path = Path(path)
     if digest := recorded_digests(path.parent).get(path.name):
         return "sha256", digest, str(path.with_name(SUMS_FILE))
@@ -91,7 +94,7 @@ def recorded_digests(folder: str | Path) -> dict[str, str]:
 def check_digest(path: str | Path) -> tuple[str, str]:
     """SHA-256 of a file, and in words what its digest was compared with.
 
-    Raises CompanionError naming the file where it is missing or differs from the digest known for it.
+    Raises CompanionError naming the file if it is missing or differs from the digest known for it.
     """
     path = Path(path)
     expected = expected_digest(path)
@@ -114,12 +117,12 @@ def check_digest(path: str | Path) -> tuple[str, str]:
     found = algorithms[algorithm].hexdigest()
     if found != digest:
         raise CompanionError(
-            f"{path} has {algorithm} {found[:16]}... instead of {digest[:16]}... ({source}): the download is damaged "
-            "or is another file; get it again, or give it another name if it is your own"
+            f"{path} has {algorithm} {found[:16]}... instead of {digest[:16]}... ({source}): it is "
+            "damaged or another file; use an undamaged copy, or give it another name if it is your own"
         )
     return sha256, f"{algorithm} as in {source}"
 
 
 def released_digest(sha256: str) -> str:
-    """The training digest of imported weights, by the SHA-256 of the imported file (DESIGN: `released_<first 8>`)."""
+    """The training digest of imported weights: `released_` and 8 digits of the SHA-256 of the imported file."""
     return f"released_{sha256[:8]}"

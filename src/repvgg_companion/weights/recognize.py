@@ -1,5 +1,6 @@
-"""In: a weights file. Out: which of the fourteen networks it is, in which layout and form, with official keys."""
+"""Find out which of the fourteen RepVGG networks a weights file holds, and in which layout and form."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -8,19 +9,28 @@ import torch
 from torch import Tensor
 
 from repvgg_companion.errors import CompanionError
-from repvgg_companion.identity import WeightsIdentity
+from repvgg_companion.identity import METADATA_KEY, WeightsIdentity
 from repvgg_companion.models.build import build_model
 from repvgg_companion.models.names import REPVGG_MODELS, require_model
 from repvgg_companion.weights.key_layouts import LAYOUTS, detect_form, detect_layout, to_official
+from repvgg_companion.weights.key_prefixes import bare_names
 from repvgg_companion.weights.published_files import check_digest, model_of_file_name
 from repvgg_companion.weights.reading import read_tensors
+from repvgg_companion.weights.relatives import require_no_relative
+from repvgg_companion.weights_file import require_sound
 
-METADATA_KEY = "repvgg_companion"
+_CLASSIFIER = ("linear.bias", "linear.weight")
+
+Shapes = dict[str, tuple[int, ...]]
 
 
 @dataclass(frozen=True)
 class RecognizedWeights:
-    """A weights file of anyone, understood: `state` has official keys; `digest_check` says what was compared."""
+    """What a weights file holds.
+
+    `state` has official keys. `digest_check` says in words what the file's digest was compared with. `prefix` is what
+    was removed from the front of the keys, beside the marks of DataParallel and torch.compile.
+    """
 
     path: str
     model: str
@@ -31,30 +41,32 @@ class RecognizedWeights:
     sha256: str
     digest_check: str
     width: float = 1.0
+    prefix: str = ""
 
 
 @cache
-def _shapes(model: str, form: str, width: float) -> dict[str, tuple[int, ...]]:
+def _full_shapes(model: str, form: str, width: float) -> Shapes:
     with torch.device("meta"):
         module = build_model(model, form=form, width=width)
     return {key: tuple(tensor.shape) for key, tensor in module.state_dict().items()}
 
 
-def _expected(model: str, form: str, num_classes: int, width: float) -> dict[str, tuple[int, ...]]:
-    shapes = dict(_shapes(model, form, width))
+def _expected(model: str, form: str, num_classes: int, width: float) -> Shapes:
+    shapes = _full_shapes(model, form, width)
     return shapes | {"linear.weight": (num_classes, shapes["linear.weight"][1]), "linear.bias": (num_classes,)}
 
 
-def recognize(path: str | Path, *, model: str | None = None) -> RecognizedWeights:
+def recognize(path: str | Path, *, model: str | None = None, prefix: str = "") -> RecognizedWeights:
     """Read a weights file and find its network by the names and shapes of its tensors.
 
-    The digest is compared with the one known for the file's name. `model` says which network is expected. Counters of
-    batches (`num_batches_tracked`), which no form uses in eval mode, are filled with 0 where a file has none at all.
-    Raises CompanionError with the reason and the way out for a file that cannot be used, with the nearest model and the
-    missing tensors where it almost fits.
+    The digest is compared with the one known for the file's name. `model` says which network is expected; `prefix`
+    which part of a larger model to read. Batch counters (`num_batches_tracked`), which eval mode does not use, become 0
+    if a file has none. Raises CompanionError for a file that cannot be used, with the nearest model and the missing
+    tensors if it almost fits.
     """
     sha256, digest_check = check_digest(path)
-    tensors = read_tensors(path)
+    tensors, removed = bare_names(read_tensors(path), path, prefix)
+    require_no_relative(tensors, path)
     layout = detect_layout(tensors)
     if layout is None:
         raise CompanionError(
@@ -69,38 +81,66 @@ def recognize(path: str | Path, *, model: str | None = None) -> RecognizedWeight
     num_classes = len(state["linear.bias"]) if "linear.bias" in state and state["linear.bias"].dim() == 1 else 1000
     if form == "train" and not any(key.endswith("num_batches_tracked") for key in state):
         norms = [key.removesuffix("running_mean") for key in state if key.endswith("running_mean")]
-        state |= {f"{prefix}num_batches_tracked": torch.zeros((), dtype=torch.int64) for prefix in norms}
+        state |= {f"{front}num_batches_tracked": torch.zeros((), dtype=torch.int64) for front in norms}
     found = {key: tuple(tensor.shape) for key, tensor in state.items()}
     width = companion_width(path)
     nearest = _nearest(found, form, num_classes, width)
-    if model is not None and require_model(model).name != nearest:
-        if model not in REPVGG_MODELS:
-            raise CompanionError(f"{path} cannot hold {model}: only the released kinds {', '.join(REPVGG_MODELS)} are")
-        raise CompanionError(f"{path} is not {model} but, by its tensors, {nearest}; name that model or another file")
-    expected = _expected(nearest, form, num_classes, width)
-    missing = sorted(expected.keys() - found.keys())
-    misshapen = sorted(key for key in expected.keys() & found.keys() if expected[key] != found[key])
-    surplus = sorted([*unknown, *(found.keys() - expected.keys())])
-    if problems := [
-        f"{len(keys)} {kind} ({', '.join(keys[:3])}{', ...' if len(keys) > 3 else ''})"
-        for kind, keys in (("missing", missing), ("of another shape", misshapen), ("unknown", surplus))
-        if keys
-    ]:
-        raise CompanionError(
-            f"{path} fits no RepVGG: the nearest is {nearest} in {form} form ({layout} layout), with tensors "
-            f"{', '.join(problems)}; save the complete state dict of an unchanged model"
-        )
+    _require_model(path, nearest, model)
+    misfit = _misfit(found, unknown, _expected(nearest, form, num_classes, width))
+    if misfit:
+        raise CompanionError(f"{path} fits no RepVGG: the nearest is {nearest} in {form} form ({layout} layout), "
+                             f"{misfit}")  # fmt: skip
     named = model_of_file_name(path)
     if named is not None and named != nearest:
         raise CompanionError(f"{path} has the name of {named} but holds {nearest}; give it its own name")
+    require_sound(state, path)
+    _require_finite(state, path)
+    return RecognizedWeights(
+        str(path), nearest, form, layout, num_classes, state, sha256, digest_check, width, prefix=removed
+    )
+
+
+def _require_model(path: str | Path, found: str, wanted: str | None) -> None:
+    if wanted is None or require_model(wanted).name == found:
+        return
+    if wanted not in REPVGG_MODELS:
+        raise CompanionError(f"{path} cannot hold {wanted}; weights can be read of {', '.join(REPVGG_MODELS)}")
+    raise CompanionError(f"{path} is not {wanted} but, by its tensors, {found}; name that model or another file")
+
+
+def _misfit(found: Shapes, unknown: list[str], expected: Shapes) -> str:
+    """In words, how the tensors of a file differ from those of a network and what to do; empty if they do not."""
+    missing = sorted(expected.keys() - found.keys())
+    misshapen = sorted(key for key in expected.keys() & found.keys() if expected[key] != found[key])
+    surplus = sorted([*unknown, *(found.keys() - expected.keys())])
+    if missing and not misshapen and set(missing) <= set(_CLASSIFIER):
+        instead = f" but with another head ({_first(surplus)})" if surplus else ""
+        return (
+            f"without {' and '.join(missing)}{instead}; save the network with its classifier, one fully connected "
+            "layer, under these names"
+        )
+    parts = (("missing", missing), ("of another shape", misshapen), ("unknown", surplus))
+    problems = [f"{len(keys)} {kind} ({_first(keys)})" for kind, keys in parts if keys]
+    if not problems:
+        return ""
+    return f"with tensors {', '.join(problems)}; save the complete state dict of an unchanged model"
+
+
+def _first(keys: list[str]) -> str:
+    return f"{', '.join(keys[:3])}{', ...' if len(keys) > 3 else ''}"
+
+
+def _require_finite(state: Mapping[str, Tensor], path: str | Path) -> None:
     for key, tensor in state.items():
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-            raise CompanionError(f"{path}: tensor {key} has values that are not finite; download it again")
-    return RecognizedWeights(str(path), nearest, form, layout, num_classes, state, sha256, digest_check, width)
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor.float()).all()):
+            raise CompanionError(
+                f"{path}: tensor {key} has values that are not finite, so the file is damaged or its training "
+                "diverged; use other weights"
+            )
 
 
 def companion_width(path: str | Path) -> float:
-    """The width factor of a file of this companion; 1 for any other file, since released networks are full."""
+    """The width factor in the identity of a companion file; 1 for any other file, since released networks are full."""
     from safetensors import SafetensorError, safe_open
 
     if Path(path).suffix == ".safetensors":
@@ -113,7 +153,7 @@ def companion_width(path: str | Path) -> float:
     return 1.0
 
 
-def _nearest(found: dict[str, tuple[int, ...]], form: str, num_classes: int, width: float) -> str:
+def _nearest(found: Shapes, form: str, num_classes: int, width: float) -> str:
     """The network that shares most tensors by name and shape, relative to all tensors of both."""
 
     def likeness(model: str) -> float:

@@ -1,22 +1,61 @@
-"""The verb `weights`: inspect what a file holds, convert it to any layout, fetch what timm publishes."""
+"""The verb `weights`: inspect what files hold, convert them to any layout, fetch what timm publishes."""
 
 import argparse
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from repvgg_companion.errors import CompanionError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from repvgg_companion.identity import WeightsIdentity
+    from repvgg_companion.weights.recognize import RecognizedWeights
+
+_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt")
+
+
+@dataclass(frozen=True)
+class ConvertRequest:
+    """What `weights convert` is asked for: the files, the layout, and one file or a folder to write to.
+
+    `model` is the network that is expected, if any; `prefix` the front of the keys to read, empty to find it.
+    """
+
+    files: tuple[Path, ...]
+    to: str
+    model: str | None
+    prefix: str
+    output: Path | None
+    weights_folder: Path | None
+    dataset: str
+
+    def __post_init__(self) -> None:
+        if (self.output is None) == (self.weights_folder is None):
+            raise CompanionError("give either --output FILE or --weights-folder FOLDER")
+        if self.weights_folder is not None and self.to != "companion":
+            raise CompanionError("--weights-folder goes with --to companion; give --output FILE for another layout")
+        if self.output is not None and len(self.files) > 1:
+            raise CompanionError("--output names one file; convert one file at a time, or give --weights-folder")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Sub-commands of the verb `weights`."""
     commands = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+    prefix_help = "front of the keys of the RepVGG inside a larger model, such as model.backbone."
 
     inspect = commands.add_parser("inspect", help="say what each file holds and check its digest")
-    inspect.add_argument("files", nargs="+", metavar="FILE")
+    inspect.add_argument("files", nargs="+", metavar="FILE", help="files of any kind; other kinds are skipped")
+    inspect.add_argument("--prefix", default="", help=prefix_help)
 
     convert = commands.add_parser("convert", help="write a file in another layout, or import it into the companion")
     convert.add_argument("files", nargs="+", metavar="FILE")
     convert.add_argument("--to", required=True, choices=("companion", "official", "timm", "mmpretrain"))
     convert.add_argument("--model", help="refuse a file of another model")
+    convert.add_argument("--prefix", default="", help=prefix_help)
     convert.add_argument(
         "--output", metavar="FILE", help="where one converted file goes; its suffix decides the format"
     )
@@ -31,54 +70,84 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Run one action; raises CompanionError at the first file that cannot be used."""
-    {"inspect": _inspect, "convert": _convert, "fetch": _fetch}[arguments.action](arguments)
+    """Run one action; raises CompanionError at the first weights file that cannot be used."""
+    if arguments.action == "inspect":
+        inspect([Path(name) for name in arguments.files], arguments.prefix)
+    elif arguments.action == "fetch":
+        fetch_all(arguments.models, Path(arguments.output), arguments.endpoint)
+    else:
+        output, folder = arguments.output, arguments.weights_folder
+        convert(
+            ConvertRequest(
+                files=tuple(map(Path, arguments.files)),
+                to=arguments.to,
+                model=arguments.model,
+                prefix=arguments.prefix,
+                output=None if output is None else Path(output),
+                weights_folder=None if folder is None else Path(folder),
+                dataset=arguments.dataset,
+            )
+        )
 
 
-def _inspect(arguments: argparse.Namespace) -> None:
+def inspect(paths: list[Path], prefix: str = "") -> None:
+    """Print a line on each weights file; other files and folders are skipped with a note."""
     from repvgg_companion.weights.recognize import recognize
 
-    for path in arguments.files:
-        weights = recognize(path)
+    skipped = [path for path in paths if not _is_weights(path)]
+    for path in skipped:
+        print(f"{path}: skipped, not a weights file", file=sys.stderr)
+    if skipped == paths:
+        raise CompanionError(f"{', '.join(map(str, paths))}: no weights file among these; name at least one")
+    for path in (path for path in paths if path not in skipped):
+        weights = recognize(path, prefix=prefix)
         params = sum(
             tensor.numel()
             for key, tensor in weights.state.items()
             if not key.endswith(("running_mean", "running_var", "num_batches_tracked"))
         )
         print(
-            f"{path}: {weights.model}{f' at width {weights.width:g}' if weights.width != 1 else ''}, "
+            f"{path}: {weights.model}{f' at width {weights.width:g}' if weights.width != 1 else ''}{_below(weights)}, "
             f"{weights.form} form, {weights.layout} layout, {weights.num_classes} classes, "
             f"{params:,} parameters, SHA-256 {weights.sha256} ({weights.digest_check})"
         )
 
 
-def _convert(arguments: argparse.Namespace) -> None:
+def _is_weights(path: Path) -> bool:
+    """Whether a file is one of weights by its first bytes or by its name; a missing file is for the reader to name."""
+    from repvgg_companion.weights_file import kind_of_file
+
+    if not path.is_file():
+        return not path.is_dir()
+    return path.suffix in _SUFFIXES or kind_of_file(path) in ("safetensors", "pytorch")
+
+
+def _below(weights: "RecognizedWeights") -> str:
+    return f" under the prefix {weights.prefix!r}" if weights.prefix else ""
+
+
+def convert(request: ConvertRequest) -> None:
+    """Write every file in the layout that is asked for; a file that exists is never replaced."""
     from repvgg_companion.weights.recognize import recognize
     from repvgg_companion.weights.writing import companion_path, identity_of, write_companion, write_layout
 
-    if (arguments.output is None) == (arguments.weights_folder is None):
-        raise CompanionError("give either --output FILE or --weights-folder FOLDER")
-    if arguments.weights_folder is not None and arguments.to != "companion":
-        raise CompanionError("--weights-folder goes with --to companion; give --output FILE for another layout")
-    if arguments.output is not None and len(arguments.files) > 1:
-        raise CompanionError("--output names one file; convert one file at a time, or give --weights-folder")
-    for path in arguments.files:
-        weights = recognize(path, model=arguments.model)
-        if arguments.to == "companion":
-            identity = identity_of(weights, arguments.dataset)
-            target = Path(arguments.output or companion_path(arguments.weights_folder, identity))
+    for path in request.files:
+        weights = recognize(path, model=request.model, prefix=request.prefix)
+        if request.to == "companion":
+            identity = identity_of(weights, request.dataset)
+            target = request.output or companion_path(request.weights_folder or Path(), identity)
             if target.suffix != ".safetensors":
-                raise CompanionError(f"{target}: our own files end in .safetensors")
+                raise CompanionError(f"{target}: the companion's own files end in .safetensors; name it so")
             if not _holds(target, weights.state, identity):
-                write_companion(weights, target, arguments.dataset)
+                write_companion(weights, target, request.dataset)
         else:
-            target = Path(arguments.output)
-            write_layout(weights.state, arguments.to, target)
-        print(f"{path}: {weights.model} ({weights.form} form) -> {target}")
+            target = request.output or Path()
+            write_layout(weights.state, request.to, target)
+        print(f"{path}: {weights.model}{_below(weights)} ({weights.form} form) -> {target}")
 
 
-def _holds(target: Path, state: dict, identity: object) -> bool:
-    """Whether `target` is this very import already; raises CompanionError where it is something else."""
+def _holds(target: Path, state: "Mapping[str, Tensor]", identity: "WeightsIdentity") -> bool:
+    """Whether `target` is this import already; raises CompanionError if it is something else."""
     from repvgg_companion.weights_file import load_weights
 
     if not target.exists():
@@ -90,17 +159,18 @@ def _holds(target: Path, state: dict, identity: object) -> bool:
     same_names = existing_identity == identity and existing.keys() == state.keys()
     if same_names and all(bool((existing[key] == tensor).all()) for key, tensor in state.items()):
         return True
-    raise CompanionError(f"{target} exists already and holds something else; it is not overwritten")
+    raise CompanionError(f"{target} exists already and holds something else, so it is kept; choose another place")
 
 
-def _fetch(arguments: argparse.Namespace) -> None:
+def fetch_all(models: list[str], folder: Path, endpoint: str | None) -> None:
+    """Download timm's weights of all `models` into `folder` and print their paths."""
     from repvgg_companion.progress import Progress
     from repvgg_companion.weights.fetch import fetch
     from repvgg_companion.weights.published_files import timm_repository
 
-    for model in arguments.models:
+    for model in models:
         timm_repository(model)
-    with Progress("fetching", total=len(arguments.models), unit="files") as progress:
-        for model in arguments.models:
-            print(fetch(model, arguments.output, endpoint=arguments.endpoint))
+    with Progress("fetching", total=len(models), unit="files") as progress:
+        for model in models:
+            print(fetch(model, folder, endpoint=endpoint))
             progress.advance()

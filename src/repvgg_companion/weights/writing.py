@@ -1,4 +1,4 @@
-"""In: recognized weights. Out: a file in any layout, by rename, bit for bit the same tensors."""
+"""Write recognized weights in any layout: the same tensors, bit for bit, under other keys."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,7 +13,7 @@ from repvgg_companion.models.names import require_model
 from repvgg_companion.weights.key_layouts import from_official
 from repvgg_companion.weights.published_files import released_digest
 from repvgg_companion.weights.recognize import RecognizedWeights
-from repvgg_companion.weights_file import save_weights
+from repvgg_companion.weights_file import save_tensors, save_weights
 
 _SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
 
@@ -36,22 +36,22 @@ def identity_of(weights: RecognizedWeights, dataset: str) -> WeightsIdentity:
 
 
 def companion_path(weights_folder: str | Path, identity: WeightsIdentity) -> Path:
-    """Where imported weights live: DATASET/MODEL/released_<8 digits>/seednone/FORM.safetensors."""
+    """Where imported weights are kept: DATASET/MODEL/released_<8 digits>/seednone/FORM.safetensors."""
     folder = Path(weights_folder) / identity.dataset / identity.model / identity.training_digest / "seednone"
     return folder / f"{identity.form}.safetensors"
 
 
 def write_companion(weights: RecognizedWeights, path: str | Path, dataset: str) -> None:
-    """Write our own file: official keys, all in float32 (exact for half precision too), the identity inside."""
+    """Write a file of the companion: official keys, float32 (exact for half precision too), the identity inside."""
     state = {key: tensor.float() if tensor.is_floating_point() else tensor for key, tensor in weights.state.items()}
     save_weights(path, state, identity_of(weights, dataset))
 
 
 def write_layout(state: Mapping[str, Tensor], layout: str, path: str | Path) -> None:
-    """Write official-key tensors in `layout`: a `.safetensors` or a PyTorch file by the suffix of `path`.
+    """Write tensors with official keys in `layout`, as safetensors or PyTorch file by the suffix of `path`.
 
-    mmpretrain's PyTorch files wrap the tensors as it does, `{'meta': {}, 'state_dict': ...}`. Raises CompanionError for
-    another suffix, and where `path` exists.
+    mmpretrain's PyTorch files wrap the tensors, `{'meta': {}, 'state_dict': ...}`. Raises CompanionError for another
+    suffix, and if `path` exists.
     """
     path = Path(path)
     if path.suffix not in _SUFFIXES:
@@ -59,10 +59,8 @@ def write_layout(state: Mapping[str, Tensor], layout: str, path: str | Path) -> 
     if path.exists():
         raise CompanionError(f"{path} exists already and is not overwritten; give another --output")
     renamed = {key: tensor.contiguous() for key, tensor in from_official(state, layout).items()}
+    if path.suffix == ".safetensors":
+        save_tensors(path, renamed, {"format": "pt"})
+        return
     with atomic_path(path) as temporary:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import save_file
-
-            save_file(renamed, str(temporary), metadata={"format": "pt"})
-        else:
-            torch.save({"meta": {}, "state_dict": renamed} if layout == "mmpretrain" else renamed, temporary)
+        torch.save({"meta": {}, "state_dict": renamed} if layout == "mmpretrain" else renamed, temporary)
