@@ -210,7 +210,8 @@ def test_a_faulty_deploy_file_is_rejected_and_kept(certify, small, monkeypatch, 
     save_weights(deploy, state, replace(identity, form="deploy"))
     planted = deploy.read_bytes()
     status, rows = certify(path)
-    assert status == 2 and str(deploy) in capsys.readouterr().err
+    message = capsys.readouterr().err
+    assert status == 2 and str(deploy) in message and "is kept" in message and "remove" not in message
     assert [(row["passed"], row["file_matches_conversion"]) for row in rows] == [(False, False)]
     assert deploy.read_bytes() == planted
 
@@ -249,10 +250,25 @@ def test_a_negative_zero_is_not_zero():
 def test_logits_that_are_not_finite_fail_the_algebra_check(certify, small):
     path = small("RepVGG-A0")
     state, identity = load_weights(path)
-    state["stage0.rbr_dense.bn.running_var"][0] = -1.0
+    state["linear.weight"][0] = float("inf")
     save_weights(path, state, identity)
     status, rows = certify(path)
     assert status == 2 and not rows[0]["passed"] and not path.with_name("deploy.safetensors").exists()
+
+
+def test_negative_variances_and_pytorch_files_are_refused_before_anything_is_written(certify, small, capsys):
+    path = small("RepVGG-A0")
+    state, identity = load_weights(path)
+    state["stage0.rbr_dense.bn.running_var"][0] = -1.0
+    save_weights(path, state, identity)
+    assert certify(path) == (2, [])
+    assert "stage0.rbr_dense.bn.running_var has negative variances" in capsys.readouterr().err
+    torch.save(state, path)
+    before = path.read_bytes()
+    assert certify(path) == (2, [])
+    message = capsys.readouterr().err
+    assert f"weights convert {path}" in message and "remove" not in message
+    assert path.read_bytes() == before and not path.with_name("deploy.safetensors").exists()
 
 
 def test_a_network_without_deploy_form_says_why(certify, small, capsys):

@@ -58,7 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", required=True, metavar="FILE.csv")
     parser.add_argument("--runs", required=True, metavar="FOLDER", help="where RUN_ID.json is written")
     parser.add_argument("--images", type=int, default=N_INPUTS, help=f"number of images (default {N_INPUTS})")
-    parser.add_argument("--batch-size", type=int, default=8, help="images at a time (default 8; fewer need less memory)")
+    parser.add_argument("--batch-size", type=int, default=8, help="images at a time (default 8; fewer use less)")
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
 
 
