@@ -37,7 +37,7 @@ def timm_name(model: str) -> str:
 def timm_call(model: str, batch_size: int, *, precision: str, channels_last: bool, device: str) -> Callable:
     """One batch in the way of timm's benchmark with its switch for re-parameterization."""
     network = reparameterize_model(timm.create_model(timm_name(model), pretrained=False).eval())
-    memory_format = "channels-last" if channels_last else "nchw"
+    memory_format = "channels_last" if channels_last else "contiguous"
     network = prepare(network.to(device), precision=precision, memory_format=memory_format)
     (images,) = random_inputs(1, batch_size, 224, precision=precision, memory_format=memory_format, device=device)
 
@@ -51,10 +51,10 @@ def timm_call(model: str, batch_size: int, *, precision: str, channels_last: boo
 def our_call(model: str, batch_size: int, *, backend: str, precision: str, device: str) -> Callable:
     """One batch of our deploy network by a backend."""
     network = prepare(
-        ModelForm(model, "deploy").build(device=device), precision=precision, memory_format="channels-last"
+        ModelForm(model, "deploy").build(device=device), precision=precision, memory_format="channels_last"
     )
     inputs = random_inputs(buffers_for(batch_size), batch_size, 224, precision=precision,
-                           memory_format="channels-last", device=device)  # fmt: skip
+                           memory_format="channels_last", device=device)  # fmt: skip
     return make_call(backend, network, inputs, threads=torch.get_num_threads(), precision=precision)
 
 
@@ -84,7 +84,7 @@ def main() -> None:
                 for backend in arguments.backends
             ]
             subjects += [
-                Subject(f"timm {'channels_last' if last else 'nchw'}",
+                Subject(f"timm {'channels_last' if last else 'contiguous'}",
                         timm_call(model, arguments.batch_size, channels_last=last, **settings))
                 for last in (False, True)
             ]  # fmt: skip

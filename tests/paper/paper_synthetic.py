@@ -73,7 +73,7 @@ def speed_row(model: str, form: str, speed: float, *, noise: float = 0.002, **mo
         "device": "gtx-1080ti",
         "protocol": "paper",
         "precision": "fp32",
-        "memory_format": "nchw",
+        "memory_format": "contiguous",
         "backend": "eager",
         "batch_size": 16 if model.startswith("PSPNet") else 128,
         "input_px": MODELS[model].input_px,
@@ -164,7 +164,7 @@ def write_imagenet(folder: Path, facts: Facts, *, seeds: int = 3) -> Path:
     kernels = [
         {
             "experiment": "synthetic", "run_id": RUN, "device": "gtx-1080ti", "protocol": "paper", "precision": "fp32",
-            "memory_format": "nchw", "backend": "eager", "kernel_size": fact["kernel_size"], "batch_size": 32,
+            "memory_format": "contiguous", "backend": "eager", "kernel_size": fact["kernel_size"], "batch_size": 32,
             "channels": 2048, "resolution_px": 56, "time_ms": fact["time_ms"], "low_ms": fact["time_ms"] * 0.99,
             "high_ms": fact["time_ms"] * 1.01, "tflops": 2 * fact["flops_b"] / fact["time_ms"], "n_samples": 20,
         }
@@ -203,7 +203,7 @@ def write_demo(folder: Path, facts: Facts) -> Path:
             }
         )  # fmt: skip
     on_cpu = {"device": CPU, "protocol": "interleaved", "batch_size": 1, "n_samples": 20,
-              "memory_format": "channels-last"}  # fmt: skip
+              "memory_format": "channels_last"}  # fmt: skip
     for model, form, value in printed_speeds(facts):
         if form == "deploy" and (model.startswith("RepVGG") or model in ("ResNet-18", "ResNet-50")):
             speeds.append(speed_row(model, form, value / 30, noise=0.03, **on_cpu))
@@ -216,7 +216,7 @@ def write_demo(folder: Path, facts: Facts) -> Path:
     kernels = [
         {
             "experiment": "synthetic", "run_id": RUN, "device": CPU, "protocol": "interleaved",
-            "precision": "fp32", "memory_format": "channels-last", "backend": "eager", "kernel_size": size,
+            "precision": "fp32", "memory_format": "channels_last", "backend": "eager", "kernel_size": size,
             "batch_size": 4, "channels": 256, "resolution_px": 56, "time_ms": time, "low_ms": time * 0.95,
             "high_ms": time * 1.06, "tflops": 2 * 4 * 256**2 * 56**2 * size**2 / time / 1e9, "n_samples": 20,
         }

@@ -169,8 +169,8 @@ def test_a_claim_has_a_row_for_each_device_and_backend(tmp_path, facts):
 
 def test_networks_in_different_memory_formats_are_compared_in_the_best_of_each(tmp_path, facts):
     rows = []
-    for model, formats in (("RepVGG-B3", {"channels-last": 400.0}),
-                           ("RegNetX-12GF", {"nchw": 277.0, "channels-last": 200.0})):  # fmt: skip
+    for model, formats in (("RepVGG-B3", {"channels_last": 400.0}),
+                           ("RegNetX-12GF", {"contiguous": 277.0, "channels_last": 200.0})):  # fmt: skip
         rows += [speed_row(model, "deploy", speed, memory_format=name) for name, speed in formats.items()]
     write_rows(tmp_path / "speed.csv", "speed", rows)
     (row,) = one("C30", tmp_path, facts)
@@ -201,7 +201,7 @@ def test_a_claim_over_all_networks_takes_the_setting_that_has_them(imagenet, fac
 
 def test_table_1_and_the_memory_figure_show_one_setting_of_one_device(imagenet, facts):
     rows = read_rows(imagenet / "kernel_size.csv", "kernel_size")
-    other = {"precision": "bf16", "memory_format": "channels-last", "device": "a-gpu", "run_id": "a-run"}
+    other = {"precision": "bf16", "memory_format": "channels_last", "device": "a-gpu", "run_id": "a-run"}
     rows += [row | other | {"time_ms": 1.0, "low_ms": 0.9, "high_ms": 1.1} for row in rows]
     write_rows(imagenet / "kernel_size.csv", "kernel_size", rows)
     found = table1(Evidence(facts, Results(imagenet)))
@@ -371,7 +371,7 @@ def test_a_ratio_is_that_of_the_rounds_and_not_of_medians_measured_apart(tmp_pat
     """B3 is 1.4 times as fast in every round, but its group ran while the machine was slower by a third."""
     from repvgg_companion.speed.samples import CONDITION, TIMED, Sample, Samples
 
-    fields = {"protocol": "interleaved", "precision": "fp32", "memory_format": "channels-last", "backend": "eager",
+    fields = {"protocol": "interleaved", "precision": "fp32", "memory_format": "channels_last", "backend": "eager",
               "batch_size": 1, "input_px": 224}  # fmt: skip
     assert set(fields) == set(CONDITION)
     samples = []

@@ -13,7 +13,7 @@ from repvgg_companion.speed.networks import ModelForm, prepare, random_inputs
 from repvgg_companion.speed.winograd import WinogradConvolution, with_winograd
 
 
-def logits(backend, model, form, *, precision="fp32", memory_format="channels-last", width=0.25):
+def logits(backend, model, form, *, precision="fp32", memory_format="channels_last", width=0.25):
     module = prepare(ModelForm(model, form, width, 10).build(), precision=precision, memory_format=memory_format)
     inputs = random_inputs(2, 2, 64, precision=precision, memory_format=memory_format, device="cpu")
     with torch.inference_mode():
@@ -178,7 +178,7 @@ def test_torch_compile_computes_the_same():
 @pytest.mark.parametrize("backend", ["fused", "cuda-graph", "fused-cuda-graph"])
 def test_gpu_backends_compute_the_same(backend):
     module = ModelForm("RepVGG-A0", "deploy", 0.25, 10).build(device="cuda")
-    inputs = random_inputs(2, 2, 64, precision="fp32", memory_format="nchw", device="cuda")
+    inputs = random_inputs(2, 2, 64, precision="fp32", memory_format="contiguous", device="cuda")
     with torch.inference_mode():
         expected = [module(images).clone() for images in inputs]
         call = make_call(backend, module, inputs, threads=1)

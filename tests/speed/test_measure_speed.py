@@ -225,14 +225,14 @@ def test_several_process_starts_are_pooled(tmp_path):
 def test_the_memory_format_is_found_by_a_probe(tmp_path):
     assert measure(tmp_path, models=["RepVGG-A0"], memory_formats=["probe"]) == 0
     rows = read_rows(tmp_path / "speed.csv", "speed")
-    assert {row["memory_format"] for row in rows} <= {"nchw", "channels-last"}
+    assert {row["memory_format"] for row in rows} <= {"contiguous", "channels_last"}
     facts = json.loads(next((tmp_path / "runs").iterdir()).read_text())
     for member in facts["groups"][0]["members"]:
         assert min(member["probe_s"], key=member["probe_s"].get) == member["memory_format"]
 
 
 def test_a_memory_format_is_probed_once_in_a_run(tmp_path, monkeypatch):
-    answers = iter(["nchw", "channels-last", "nchw"] + ["channels-last", "nchw"] * 9)
+    answers = iter(["contiguous", "channels_last", "contiguous"] + ["channels_last", "contiguous"] * 9)
     probed = []
 
     def probe(module, *_):
@@ -245,7 +245,7 @@ def test_a_memory_format_is_probed_once_in_a_run(tmp_path, monkeypatch):
     assert len(probed) == 3, "the anchor is in two groups"
     rows = {row["model"]: row for row in read_rows(tmp_path / "speed.csv", "speed")}
     assert {model: row["memory_format"] for model, row in rows.items()} == {
-        "ResNet-18": "nchw", "RepVGG-A0": "channels-last", "RepVGG-B0": "nchw"}  # fmt: skip
+        "ResNet-18": "contiguous", "RepVGG-A0": "channels_last", "RepVGG-B0": "contiguous"}  # fmt: skip
     run = find_run(tmp_path / "speed", rows["RepVGG-A0"]["run_id"])
     assert run.ratio(rows["RepVGG-A0"], rows["RepVGG-B0"]).value > 0, "through the anchor in another format"
     # A later process start takes the formats of the first.
@@ -255,7 +255,7 @@ def test_a_memory_format_is_probed_once_in_a_run(tmp_path, monkeypatch):
     records = measure_start(settings, options, 1)
     assert len(probed) == 3
     assert [[member.memory_format for member in record.members] for record in records] == [
-        ["nchw", "channels-last"], ["nchw", "nchw"]]  # fmt: skip
+        ["contiguous", "channels_last"], ["contiguous", "contiguous"]]  # fmt: skip
     assert len(list(first)) == len(records)
 
 
@@ -294,8 +294,8 @@ def test_groups_are_cut_by_the_memory_limit():
 def test_the_papers_protocol_has_its_own_conditions():
     settings = SpeedSettings.from_mapping(DEMO | {"protocols": ["paper", "interleaved"], "precisions": ["bf16"]})
     assert [condition.label for condition in programme.conditions(settings)] == [
-        "paper fp32 nchw eager batch 128",
-        "interleaved bf16 channels-last eager batch 1",
+        "paper fp32 contiguous eager batch 128",
+        "interleaved bf16 channels_last eager batch 1",
     ]
 
 
@@ -346,7 +346,7 @@ def test_peak_memory_of_a_plain_stack_is_that_of_its_feature_maps():
         ({"rounds": True}, "rounds"),
         ({"models": []}, "models is empty"),
         ({"width": 0}, "width"),
-        ({"memory_formats": ["probe", "nchw"]}, "probe"),
+        ({"memory_formats": ["probe", "contiguous"]}, "probe"),
     ],
 )
 def test_wrong_settings_are_refused_with_the_key(change, words):

@@ -12,12 +12,12 @@ from repvgg_companion.speed.samples import DRIFT_CHECK, KEY, TIMED, Sample, Samp
 
 
 def sample(model, number, seconds, *, group="g1", role=TIMED, form="deploy", batch=1, start=0):
-    return Sample(group, start, number, 0, role, model, form, "interleaved", "fp32", "nchw", "eager", batch, 224, 1,
-                  seconds)  # fmt: skip
+    where = ("interleaved", "fp32", "contiguous", "eager", batch, 224)
+    return Sample(group, start, number, 0, role, model, form, *where, 1, seconds)
 
 
 def row(model, form="deploy", batch=1, **more):
-    values = (model, form, "interleaved", "fp32", "nchw", "eager", batch, 224)
+    values = (model, form, "interleaved", "fp32", "contiguous", "eager", batch, 224)
     return dict(zip(KEY, values, strict=True)) | more
 
 

@@ -265,9 +265,9 @@ def _match(
 
 
 def kernel_row_order(row: Row) -> tuple:
-    """Which row of `kernel_size.csv` stands beside the paper's: its shape, fp32, eager and NCHW come first."""
+    """Which row of `kernel_size.csv` stands beside the paper's: its shape, fp32, eager and contiguous come first."""
     return (not has_paper_shape(row), row["tflops"] is None, row["precision"] != "fp32", row["backend"] != "eager",
-            row["memory_format"] != "nchw", row["device"], row["run_id"], row["precision"], row["backend"],
+            row["memory_format"] != "contiguous", row["device"], row["run_id"], row["precision"], row["backend"],
             row["memory_format"], row["batch_size"], row["channels"], row["resolution_px"])  # fmt: skip
 
 

@@ -172,7 +172,7 @@ def _prepared(
 ) -> tuple[MeasuredNetwork, Subject | None]:  # fmt: skip
     px = network.input_px(settings.input_px)
     found = formats.get(format_key(asdict(condition), network.model, network.form))
-    fixed = condition.memory_format if condition.memory_format != "probe" else found or "channels-last"
+    fixed = condition.memory_format if condition.memory_format != "probe" else found or "channels_last"
     member = MeasuredNetwork(network.model, network.form, fixed, px)
     try:
         set_precision(condition.precision, kind)
@@ -241,7 +241,7 @@ def _probe(
     """
     backend = "fused" if "fused" in condition.backend else "eager"
     clock, calls = clock_for(kind), {}
-    times: dict[str, list[float]] = {"nchw": [], "channels-last": []}
+    times: dict[str, list[float]] = {"contiguous": [], "channels_last": []}
     for memory_format in times:
         prepare(module, precision=condition.precision, memory_format=memory_format)
         calls[memory_format] = make_call(backend, module, _inputs(condition, memory_format, px, kind), threads=threads)

@@ -55,9 +55,9 @@ class KernelSettings:
         return cls(**values)
 
     def conditions(self, kind: str) -> list[tuple[str, str]]:
-        """Pairs of precision and memory format; Winograd needs fp32 in NCHW, tensor cores prefer channels-last."""
+        """Pairs of precision and memory format; Winograd needs contiguous fp32, tensor cores prefer channels_last."""
         precisions = self.precisions or (("fp32", "tf32", "bf16") if kind == "cuda" else ("fp32",))
-        formats = self.memory_formats or (("nchw", "channels-last") if kind == "cuda" else ("nchw",))
+        formats = self.memory_formats or (("contiguous", "channels_last") if kind == "cuda" else ("contiguous",))
         return [(precision, memory_format) for precision in precisions for memory_format in formats]
 
 
@@ -156,7 +156,7 @@ def _convolution(
 
     from repvgg_companion.machine.torch_device import DTYPES
 
-    layout = torch.channels_last if memory_format == "channels-last" else torch.contiguous_format
+    layout = torch.channels_last if memory_format == "channels_last" else torch.contiguous_format
     generator = torch.Generator().manual_seed(size)
     where = {"device": kind, "dtype": DTYPES[precision], "memory_format": layout}
     px = settings.resolution_px * stride

@@ -104,7 +104,7 @@ def measure_network(network: Any, settings: MemorySettings, kind: str) -> list[d
     rows: list[dict[str, Any]] = []
     with torch.inference_mode():
         module = network.build(device=kind)
-        inputs = random_inputs(1, settings.batch_size, px, precision="fp32", memory_format="nchw", device=kind)
+        inputs = random_inputs(1, settings.batch_size, px, precision="fp32", memory_format="contiguous", device=kind)
         module(inputs[0])
         peak = peak_memory.peak_call_mib(lambda: module(inputs[0]), kind)
         points = trace(module, inputs[0], kind)

@@ -116,7 +116,7 @@ def random_inputs(
 ) -> list[torch.Tensor]:
     """`count` random batches [batch_size, 3, px, px]; random, because zeros draw less power and run faster."""
     generator = torch.Generator().manual_seed(seed)
-    layout = torch.channels_last if memory_format == "channels-last" else torch.contiguous_format
+    layout = torch.channels_last if memory_format == "channels_last" else torch.contiguous_format
     inputs = []
     for _ in range(count):
         images = torch.randn(batch_size, 3, input_px, input_px, generator=generator)
@@ -131,5 +131,5 @@ def buffers_for(batch_size: int) -> int:
 
 def prepare(module: nn.Module, *, precision: str, memory_format: str) -> nn.Module:
     """Bring a network to the precision and memory format of a condition, in place."""
-    layout = torch.channels_last if memory_format == "channels-last" else torch.contiguous_format
+    layout = torch.channels_last if memory_format == "channels_last" else torch.contiguous_format
     return module.to(dtype=DTYPES[precision]).to(memory_format=layout)

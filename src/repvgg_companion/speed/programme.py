@@ -29,7 +29,7 @@ class Condition:
 
     @property
     def label(self) -> str:
-        """One short text, such as `interleaved fp32 channels-last eager batch 1`."""
+        """One short text, such as `interleaved fp32 channels_last eager batch 1`."""
         return f"{self.protocol} {self.precision} {self.memory_format} {self.backend} batch {self.batch_size}"
 
 
@@ -48,13 +48,13 @@ def conditions(settings: SpeedSettings) -> list[Condition]:
     for protocol in settings.protocols:
         if protocol == "paper":
             precisions = [name for name in settings.precisions if name in ("fp32", "tf32")] or ["fp32"]
-            found += [Condition(protocol, name, "nchw", "eager", PAPER_BATCH_SIZE) for name in precisions]
+            found += [Condition(protocol, name, "contiguous", "eager", PAPER_BATCH_SIZE) for name in precisions]
             continue
         found += [
             Condition(protocol, precision, memory_format, backend, batch_size)
             for precision in settings.precisions
             for backend in settings.backends
-            for memory_format in (("nchw",) if backend in ENGINES else settings.memory_formats)
+            for memory_format in (("contiguous",) if backend in ENGINES else settings.memory_formats)
             for batch_size in settings.batch_sizes
         ]
     return found

@@ -16,11 +16,12 @@ PROTOCOLS = ("interleaved", "paper")
 """`interleaved`: models in turn, round by round (ours). `paper`: 50 batches to warm up, 50 timed, one model after the
 other, batch 128 in fp32 (section 4.1 of the paper)."""
 PRECISIONS = ("fp32", "tf32", "fp16", "bf16")
-MEMORY_FORMATS = ("nchw", "channels-last", "probe")
+MEMORY_FORMATS = ("contiguous", "channels_last", "probe")
 """`probe` times both and takes the faster one; the row names the one that was taken."""
+_RENAMED = {"nchw": "contiguous", "channels-last": "channels_last"}
 BACKENDS = ("eager", "fused", "cuda-graph", "fused-cuda-graph", "compile", "winograd", "onnxruntime", "openvino")
 ENGINES = ("onnxruntime", "openvino")
-"""Backends that choose the memory format themselves; they take NCHW."""
+"""Backends that choose the memory format themselves; they take contiguous."""
 UNSEEN_MEMORY = (*ENGINES, "winograd")
 """Backends that hold weights in a form of their own or outside torch's allocator; their peak memory stays empty."""
 DEVICES = ("auto", "cpu", "cuda")
@@ -48,7 +49,7 @@ class SpeedSettings:
     """How often the whole programme runs in a process of its own; rounds times starts are the samples of a row."""
     protocols: tuple[str, ...] = ("interleaved",)
     precisions: tuple[str, ...] = ("fp32",)
-    memory_formats: tuple[str, ...] = ("channels-last",)
+    memory_formats: tuple[str, ...] = ("channels_last",)
     backends: tuple[str, ...] = ("eager",)
     batch_sizes: tuple[int, ...] = (1,)
     input_px: int | None = None
@@ -177,6 +178,8 @@ def _require_known(key: str, values: tuple[str, ...], known: tuple[str, ...]) ->
     if not values:
         raise ValueError(f"{key} is empty; choose among {', '.join(known)}")
     for value in values:
+        if value in _RENAMED:
+            raise ValueError(f"{key} names {value!r}, which is now called {_RENAMED[value]}")
         if value not in known:
             raise ValueError(f"{key} names {value!r}; known are {', '.join(known)}")
     if len(set(values)) != len(values):
