@@ -12,7 +12,8 @@ import time
 import torch
 
 from interleaved import print_machine
-from repvgg_companion.training.cost import REPEATS, Network, Probe
+from repvgg_companion.training.cost import NetworkShape, Probe
+from repvgg_companion.training.step_timing import REPEATS
 
 MODELS = ("RepVGG-A0", "RepVGG-B0", "RepVGG-B1g4", "RepVGG-B3", "RepVGG-D2se")
 BOUND = 0.15
@@ -40,8 +41,8 @@ def main() -> None:
         f"{arguments.device}, {probe.precision}, {arguments.px} px, batch {arguments.batch}, width {arguments.width}, "
         f"{arguments.threads} threads; least of {arguments.rounds * REPEATS} calls each\n"
     )
-    probe.anchor(Network(arguments.anchor, arguments.width, 10, arguments.px))
-    networks = [Network(model, arguments.width, 10, arguments.px) for model in arguments.models]
+    probe.anchor(NetworkShape(arguments.anchor, arguments.width, 10, arguments.px))
+    networks = [NetworkShape(model, arguments.width, 10, arguments.px) for model in arguments.models]
     for number in range(arguments.rounds):
         if number:
             probe.refine()

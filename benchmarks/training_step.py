@@ -17,23 +17,22 @@ from repvgg_companion.data.batches.normalize import normalize
 from repvgg_companion.machine.torch_device import autocast
 from repvgg_companion.models.build import build_model
 from repvgg_companion.training.decide import decide
-from repvgg_companion.training.job.processes import World
-from repvgg_companion.training.kernels import choose_cpu_kernels
+from repvgg_companion.training.decisions import Decisions
+from repvgg_companion.training.job.processes import ProcessGroup
+from repvgg_companion.training.cpu_kernels import avoid_faulty_and_slow_cpu_kernels
 from repvgg_companion.training.recipe import Recipe
-from repvgg_companion.training.step import Learner
+from repvgg_companion.training.step import Learner, Tally
 
 CLASSES = 1000
 PEER = "fp32 NCHW"
 
 
-def ours(model: str, recipe: Recipe, device: torch.device, decided: dict, images, labels, *, sound: bool = True):
-    """Our step; `sound` takes the ways round faulty CPU kernels, as trainings do."""
-    network = build_model(model, num_classes=CLASSES)
-    if sound:
-        network = choose_cpu_kernels(network, device)
-    learner = Learner(network, recipe, World(device), num_classes=CLASSES, seed=0, decided=decided)
-    loss, hits = torch.zeros((), device=device), torch.zeros((), dtype=torch.int64, device=device)
-    return lambda: learner.step(images, labels, step=0, rate=1e-3, loss=loss, hits=hits)
+def ours(network: nn.Module, recipe: Recipe, decisions: Decisions, images: torch.Tensor, labels: torch.Tensor):
+    """Our step."""
+    device = torch.device(decisions.device_type)
+    learner = Learner(network, recipe, ProcessGroup(device), decisions, num_classes=CLASSES, seed=0)
+    tally = Tally(torch.zeros((), device=device), torch.zeros((), dtype=torch.int64, device=device))
+    return lambda: learner.step(images, labels, step=0, rate=1e-3, tally=tally)
 
 
 def plain(network: nn.Module, device: torch.device, images, labels, *, precision: str, channels_last: bool):
@@ -101,16 +100,18 @@ def main() -> None:
     if device.type == "cuda":
         images, labels = images.pin_memory(), labels.pin_memory()
     for model in arguments.models:
-        network = choose_cpu_kernels(build_model(model, num_classes=CLASSES), device).to(device)
-        decided = decide(recipe, network, device, CLASSES)
-        precision = decided["precision"]
-        label = f"ours ({precision}, {decided['memory_format']})"
+        network = avoid_faulty_and_slow_cpu_kernels(build_model(model, num_classes=CLASSES), device).to(device)
+        decisions = decide(recipe, network, device, CLASSES)
+        precision = decisions.precision
+        label = f"ours ({precision}, {decisions.memory_format})"
         ways = {
             PEER: plain(build_model(model), device, images, labels, precision="fp32", channels_last=False),
-            label: ours(model, recipe, device, decided, images, labels),
+            label: ours(network, recipe, decisions, images, labels),
         }
         if device.type == "cpu" and precision == "bf16":  # in fp32 the faulty kernel would damage the heap
-            ways["ours, kernels as they are"] = ours(model, recipe, device, decided, images, labels, sound=False)
+            ways["ours, kernels as they are"] = ours(
+                build_model(model, num_classes=CLASSES), recipe, decisions, images, labels
+            )
         if not arguments.no_timm:
             import timm
 

@@ -8,7 +8,7 @@ import torch
 from repvgg_companion.__main__ import main
 from repvgg_companion.experiment.load import read_experiment
 from repvgg_companion.experiment.plan import Cost, cheaper, predict, read_claims
-from repvgg_companion.training.cost import Network, Probe, nominal_cost, parameter_count, parts_of
+from repvgg_companion.training.cost import NetworkShape, Probe, nominal_cost, parameter_count, parts_of
 
 
 def cost(model, seconds, recipe="120-epochs"):
@@ -76,7 +76,7 @@ def test_a_plan_of_segmentation_counts_no_cache_of_whole_scenes(root, capsys):
 
 
 def test_the_parts_of_a_network_are_counted():
-    network = Network("RepVGG-A0", 1.0, 1000, 224)
+    network = NetworkShape("RepVGG-A0", 1.0, 1000, 224)
     parts = parts_of(network)
     assert parameter_count(network) == pytest.approx(9.11e6, rel=0.001)
     assert [(part.input_shape, part.count) for part in parts] == [
@@ -85,8 +85,8 @@ def test_the_parts_of_a_network_are_counted():
     ]
     assert parts[2].module.stride == 1 and parts[3].module.stride == 2, "alike from outside, and still two parts"
     # Stochastic depth drops every block of EfficientNet with another probability, so all are distinct.
-    assert sum(part.count for part in parts_of(Network("EfficientNet-B0", 1.0, 1000, 224))) == 16 + 2 * 3 + 3
-    segmentation = [repr(part.module) for part in parts_of(Network("PSPNet-ResNet-50", 0.125, 19, 97))]
+    assert sum(part.count for part in parts_of(NetworkShape("EfficientNet-B0", 1.0, 1000, 224))) == 16 + 2 * 3 + 3
+    segmentation = [repr(part.module) for part in parts_of(NetworkShape("PSPNet-ResNet-50", 0.125, 19, 97))]
     assert sum(name.startswith("Bottleneck") for name in segmentation) >= 8, "the backbone is no part itself"
     assert sum(name.startswith("PyramidPooling") for name in segmentation) == 1
     assert sum(name.startswith("Dropout2d") for name in segmentation) == 2, "the auxiliary head is trained as well"
@@ -94,7 +94,7 @@ def test_the_parts_of_a_network_are_counted():
 
 def test_the_nominal_cost_counts_arithmetic_and_moved_bytes():
     """RepVGG-D2se by hand: both convolutions of a block, and the map that its squeeze-and-excitation scales."""
-    network = Network("RepVGG-D2se", 1.0, 1000, 320)
+    network = NetworkShape("RepVGG-D2se", 1.0, 1000, 320)
     on_cpu, on_gpu = (nominal_cost(network, on_cpu=where) for where in (True, False))
     moved = (on_gpu - on_cpu) / (100 - 20)
     operations = on_cpu - 20 * moved
@@ -111,7 +111,7 @@ def test_the_nominal_cost_counts_arithmetic_and_moved_bytes():
 
 def test_a_step_is_the_sum_of_its_parts_times_what_one_model_takes_over_its_own(monkeypatch):
     probe = Probe(torch.device("cpu"), 2, "fp32")
-    anchor, other = Network("RepVGG-A0", 0.125, 10, 32), Network("RepVGG-B0", 0.125, 10, 32)
+    anchor, other = NetworkShape("RepVGG-A0", 0.125, 10, 32), NetworkShape("RepVGG-B0", 0.125, 10, 32)
 
     def time_parts(network):
         probe._parts[network] = dict.fromkeys(parts_of(network), 3.0)
@@ -138,9 +138,9 @@ def test_one_models_probe_predicts_the_steps_of_others():
     torch.set_num_threads(1)
     try:
         probe = Probe(torch.device("cpu"), 32, "fp32", clock=time.process_time)
-        probe.anchor(Network("RepVGG-B1g2", 0.25, 10, 32))
+        probe.anchor(NetworkShape("RepVGG-B1g2", 0.25, 10, 32))
         models = ("RepVGG-A0", "RepVGG-B0", "RepVGG-B1g4", "RepVGG-B3", "RepVGG-D2se", "ResNet-50")
-        networks = {model: Network(model, 0.25, 10, 32) for model in models}
+        networks = {model: NetworkShape(model, 0.25, 10, 32) for model in models}
         for number in range(2):
             if number:
                 probe.refine()

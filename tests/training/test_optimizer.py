@@ -2,12 +2,12 @@
 
 import pytest
 import torch
+from published_recipes import RECIPE_120_EPOCHS
 from torch import nn
 
 from repvgg_companion.models.build import build_model
 from repvgg_companion.training.optimizer import Sgd, parameter_groups
 from repvgg_companion.training.recipe import Recipe
-from repvgg_companion.training.recipes import RECIPE_120_EPOCHS
 
 
 def settings_of(network, recipe):

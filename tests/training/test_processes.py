@@ -24,21 +24,22 @@ from repvgg_companion.errors import CompanionError
 from repvgg_companion.files import sha256_of_file
 from repvgg_companion.models.build import build_model
 from repvgg_companion.training import gradients
+from repvgg_companion.training.decisions import Decisions
 from repvgg_companion.training.job.launch import granted_gpus, held_gpus
-from repvgg_companion.training.job.processes import World, join
+from repvgg_companion.training.job.processes import ProcessGroup, join
 from repvgg_companion.training.optimizer import Sgd, parameter_groups
 from repvgg_companion.training.recipe import Recipe
-from repvgg_companion.training.step import Learner
-from repvgg_companion.training.validate import count_right_answers
+from repvgg_companion.training.step import Learner, Tally
+from repvgg_companion.training.validate import Validation, count_right_answers
 
+ON_CPU = Decisions("fp32", "contiguous", 1, "cpu")
 SHARED = {"global_batch_size": 64, "batch_norm_batch_size": 8}
 
 
-def small_learner(recipe, network=None, *, world=None):
+def small_learner(recipe, network=None, *, group=None):
     torch.manual_seed(3)
     network = network or build_model("RepVGG-A0", num_classes=4, width=0.0625)
-    decided = {"precision": "fp32", "memory_format": "contiguous", "threads": 1}
-    return Learner(network, recipe, world or World(torch.device("cpu")), num_classes=4, seed=0, decided=decided)
+    return Learner(network, recipe, group or ProcessGroup(torch.device("cpu")), ON_CPU, num_classes=4, seed=0)
 
 
 def batch(size, px=16):
@@ -125,7 +126,7 @@ def test_batch_norm_sees_the_micro_batch_and_statistics_come_from_the_first():
     reference = copy.deepcopy(learner.network)
     images, labels = batch(24)
     loss, hits = torch.zeros(()), torch.zeros((), dtype=torch.int64)
-    learner.step(images, labels, step=0, rate=0.1, loss=loss, hits=hits)
+    learner.step(images, labels, step=0, rate=0.1, tally=Tally(loss, hits))
 
     norms = [module for module in reference.modules() if isinstance(module, nn.BatchNorm2d)]
     statistics, losses = None, []
@@ -232,17 +233,11 @@ def test_validation_counts_every_image_once(small_digits, size, monkeypatch):
             return torch.eye(10)[torch.zeros(len(images), dtype=torch.int64)]
 
     calls = []
+    protocol = EvaluationProtocol.parse("resize16-crop16-bilinear-pillow")
+    validation = Validation(manifest, protocol, workers=0, undecodable="stop")
     right = sum(
         count_right_answers(
-            Even(),
-            manifest,
-            EvaluationProtocol.parse("resize16-crop16-bilinear-pillow"),
-            Alone(torch.device("cpu"), rank, size),
-            precision="fp32",
-            channels_last=False,
-            workers=0,
-            undecodable="stop",
-            between_batches=lambda: calls.append(1),
+            Even(), validation, ON_CPU, Alone(torch.device("cpu"), rank, size), lambda: calls.append(1)
         )
         for rank in range(size)
     )
@@ -250,7 +245,7 @@ def test_validation_counts_every_image_once(small_digits, size, monkeypatch):
     assert sum(map(len, seen)) == len(manifest) and len(calls) == size * -(-4 // size)
 
 
-class Alone(World):
+class Alone(ProcessGroup):
     """One process of several, whose sums are made by the test."""
 
     def sum(self, tensor):

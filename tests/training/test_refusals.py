@@ -16,7 +16,7 @@ from repvgg_companion.files import sha256_of_file
 from repvgg_companion.training import step as step_module
 from repvgg_companion.training.job import state as state_module
 from repvgg_companion.training.job.checkpoint import checkpoint_files
-from repvgg_companion.training.job.stop import StopWatch, parse_slurm_time
+from repvgg_companion.training.job.stop import StopWatch, TimeLimits, parse_slurm_time
 
 
 @pytest.fixture
@@ -114,10 +114,10 @@ def test_what_cannot_be_met(said, options, settings, words):
 def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(trainings, said, monkeypatch):
     real = step_module.Learner.step
 
-    def spoiled(self, images, labels, *, step, rate, loss, hits):
-        real(self, images, labels, step=step, rate=rate, loss=loss, hits=hits)
+    def spoiled(self, images, labels, *, step, tally, **rest):
+        real(self, images, labels, step=step, tally=tally, **rest)
         if step == 12:
-            loss += float("nan")
+            tally.loss.add_(float("nan"))
 
     monkeypatch.setattr(step_module.Learner, "step", spoiled)
     sentence = said("run", "--checkpoint-steps", 4)
@@ -185,7 +185,7 @@ def test_a_full_disk_keeps_the_checkpoint_before(trainings, said, monkeypatch):
     assert trainings.attempts("run")[-2]["from_step"] == 8
 
 
-def test_a_holder_on_another_host_is_heeded_while_its_heart_beats(trainings, said, stopped, monkeypatch):
+def test_a_holder_on_another_host_counts_while_its_heartbeat_moves(trainings, said, stopped, monkeypatch):
     """Where a shared file system keeps locks within a host, the lock is free; the heartbeat still moves."""
     monkeypatch.setattr(state_module, "ELSEWHERE_SECONDS", 1.0)
     holder = {"pid": 1, "host": "elsewhere", "since": "2026", "slurm_job": None}
@@ -273,7 +273,7 @@ def test_slurm_is_asked_and_an_extended_limit_is_noticed(tmp_path, monkeypatch):
     (tmp_path / "left").write_text("10:00\n")
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     monkeypatch.setenv("SLURM_JOB_ID", "77")
-    watch = StopWatch(None, margin_s=20, time_limit_minutes=600)
+    watch = StopWatch(TimeLimits(margin_s=20, scheduler_minutes=600))
     assert watch.reason() is None and 300 < watch.seconds_left() < 580
     watch.end = time.monotonic() - 1
     (tmp_path / "left").write_text("1:00:00\n")
@@ -282,11 +282,11 @@ def test_slurm_is_asked_and_an_extended_limit_is_noticed(tmp_path, monkeypatch):
     (tmp_path / "left").write_text("0:00\n")
     assert watch.reason() == "deadline"
     with pytest.raises(CompanionError, match="give the job more minutes"):
-        StopWatch(None, margin_s=60)
+        StopWatch(TimeLimits(margin_s=60))
 
 
-def test_another_schedulers_limit_is_heeded_where_slurm_says_nothing(monkeypatch):
+def test_another_schedulers_limit_counts_if_slurm_has_none(monkeypatch):
     monkeypatch.delenv("SLURM_JOB_ID", raising=False)
-    passed = 600 * 60 - StopWatch(None, margin_s=0, time_limit_minutes=600).seconds_left()
+    passed = 600 * 60 - StopWatch(TimeLimits(margin_s=0, scheduler_minutes=600)).seconds_left()
     assert 0 < passed < 3600, "the time since the process started is gone"
-    assert StopWatch(30, margin_s=0, time_limit_minutes=600).seconds_left() < 30 * 60
+    assert StopWatch(TimeLimits(30, 0, 600)).seconds_left() < 30 * 60

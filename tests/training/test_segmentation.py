@@ -83,11 +83,11 @@ def test_it_learns_under_the_poly_schedule(trained):
 
 
 def test_a_stopped_training_continues_bit_for_bit(data, trained, tmp_path, monkeypatch):
-    wish = Loop._wish
-    monkeypatch.setattr(Loop, "_wish", lambda loop: STOP if loop.step == 5 else wish(loop))
+    requested = Loop._requested
+    monkeypatch.setattr(Loop, "_requested", lambda loop: STOP if loop.step == 5 else requested(loop))
     assert train(data, tmp_path) == 75
     assert not (tmp_path / "train.safetensors").exists()
-    monkeypatch.setattr(Loop, "_wish", wish)
+    monkeypatch.setattr(Loop, "_requested", requested)
     assert train(data, tmp_path) == 0
     assert sha256_of_file(tmp_path / "train.safetensors") == sha256_of_file(trained / "train.safetensors")
     kept = ["epoch", "learning_rate", "train_loss", "train_top1_pct", "val_top1_pct"]

@@ -118,7 +118,7 @@ def predict(
     experiment: Experiment, images: tuple[int, int], seconds_of: Callable[[str, float, Recipe], tuple[float, float]]
 ) -> list[Cost]:
     """The cost of every training; `seconds_of(model, width, recipe)` is seconds per image, training and validation."""
-    from repvgg_companion.training.cost import Network, parameter_count
+    from repvgg_companion.training.cost import NetworkShape, parameter_count
 
     costs = []
     for weights in weights_of(experiment):
@@ -126,7 +126,7 @@ def predict(
         train_s, val_s = seconds_of(weights.model, weights.width, recipe)
         seen = images[0] // recipe.global_batch_size * recipe.global_batch_size
         classes = experiment.data.num_classes or 1000
-        parameters = parameter_count(Network(weights.model, weights.width, classes, recipe.input_px))
+        parameters = parameter_count(NetworkShape(weights.model, weights.width, classes, recipe.input_px))
         copies = 3 if weights.convertible else 2  # the state's own final weights, train and deploy form
         costs.append(
             Cost(
@@ -149,7 +149,7 @@ def _speeds(experiment: Experiment, arguments: argparse.Namespace) -> tuple[Call
         return *_given(experiment, arguments.images_per_s, arguments.device == "cpu"), {}
     import torch
 
-    from repvgg_companion.training.cost import Network, Probe
+    from repvgg_companion.training.cost import NetworkShape, Probe
 
     on_gpu = arguments.device != "cpu" and torch.cuda.is_available()
     device = torch.device("cuda" if on_gpu else "cpu")
@@ -167,9 +167,9 @@ def _speeds(experiment: Experiment, arguments: argparse.Namespace) -> tuple[Call
                 torch.set_num_threads(recipe.threads)
             channels_last = recipe.memory_format != "contiguous"
             probes[key] = Probe(device, batch, recipe.precision, channels_last=channels_last)
-            probes[key].anchor(Network(anchor, width, classes, recipe.input_px))
+            probes[key].anchor(NetworkShape(anchor, width, classes, recipe.input_px))
         micro_batches = recipe.global_batch_size / batch
-        step = probes[key].step_s(Network(model, width, classes, recipe.input_px), micro_batches)
+        step = probes[key].step_s(NetworkShape(model, width, classes, recipe.input_px), micro_batches)
         per_image = step / recipe.global_batch_size
         return per_image, per_image / 3  # backward costs twice what forward does
 
@@ -183,14 +183,14 @@ def _given(experiment: Experiment, text: str, on_cpu: bool) -> tuple[Callable, s
     if match is None or float(match[2]) <= 0:
         raise CompanionError(f"--images-per-s {text!r} is not of the form MODEL=NUMBER, such as RepVGG-B1=1200")
     from repvgg_companion.models.names import require_model
-    from repvgg_companion.training.cost import Network, nominal_cost
+    from repvgg_companion.training.cost import NetworkShape, nominal_cost
 
     require_model(match[1])
     classes = experiment.data.num_classes or 1000
 
     def seconds_of(model: str, width: float, recipe: Recipe) -> tuple[float, float]:
-        share = nominal_cost(Network(model, width, classes, recipe.input_px), on_cpu=on_cpu) / nominal_cost(
-            Network(match[1], width, classes, recipe.input_px), on_cpu=on_cpu
+        share = nominal_cost(NetworkShape(model, width, classes, recipe.input_px), on_cpu=on_cpu) / nominal_cost(
+            NetworkShape(match[1], width, classes, recipe.input_px), on_cpu=on_cpu
         )
         return share / float(match[2]), share / float(match[2]) / 3
 

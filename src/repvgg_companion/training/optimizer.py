@@ -20,7 +20,7 @@ IDENTITY_BRANCH = "rbr_identity"
 
 
 @dataclass
-class Group:
+class ParameterGroup:
     """Parameters that share weight decay and rate; `momenta` has one buffer of the same shape and strides for each."""
 
     weight_decay: float
@@ -42,13 +42,13 @@ def decays(name: str, parameter: nn.Parameter, module: nn.Module) -> bool:
     return parameter.ndim > 1 and not name.endswith("bias")
 
 
-def parameter_groups(network: nn.Module, recipe: Recipe) -> list[Group]:
+def parameter_groups(network: nn.Module, recipe: Recipe) -> list[ParameterGroup]:
     """Cut the parameters into groups by decay and rate, in the order of `named_parameters`.
 
     Biases of every kind, those of batch norms included, learn at `bias_learning_rate_factor` times the rate (the
     authors' first script: 2).
     """
-    groups: dict[tuple[float, float], Group] = {}
+    groups: dict[tuple[float, float], ParameterGroup] = {}
     seen = set()
     for prefix, module in network.named_modules():
         for own_name, parameter in module.named_parameters(recurse=False):
@@ -60,7 +60,7 @@ def parameter_groups(network: nn.Module, recipe: Recipe) -> list[Group]:
                 recipe.weight_decay if decays(name, parameter, module) else 0.0,
                 recipe.bias_learning_rate_factor if own_name == "bias" else 1.0,
             )
-            group = groups.setdefault(key, Group(*key))
+            group = groups.setdefault(key, ParameterGroup(*key))
             group.names.append(name)
             group.parameters.append(parameter)
             group.momenta.append(torch.zeros_like(parameter, memory_format=torch.preserve_format))
@@ -76,7 +76,7 @@ class Sgd:
 
     _step_supports_amp_scaling = True
 
-    def __init__(self, groups: list[Group], recipe: Recipe) -> None:
+    def __init__(self, groups: list[ParameterGroup], recipe: Recipe) -> None:
         self.groups, self.recipe = groups, recipe
         self.param_groups = [{"params": group.parameters} for group in groups]
 

@@ -1,4 +1,4 @@
-"""The processes of one training: what torchrun says in the environment in, a `World` with its few collectives out.
+"""The processes of one training: what torchrun says in the environment in, a `ProcessGroup` with its few collectives out.
 
 One process is a world of size 1, whose collectives do nothing; the training loop is the same.
 """
@@ -15,11 +15,11 @@ from repvgg_companion.training.job.launch import under_torchrun
 
 
 @dataclass
-class World:
+class ProcessGroup:
     """This process among those of the training: its rank, their number, its device.
 
-    Control messages (stop, checkpoint, decisions) go through `control`, a gloo group on the CPU, so that they never
-    wait for a GPU; gradients go through the default group (NCCL on GPUs, gloo on CPUs).
+    Control messages (stop, checkpoint, decisions) go through `control`, a gloo group on the CPU, so they never wait for
+    a GPU; gradients go through the default group (NCCL on GPUs, gloo on CPUs).
     """
 
     device: torch.device
@@ -53,36 +53,36 @@ class World:
             for tensor in tensors:
                 torch.distributed.broadcast(tensor, src=0)
 
-    def agree(self, wish: int) -> int:
-        """The largest wish of all processes, one step late: every process gets the same answer after the same step.
+    def agree(self, requested: int) -> int:
+        """The largest request of all processes, one step late: all get the same answer after the same step.
 
         The exchange of this step runs while the next one computes, so nothing waits for it.
         """
         if self.size == 1:
-            return wish
+            return requested
         agreed = 0
         if self._pending is not None:
             work, box = self._pending
             work.wait()
             agreed = int(box.item())
-        box = torch.tensor([wish])
+        box = torch.tensor([requested])
         work = torch.distributed.all_reduce(box, op=torch.distributed.ReduceOp.MAX, group=self.control, async_op=True)
         self._pending = (work, box)
         return agreed
 
     def settle(self) -> None:
-        """Finish an exchange that `agree` left under way; call it where all processes stop stepping."""
+        """Finish an exchange that `agree` left under way; call it when all processes stop stepping."""
         if self._pending is not None:
-            with contextlib.suppress(RuntimeError):  # a process that died answers no more
+            with contextlib.suppress(RuntimeError):  # a process that died does not answer
                 self._pending[0].wait()
             self._pending = None
 
 
-def join(device_name: str, micro_batches: int) -> World:
-    """Join the processes that torchrun started, or be alone.
+def join(device_name: str, micro_batches: int) -> ProcessGroup:
+    """Join the processes that torchrun started, or be a group of one.
 
-    `device_name` is auto, cpu or cuda. Raises CompanionError where no GPU is visible though one was asked for, and
-    where `micro_batches` (of an optimizer step) cannot be shared out evenly.
+    `device_name` is auto, cpu or cuda. Raises CompanionError if a GPU was asked for and none is visible, or if the
+    processes cannot share the `micro_batches` of an optimizer step evenly.
     """
     size = int(os.environ["WORLD_SIZE"]) if under_torchrun() else 1
     if micro_batches % size:
@@ -108,16 +108,16 @@ def join(device_name: str, micro_batches: int) -> World:
     if on_gpu:
         torch.cuda.set_device(device)
     if size == 1:
-        return World(device)
+        return ProcessGroup(device)
     import torch.distributed as distributed
 
     distributed.init_process_group("nccl" if on_gpu else "gloo")
     control = distributed.new_group(backend="gloo") if on_gpu else distributed.group.WORLD
-    return World(device, distributed.get_rank(), size, control)
+    return ProcessGroup(device, distributed.get_rank(), size, control)
 
 
-def leave(world: World) -> None:
-    """Leave the process group, if there is one."""
-    if world.size > 1:
-        world.settle()
+def leave(group: ProcessGroup) -> None:
+    """Leave torch's process group, if there is one."""
+    if group.size > 1:
+        group.settle()
         torch.distributed.destroy_process_group()

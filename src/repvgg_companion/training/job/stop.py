@@ -1,7 +1,7 @@
-"""When to stop: signals, Slurm's time limit and `--deadline` come in, a reason to stop comes out.
+"""When a training stops: on a signal, before Slurm's time limit, or before a deadline. Needs no torch.
 
 On clusters no signal reaches a training that runs below a batch script (proctrack/cgroup signals the direct child
-only), so the trainer watches the clock itself. Needs no torch.
+only), so the trainer watches the clock itself.
 """
 
 import os
@@ -10,6 +10,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from types import FrameType
 
 from repvgg_companion.errors import CompanionError
@@ -19,37 +20,41 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP)
 
 
 def listen_to_signals(handler: Callable[[int, FrameType | None], None]) -> None:
-    """Give what asks for a stop to `handler`; SIGHUP (a closed terminal) only where nohup did not say to ignore it."""
+    """Call `handler` for the signals that ask for a stop; for SIGHUP (a closed terminal) unless nohup ignores it."""
     for number in SIGNALS:
         if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, handler)
 
 
-class StopWatch:
-    """Tells, between two steps, whether and why the training is to stop.
+@dataclass(frozen=True)
+class TimeLimits:
+    """When a training must end.
 
-    `margin_s` is the time that a checkpoint and the way out need before the end. `deadline_minutes` after the start of
-    the process goes before what Slurm says, and that before `time_limit_minutes`.
+    `deadline_minutes` after the start of the process takes precedence over Slurm's limit, and that over
+    `scheduler_minutes`, the limit of another scheduler. `margin_s` is the time that a last checkpoint and the exit
+    need before the end.
     """
 
-    def __init__(
-        self,
-        deadline_minutes: float | None,
-        margin_s: float = DEFAULT_MARGIN_S,
-        *,
-        time_limit_minutes: float | None = None,
-    ) -> None:
-        self.margin_s = margin_s
+    deadline_minutes: float | None = None
+    margin_s: float = DEFAULT_MARGIN_S
+    scheduler_minutes: float | None = None
+
+
+class StopWatch:
+    """Tells, between two steps, whether and why the training must stop."""
+
+    def __init__(self, limits: TimeLimits) -> None:
+        self.margin_s = margin_s = limits.margin_s
         self.signalled: str | None = None
         self._owner = os.getpid()
         self._job = os.environ.get("SLURM_JOB_ID")
         self.end: float | None = None
-        if deadline_minutes is not None:
-            self.end = time.monotonic() + 60 * deadline_minutes - _seconds_since_process_start()
+        if limits.deadline_minutes is not None:
+            self.end = _minutes_after_process_start(limits.deadline_minutes)
         elif self._job and (left := slurm_seconds_left(self._job)) is not None:
             self.end = time.monotonic() + left
-        elif time_limit_minutes is not None:
-            self.end = time.monotonic() + 60 * time_limit_minutes - _seconds_since_process_start()
+        elif limits.scheduler_minutes is not None:
+            self.end = _minutes_after_process_start(limits.scheduler_minutes)
         if self.end is not None and self.seconds_left() <= 0:
             raise CompanionError(
                 f"the time limit leaves {self.end - time.monotonic():.0f} s, less than the {margin_s:.0f} s that a "
@@ -73,10 +78,10 @@ class StopWatch:
         return float("inf") if self.end is None else self.end - self.margin_s - time.monotonic()
 
     def reason(self) -> str | None:
-        """Why to stop now: a signal's name, `deadline`, or None. A Slurm limit that was extended is noticed."""
+        """Why to stop now: a signal's name, `deadline`, or None. Notices when Slurm's limit was extended."""
         if self.signalled:
             return self.signalled
-        if self.seconds_left() > 0:
+        if self.end is None or self.seconds_left() > 0:
             return None
         if self._job and (left := slurm_seconds_left(self._job)) is not None:
             self.end = max(self.end, time.monotonic() + left)
@@ -86,7 +91,7 @@ class StopWatch:
 
 
 def slurm_seconds_left(job: str) -> float | None:
-    """Seconds that Slurm leaves a job; None where it sets no limit or cannot be asked."""
+    """Seconds that Slurm leaves a job; None if it sets no limit or cannot be asked."""
     try:
         done = subprocess.run(
             ["squeue", "-h", "-j", job, "-o", "%L"], capture_output=True, text=True, timeout=30, check=True
@@ -114,8 +119,12 @@ def parse_slurm_time(text: str) -> float | None:
     return float(int(days or 0) * 86400 + hours * 3600 + minutes * 60 + seconds)
 
 
+def _minutes_after_process_start(minutes: float) -> float:
+    return time.monotonic() + 60 * minutes - _seconds_since_process_start()
+
+
 def _seconds_since_process_start() -> float:
-    """How long this process has run already (imports included); 0 where /proc does not say."""
+    """How long this process has run (imports included); 0 if /proc does not tell."""
     try:
         with open("/proc/self/stat", encoding="utf-8") as stream:  # noqa: PTH123
             ticks = float(stream.read().rsplit(")", 1)[1].split()[19])

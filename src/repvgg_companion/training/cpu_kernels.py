@@ -20,7 +20,7 @@ from repvgg_companion.training.small_maps import SmallMapConv2d
 SOUND_CHANNELS = 16
 
 
-def choose_cpu_kernels(network: nn.Module, device: torch.device | str) -> nn.Module:
+def avoid_faulty_and_slow_cpu_kernels(network: nn.Module, device: torch.device | str) -> nn.Module:
     """Keep the convolutions of `network` from faulty and slow kernels where `device` is a CPU; returns `network`.
 
     Outputs and gradients are those of the convolutions up to rounding; state-dict keys stay as they are. The network is

@@ -9,13 +9,13 @@ import torch
 from torch import nn
 
 from repvgg_companion.models.build import build_model
-from repvgg_companion.training.kernels import choose_cpu_kernels
+from repvgg_companion.training.cpu_kernels import avoid_faulty_and_slow_cpu_kernels
 
 CRASHES = """
 import torch
 from torch import nn
-from repvgg_companion.training.kernels import choose_cpu_kernels
-conv = choose_cpu_kernels(nn.Conv2d(3, 16, 1, 2, bias=False), "cpu").to(memory_format=torch.channels_last)
+from repvgg_companion.training.cpu_kernels import avoid_faulty_and_slow_cpu_kernels
+conv = avoid_faulty_and_slow_cpu_kernels(nn.Conv2d(3, 16, 1, 2, bias=False), "cpu").to(memory_format=torch.channels_last)
 for step in range(60):
     images = torch.randn(64, 3, 64, 64).contiguous(memory_format=torch.channels_last)
     conv(images).square().mean().backward()
@@ -26,7 +26,7 @@ for step in range(60):
 def test_a_strided_pointwise_convolution_computes_the_same():
     torch.manual_seed(0)
     conv = nn.Conv2d(3, 16, 1, 2, bias=False).double()
-    sound = choose_cpu_kernels(copy.deepcopy(conv), "cpu")
+    sound = avoid_faulty_and_slow_cpu_kernels(copy.deepcopy(conv), "cpu")
     assert conv.stride == (2, 2) and sound.stride == (1, 1)
     for side in (32, 33):
         images = torch.randn(2, 3, side, side, dtype=torch.double)
@@ -42,11 +42,11 @@ def test_only_the_affected_layer_changes_and_no_key():
     network = build_model("RepVGG-A0", num_classes=10, width=0.25)
     strides = {name: layer.stride for name, layer in network.named_modules() if isinstance(layer, nn.Conv2d)}
     keys = list(network.state_dict())
-    sound = choose_cpu_kernels(copy.deepcopy(network), "cpu")
+    sound = avoid_faulty_and_slow_cpu_kernels(copy.deepcopy(network), "cpu")
     changed = [name for name, layer in sound.named_modules() if name in strides and layer.stride != strides[name]]
     assert changed == ["stage0.rbr_1x1.conv"]
     assert list(sound.state_dict()) == keys
-    on_gpu = choose_cpu_kernels(copy.deepcopy(network), "cuda")
+    on_gpu = avoid_faulty_and_slow_cpu_kernels(copy.deepcopy(network), "cuda")
     assert not [name for name, layer in on_gpu.named_modules() if name in strides and layer.stride != strides[name]]
 
 
@@ -56,7 +56,7 @@ def test_gradients_of_a_strided_convolution_of_one_pixel_are_right(precision, ke
     torch.manual_seed(0)
     conv = nn.Conv2d(12, 24, kernel, 2, padding=kernel // 2, groups=groups, bias=False)
     reference = copy.deepcopy(conv).double()
-    sound = choose_cpu_kernels(conv, "cpu").to(memory_format=torch.channels_last)
+    sound = avoid_faulty_and_slow_cpu_kernels(conv, "cpu").to(memory_format=torch.channels_last)
     for side in (1, 2, 1, 5):  # whatever came before
         images = torch.randn(8, 12, side, side)
         wanted = reference(images.double())
