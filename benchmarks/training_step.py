@@ -16,10 +16,10 @@ from interleaved import measure, print_machine, print_table
 from repvgg_companion.data.batches.normalize import normalize
 from repvgg_companion.machine.torch_device import autocast
 from repvgg_companion.models.build import build_model
+from repvgg_companion.training.cpu_kernels import avoid_faulty_and_slow_cpu_kernels
 from repvgg_companion.training.decide import decide
 from repvgg_companion.training.decisions import Decisions
 from repvgg_companion.training.job.processes import ProcessGroup
-from repvgg_companion.training.cpu_kernels import avoid_faulty_and_slow_cpu_kernels
 from repvgg_companion.training.recipe import Recipe
 from repvgg_companion.training.step import Learner, Tally
 

@@ -236,9 +236,7 @@ def test_validation_counts_every_image_once(small_digits, size, monkeypatch):
     protocol = EvaluationProtocol.parse("resize16-crop16-bilinear-pillow")
     validation = Validation(manifest, protocol, workers=0, undecodable="stop")
     right = sum(
-        count_right_answers(
-            Even(), validation, ON_CPU, Alone(torch.device("cpu"), rank, size), lambda: calls.append(1)
-        )
+        count_right_answers(Even(), validation, ON_CPU, Alone(torch.device("cpu"), rank, size), lambda: calls.append(1))
         for rank in range(size)
     )
     assert right == int((manifest.labels == 0).sum())

@@ -20,9 +20,9 @@ from repvgg_companion.models.blocks import SqueezeExcitation
 from repvgg_companion.models.build import build_model
 from repvgg_companion.models.repvgg import RepVGG
 from repvgg_companion.models.resnet import ResNet
-from repvgg_companion.training.job.processes import ProcessGroup
 from repvgg_companion.training.cpu_kernels import avoid_faulty_and_slow_cpu_kernels
 from repvgg_companion.training.decisions import Decisions
+from repvgg_companion.training.job.processes import ProcessGroup
 from repvgg_companion.training.optimizer import Sgd, parameter_groups
 from repvgg_companion.training.recipe import Recipe
 from repvgg_companion.training.step import Learner

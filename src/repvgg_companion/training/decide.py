@@ -10,9 +10,9 @@ from torch import nn
 from repvgg_companion.machine.torch_device import best_precision, is_out_of_memory
 from repvgg_companion.training.decisions import Decisions
 from repvgg_companion.training.job.processes import ProcessGroup
-from repvgg_companion.training.step_timing import step_on_random_images, time_in_turn
 from repvgg_companion.training.recipe import Recipe
 from repvgg_companion.training.step import Learner
+from repvgg_companion.training.step_timing import step_on_random_images, time_in_turn
 
 
 def decide(recipe: Recipe, network: nn.Module, device: torch.device, num_classes: int) -> Decisions:

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 
 from repvgg_companion.contract import write_rows
-from repvgg_companion.data.protocols import parse_protocol
 from repvgg_companion.data.batches.training_input import TrainingInput
+from repvgg_companion.data.protocols import parse_protocol
 from repvgg_companion.errors import CompanionError, Interrupted
 from repvgg_companion.progress import Progress
 from repvgg_companion.training.job.checkpoint import write_checkpoint

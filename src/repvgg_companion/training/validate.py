@@ -6,12 +6,12 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from repvgg_companion.data.decode import UndecodableImages
 from repvgg_companion.data.batches.evaluation_input import evaluation_batches
-from repvgg_companion.data.manifest import Manifest
 from repvgg_companion.data.batches.normalize import normalize
-from repvgg_companion.data.protocols import Protocol
 from repvgg_companion.data.batches.segmentation_input import whole_images
+from repvgg_companion.data.decode import UndecodableImages
+from repvgg_companion.data.manifest import Manifest
+from repvgg_companion.data.protocols import Protocol
 from repvgg_companion.machine.torch_device import autocast
 from repvgg_companion.models.segmentation import class_counts, slide
 from repvgg_companion.training.decisions import Decisions
