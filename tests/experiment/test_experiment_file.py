@@ -52,7 +52,7 @@ def test_every_experiment_file_is_valid_and_named_after_itself(path):
     [
         ("data.zipp", "x.zip", r"f\.yaml: data\.zipp is no known key; did you mean zip\?"),
         ("extra", 1, r"f\.yaml: extra is no known key"),
-        ("recipes.demo-2-epochs.learning_rat", 1, r"f\.yaml: recipes\.demo-2-epochs\.learning_rat is no known key"),
+        ("recipes.demo-2-epochs.learning_rat", 1, r"f\.yaml: recipes\.demo-2-epochs: learning_rat is not a known key"),
         ("recipes.demo-2-epochs.epochs", 0, r"f\.yaml: recipes\.demo-2-epochs: epochs is 0"),
         ("speed.round", 1, r"f\.yaml: speed\.round is no known key; did you mean rounds"),
         (

@@ -8,5 +8,5 @@ from repvgg_companion.training.recipe import Recipe
 
 CONFIG = Path(__file__).resolve().parents[2] / "config" / "imagenet.yaml"
 _RECIPES = yaml.safe_load(CONFIG.read_text(encoding="utf-8"))["recipes"]
-PUBLISHED = {name: Recipe.from_settings(_RECIPES[name]) for name in ("120-epochs", "200-epochs")}
+PUBLISHED = {name: Recipe.from_mapping(_RECIPES[name]) for name in ("120-epochs", "200-epochs")}
 RECIPE_120_EPOCHS, RECIPE_200_EPOCHS = PUBLISHED.values()

@@ -15,7 +15,8 @@ CRASHES = """
 import torch
 from torch import nn
 from repvgg_companion.training.cpu_kernels import avoid_faulty_and_slow_cpu_kernels
-conv = avoid_faulty_and_slow_cpu_kernels(nn.Conv2d(3, 16, 1, 2, bias=False), "cpu").to(memory_format=torch.channels_last)
+conv = avoid_faulty_and_slow_cpu_kernels(nn.Conv2d(3, 16, 1, 2, bias=False), "cpu")
+conv = conv.to(memory_format=torch.channels_last)
 for step in range(60):
     images = torch.randn(64, 3, 64, 64).contiguous(memory_format=torch.channels_last)
     conv(images).square().mean().backward()

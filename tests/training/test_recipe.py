@@ -18,7 +18,7 @@ from repvgg_companion.training.schedule import learning_rate
     ("settings", "words"),
     [
         ({}, "epochs is missing"),
-        ({"epochs": 3, "epoch": 1}, "epoch is no known setting"),
+        ({"epochs": 3, "epoch": 1}, "epoch is not a known key"),
         ({"epochs": 0}, "epochs is 0, outside 1"),
         ({"epochs": 2.5}, "epochs is 2.5 instead of a whole number"),
         ({"epochs": True}, "epochs is True instead of a whole number"),
@@ -35,19 +35,19 @@ from repvgg_companion.training.schedule import learning_rate
 )
 def test_a_bad_setting_is_one_sentence(settings, words):
     with pytest.raises(CompanionError, match=words) as caught:
-        Recipe.from_settings(settings)
+        Recipe.from_mapping(settings)
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("text", ["", "[]", "3", '{"epochs": 3', "null"])
 def test_text_that_is_no_recipe_is_refused(text):
-    with pytest.raises(CompanionError, match="no JSON"):
-        Recipe.from_json(text)
+    with pytest.raises(CompanionError, match="not valid JSON|cannot be read"):
+        Recipe.read(text)
 
 
 @pytest.mark.parametrize("recipe", PUBLISHED.values(), ids=PUBLISHED)
 def test_json_round_trip_keeps_every_setting(recipe):
-    assert Recipe.from_json(recipe.to_json()) == recipe
+    assert Recipe.read(recipe.to_json()) == recipe
     assert list(json.loads(recipe.to_json())) == sorted(json.loads(recipe.to_json()))
 
 

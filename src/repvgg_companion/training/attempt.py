@@ -9,7 +9,7 @@ from repvgg_companion.data.batches.segmentation_input import SegmentationInput
 from repvgg_companion.data.batches.training_input import TrainingInput
 from repvgg_companion.errors import CompanionError, Interrupted
 from repvgg_companion.models.build import build_model
-from repvgg_companion.models.segmentation import start_from_backbone
+from repvgg_companion.models.pspnet import start_from_backbone
 from repvgg_companion.runs import commit
 from repvgg_companion.training.cpu_kernels import avoid_faulty_and_slow_cpu_kernels
 from repvgg_companion.training.decide import decide

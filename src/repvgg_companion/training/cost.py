@@ -29,7 +29,7 @@ from repvgg_companion.training.step import Learner
 from repvgg_companion.training.step_timing import RATE, REPEATS, WARM_UP, step_on_random_images, time_in_turn, timed
 
 OPERATIONS_PER_BYTE = {"gpu": 100, "cpu": 20}
-"""Operations of 16-bit convolutions in the time of a byte from memory: 100 to 130 on an A100 or H100, 10 to 20 on CPUs."""
+"""Operations of 16-bit convolutions in the time of a byte moved: 100 to 130 on an A100 or H100, 10 to 20 on CPUs."""
 ANCHOR_WIDTHS = (0.5, 1.0, 1.5)
 
 

@@ -1,4 +1,4 @@
-"""The request of one training: the arguments of `train`, checked against each other and the manifests. Needs no torch."""
+"""The request of one training: the arguments of `train`, checked against each other. Needs no torch."""
 
 import argparse
 from dataclasses import dataclass
@@ -101,7 +101,7 @@ class TrainRequest:
 
 def read_request(arguments: argparse.Namespace) -> TrainRequest:
     """The request of the verb's arguments; raises CompanionError in one sentence if they do not fit each other."""
-    recipe = Recipe.from_json(arguments.recipe)
+    recipe = Recipe.read(arguments.recipe)
     segments = require_model(arguments.model).family == "PSPNet"
     train_manifest = Manifest.read(arguments.train_manifest)
     val_manifest = Manifest.read(arguments.val_manifest)

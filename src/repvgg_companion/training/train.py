@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--width", type=float, default=1.0, help="factor on every stage's width")
     parser.add_argument("--num-classes", type=int, help="checked against the manifests if given")
     parser.add_argument("--recipe-name", required=True)
-    parser.add_argument("--recipe", required=True, help="the recipe's settings as JSON")
+    parser.add_argument("--recipe", required=True, help="settings: JSON, a JSON file, or FILE#KEY")
     parser.add_argument("--training-digest", help="8 hexadecimal digits; computed if not given")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(

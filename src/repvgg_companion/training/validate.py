@@ -13,7 +13,7 @@ from repvgg_companion.data.decode import UndecodableImages
 from repvgg_companion.data.manifest import Manifest
 from repvgg_companion.data.protocols import Protocol
 from repvgg_companion.machine.torch_device import autocast
-from repvgg_companion.models.segmentation import class_counts, slide
+from repvgg_companion.models.pixel_classes import class_counts, slide
 from repvgg_companion.training.decisions import Decisions
 from repvgg_companion.training.job.processes import ProcessGroup
 

@@ -1,6 +1,6 @@
-"""The processes of one training: what torchrun says in the environment in, a `ProcessGroup` with its few collectives out.
+"""The processes of one training, and the few messages they exchange.
 
-One process is a world of size 1, whose collectives do nothing; the training loop is the same.
+One process is a group of size 1 whose exchanges do nothing, so the training loop is the same.
 """
 
 import contextlib
