@@ -2,12 +2,14 @@
 
 import contextlib
 import errno
+import fcntl
 import glob
 import hashlib
 import json
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,13 @@ from typing import Any
 from repvgg_companion.errors import CompanionError
 
 READ_BYTES = 1 << 20
+LOCK_POLL_SECONDS = 0.1
+_NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
+_LOCKED = (errno.EACCES, errno.EAGAIN)
+
+
+class NoFileLocksError(CompanionError):
+    """The file system of a path has no file locks; the sentence names the path."""
 
 
 @contextlib.contextmanager
@@ -70,6 +79,55 @@ def sync_folder(folder: str | os.PathLike) -> None:
             os.fsync(handle)
     finally:
         os.close(handle)
+
+
+@contextlib.contextmanager
+def locked_file(path: str | os.PathLike, *, wait_s: float = 0.0, mode: int | None = None) -> Iterator[None]:
+    """Hold an exclusive lock on the file `path`, which is created if missing (with `mode`, if given) and stays.
+
+    Waits up to `wait_s` seconds; raises TimeoutError if another process still holds it, NoFileLocksError if the file
+    system has no locks. The system frees the lock when this process and all that it forked have ended. Used instead of
+    a lock library because those fall back to a file that nobody removes when its owner dies.
+    """
+    handle = _open_lock(path, mode)
+    end = time.monotonic() + wait_s
+    try:
+        while not _try_lock(handle, path):
+            if time.monotonic() >= end:
+                raise TimeoutError(f"{path} is locked by another process")
+            time.sleep(LOCK_POLL_SECONDS)
+        try:
+            yield
+        finally:
+            fcntl.flock(handle, fcntl.LOCK_UN)  # closing is not enough: a forked process may have it open
+    finally:
+        os.close(handle)
+
+
+def _open_lock(path: str | os.PathLike, mode: int | None) -> int:
+    try:
+        return os.open(path, os.O_RDWR)  # not O_CREAT: a sticky folder refuses that for the file of another user
+    except FileNotFoundError:
+        pass
+    try:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+    except FileExistsError:
+        return os.open(path, os.O_RDWR)
+    if mode is not None:
+        os.fchmod(handle, mode)  # whatever the umask
+    return handle
+
+
+def _try_lock(handle: int, path: str | os.PathLike) -> bool:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in _LOCKED:
+            return False
+        if error.errno in _NO_LOCKS:
+            raise NoFileLocksError(f"{path} is on a file system without file locks ({error.strerror})") from None
+        raise
+    return True
 
 
 def write_text(final: str | os.PathLike, text: str) -> None:

@@ -62,8 +62,6 @@ def held_gpus(count: int, gpus: Sequence[str], folder: Path | None = None) -> It
     Raises CompanionError where there are not so many at all. `folder` holds one lock file per GPU; the operating system
     frees a lock when its process dies.
     """
-    from filelock import FileLock, Timeout
-
     if count > len(gpus):
         raise CompanionError(
             f"{count} GPUs were asked for, but this machine shows {len(gpus)}; lower gpu in the experiment file, or "
@@ -79,9 +77,8 @@ def held_gpus(count: int, gpus: Sequence[str], folder: Path | None = None) -> It
         with contextlib.ExitStack() as stack:
             taken = []
             for gpu in gpus:
-                lock = FileLock(folder / f"{gpu.replace('/', '-')}.lock", mode=0o666)
-                with contextlib.suppress(Timeout):
-                    stack.enter_context(lock.acquire(timeout=0))
+                with contextlib.suppress(TimeoutError):
+                    stack.enter_context(_locked_gpu(folder, gpu))
                     taken.append(gpu)
                 if len(taken) == count:
                     yield taken
@@ -90,6 +87,10 @@ def held_gpus(count: int, gpus: Sequence[str], folder: Path | None = None) -> It
             print(f"train: waiting for {count} free GPUs of {len(gpus)}", file=sys.stderr)
             told = True
         time.sleep(POLL_SECONDS)
+
+
+def _locked_gpu(folder: Path, gpu: str) -> contextlib.AbstractContextManager[None]:
+    return locked_file(folder / f"{gpu.replace('/', '-')}.lock", mode=0o666)
 
 
 @contextlib.contextmanager
