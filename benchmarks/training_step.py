@@ -18,7 +18,6 @@ from repvgg_companion.machine.torch_device import autocast
 from repvgg_companion.models.build import build_model
 from repvgg_companion.training.cpu_kernels import avoid_faulty_and_slow_cpu_kernels
 from repvgg_companion.training.decide import decide
-from repvgg_companion.training.decisions import Decisions
 from repvgg_companion.training.job.processes import ProcessGroup
 from repvgg_companion.training.recipe import Recipe
 from repvgg_companion.training.step import Learner, Tally
@@ -27,10 +26,9 @@ CLASSES = 1000
 PEER = "fp32 NCHW"
 
 
-def ours(network: nn.Module, recipe: Recipe, decisions: Decisions, images: torch.Tensor, labels: torch.Tensor):
+def ours(network: nn.Module, recipe: Recipe, device: torch.device, images: torch.Tensor, labels: torch.Tensor):
     """Our step."""
-    device = torch.device(decisions.device_type)
-    learner = Learner(network, recipe, ProcessGroup(device), decisions, num_classes=CLASSES, seed=0)
+    learner = Learner(network, recipe, ProcessGroup(device), num_classes=CLASSES, seed=0)
     tally = Tally(torch.zeros((), device=device), torch.zeros((), dtype=torch.int64, device=device))
     return lambda: learner.step(images, labels, step=0, rate=1e-3, tally=tally)
 
@@ -101,16 +99,16 @@ def main() -> None:
         images, labels = images.pin_memory(), labels.pin_memory()
     for model in arguments.models:
         network = avoid_faulty_and_slow_cpu_kernels(build_model(model, num_classes=CLASSES), device).to(device)
-        decisions = decide(recipe, network, device, CLASSES)
-        precision = decisions.precision
-        label = f"ours ({precision}, {decisions.memory_format})"
+        decided = recipe.decided(decide(recipe, network, device, CLASSES))
+        precision = decided.precision
+        label = f"ours ({precision}, {decided.memory_format})"
         ways = {
             PEER: plain(build_model(model), device, images, labels, precision="fp32", channels_last=False),
-            label: ours(network, recipe, decisions, images, labels),
+            label: ours(network, decided, device, images, labels),
         }
         if device.type == "cpu" and precision == "bf16":  # in fp32 the faulty kernel would damage the heap
             ways["ours, kernels as they are"] = ours(
-                build_model(model, num_classes=CLASSES), recipe, decisions, images, labels
+                build_model(model, num_classes=CLASSES), decided, device, images, labels
             )
         if not arguments.no_timm:
             import timm

@@ -24,7 +24,6 @@ from repvgg_companion.errors import CompanionError
 from repvgg_companion.files import sha256_of_file
 from repvgg_companion.models.build import build_model
 from repvgg_companion.training import gradients
-from repvgg_companion.training.decisions import Decisions
 from repvgg_companion.training.job.launch import granted_gpus, held_gpus
 from repvgg_companion.training.job.processes import ProcessGroup, join
 from repvgg_companion.training.optimizer import Sgd, parameter_groups
@@ -32,14 +31,14 @@ from repvgg_companion.training.recipe import Recipe
 from repvgg_companion.training.step import Learner, Tally
 from repvgg_companion.training.validate import Validation, count_right_answers
 
-ON_CPU = Decisions("fp32", "contiguous", 1, "cpu")
+ON_CPU = {"precision": "fp32", "memory_format": "contiguous", "threads": 1}
 SHARED = {"global_batch_size": 64, "batch_norm_batch_size": 8}
 
 
 def small_learner(recipe, network=None, *, group=None):
     torch.manual_seed(3)
     network = network or build_model("RepVGG-A0", num_classes=4, width=0.0625)
-    return Learner(network, recipe, group or ProcessGroup(torch.device("cpu")), ON_CPU, num_classes=4, seed=0)
+    return Learner(network, recipe.decided(ON_CPU), group or ProcessGroup(torch.device("cpu")), num_classes=4, seed=0)
 
 
 def batch(size, px=16):
@@ -235,8 +234,15 @@ def test_validation_counts_every_image_once(small_digits, size, monkeypatch):
     calls = []
     protocol = EvaluationProtocol.parse("resize16-crop16-bilinear-pillow")
     validation = Validation(manifest, protocol, workers=0, undecodable="stop")
+    recipe = Recipe(epochs=1).decided(ON_CPU)
     right = sum(
-        count_right_answers(Even(), validation, ON_CPU, Alone(torch.device("cpu"), rank, size), lambda: calls.append(1))
+        count_right_answers(
+            Even(),
+            validation,
+            Recipe(epochs=1).decided(ON_CPU),
+            Alone(torch.device("cpu"), rank, size),
+            lambda: calls.append(1),
+        )
         for rank in range(size)
     )
     assert right == int((manifest.labels == 0).sum())

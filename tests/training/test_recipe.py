@@ -41,7 +41,7 @@ def test_a_bad_setting_is_one_sentence(settings, words):
 
 @pytest.mark.parametrize("text", ["", "[]", "3", '{"epochs": 3', "null"])
 def test_text_that_is_no_recipe_is_refused(text):
-    with pytest.raises(CompanionError, match="not valid JSON|cannot be read"):
+    with pytest.raises(CompanionError, match=r"not valid JSON|cannot be read"):
         Recipe.read(text)
 
 

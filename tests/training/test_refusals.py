@@ -14,7 +14,7 @@ from test_resume import wait_for_step
 from repvgg_companion.errors import CompanionError
 from repvgg_companion.files import sha256_of_file
 from repvgg_companion.training import step as step_module
-from repvgg_companion.training.job import state as state_module
+from repvgg_companion.training.job import holder as holder_module
 from repvgg_companion.training.job.checkpoint import checkpoint_files
 from repvgg_companion.training.job.stop import StopWatch, TimeLimits, parse_slurm_time
 
@@ -187,7 +187,7 @@ def test_a_full_disk_keeps_the_checkpoint_before(trainings, said, monkeypatch):
 
 def test_a_holder_on_another_host_counts_while_its_heartbeat_moves(trainings, said, stopped, monkeypatch):
     """Where a shared file system keeps locks within a host, the lock is free; the heartbeat still moves."""
-    monkeypatch.setattr(state_module, "ELSEWHERE_SECONDS", 1.0)
+    monkeypatch.setattr(holder_module, "ELSEWHERE_SECONDS", 1.0)
     holder = {"pid": 1, "host": "elsewhere", "since": "2026", "slurm_job": None}
     (trainings.state("run") / "holder.json").write_text(json.dumps(holder))
     beating = threading.Event()

@@ -242,7 +242,13 @@ def test_a_file_that_is_no_backbone_is_refused(tmp_path, change, message):
     ("model", "recipe", "more", "message"),
     [
         ("RepVGG-A0", {}, (), "has label maps, but RepVGG-A0 classifies"),
-        (MODEL, {"mixup_alpha": 0.2}, (), "which mixup is not defined for"),
+        (MODEL, {"mixup_alpha": 0.2}, (), "mixup is not defined for that"),
+        (
+            MODEL,
+            {"validation": "resize16-crop16-bilinear-pillow"},
+            (),
+            "needs a protocol that slides, such as slide713",
+        ),
         (MODEL, {"augmentation": "crop-flip"}, (), "trained with scale-crop-flip"),
         (MODEL, {}, ("--backbone", "nowhere.safetensors"), "nowhere.safetensors do not exist"),
     ],

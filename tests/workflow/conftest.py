@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from filelock import FileLock
+
+from repvgg_companion.files import locked_file
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -66,7 +67,7 @@ def micro(tmp_path_factory, worker_id) -> Path:
     alone = worker_id == "master"
     built = tmp_path_factory.mktemp("micro") if alone else tmp_path_factory.getbasetemp().parent / "micro"
     finished = built.with_name("micro-is-finished")
-    with FileLock(f"{built}.lock"):
+    with locked_file(f"{built}.lock", wait_s=3600):
         if not finished.exists():
             built.mkdir(exist_ok=True)
             snakemake(built, "--configfile", write_config(built, MICRO))

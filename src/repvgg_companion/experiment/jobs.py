@@ -33,7 +33,7 @@ HEAD = (
 # {count} jobs of {origin}, """
     + MARK
     + """. The other machine needs Python 3.11 or newer with
-# torch, torchvision, numpy, scipy, pyarrow, safetensors, pillow, rich, filelock and nvidia-ml-py; and in one folder:
+# torch, torchvision, numpy, scipy, pyarrow, safetensors, pillow, rich and nvidia-ml-py; and in one folder:
 #   this script
 #   src/
 {files}# Start it in that folder; again to continue. Afterwards bring its `results` back, and where Snakemake is say:

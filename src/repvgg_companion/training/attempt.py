@@ -13,7 +13,6 @@ from repvgg_companion.models.pspnet import start_from_backbone
 from repvgg_companion.runs import commit
 from repvgg_companion.training.cpu_kernels import avoid_faulty_and_slow_cpu_kernels
 from repvgg_companion.training.decide import decide
-from repvgg_companion.training.decisions import Decisions
 from repvgg_companion.training.job.checkpoint import read_newest, remove_leftovers
 from repvgg_companion.training.job.launch import visible_gpus
 from repvgg_companion.training.job.processes import ProcessGroup
@@ -75,15 +74,15 @@ def _learner(request: TrainRequest, state: StateFolder, group: ProcessGroup) -> 
 
     stored = group.share(state.stored() if group.leads else None)
     if stored is not None:
-        decisions = Decisions(**stored["decided"])
+        decisions = stored["decided"]
     else:
-        mine = None
+        decisions = None
         if group.leads:
-            mine = decide(recipe, network.to(group.device), group.device, identity.num_classes)
-            state.begin(request.training, recipe, mine.stored(), training_digest=identity.training_digest)
-        decisions = group.share(mine)
-    torch.set_num_threads(decisions.threads)
-    return Learner(network, recipe, group, decisions, num_classes=identity.num_classes, seed=request.seed)
+            decisions = decide(recipe, network.to(group.device), group.device, identity.num_classes)
+            state.begin(request.training, recipe, decisions, training_digest=identity.training_digest)
+        decisions = group.share(decisions)
+    torch.set_num_threads(decisions["threads"])
+    return Learner(network, recipe.decided(decisions), group, num_classes=identity.num_classes, seed=request.seed)
 
 
 def _training_input(request: TrainRequest, group: ProcessGroup) -> TrainingInput:

@@ -21,7 +21,6 @@ from repvgg_companion.models.build import build_model
 from repvgg_companion.models.repvgg import RepVGG
 from repvgg_companion.models.resnet import ResNet
 from repvgg_companion.training.cpu_kernels import avoid_faulty_and_slow_cpu_kernels
-from repvgg_companion.training.decisions import Decisions
 from repvgg_companion.training.job.processes import ProcessGroup
 from repvgg_companion.training.optimizer import Sgd, parameter_groups
 from repvgg_companion.training.recipe import Recipe
@@ -136,9 +135,8 @@ class Probe:
     ) -> None:
         self.device, self.batch_size, self._clock = device, batch_size, clock
         self.precision = best_precision(device) if precision == "auto" else precision
-        memory_format = "channels_last" if channels_last else "contiguous"
-        self.decisions = Decisions(self.precision, memory_format, torch.get_num_threads(), device.type)
-        self._layout = self.decisions.torch_memory_format
+        self._channels_last = channels_last
+        self._layout = torch.channels_last if channels_last else torch.contiguous_format
         self._parts: dict[NetworkShape, dict[Part, float]] = {}
         self._updates: dict[NetworkShape, float] = {}
         self._steps: dict[NetworkShape, float] = {}
@@ -176,7 +174,6 @@ class Probe:
             avoid_faulty_and_slow_cpu_kernels(built, self.device),
             self._recipe(network),
             ProcessGroup(self.device),
-            self.decisions,
             num_classes=network.num_classes,
             seed=0,
         )
@@ -186,8 +183,16 @@ class Probe:
         return self._steps[network]
 
     def _recipe(self, network: NetworkShape) -> Recipe:
-        size = self.batch_size
-        return Recipe(epochs=1, global_batch_size=size, batch_norm_batch_size=size, input_px=network.input_px)
+        return Recipe.from_mapping(
+            {
+                "epochs": 1,
+                "global_batch_size": self.batch_size,
+                "batch_norm_batch_size": self.batch_size,
+                "input_px": network.input_px,
+                "precision": self.precision,
+                "memory_format": "channels_last" if self._channels_last else "contiguous",
+            }
+        )
 
     def _time_parts(self, network: NetworkShape) -> None:
         """Run the distinct parts forward in turn, backward in reverse, and update them; keep the least of each."""
@@ -222,11 +227,13 @@ class Probe:
             for tensor in (*module.parameters(), *module.buffers()):
                 tensor.fill_(1)
         for child in module.modules():
-            if hasattr(child, "reset_parameters"):
-                child.reset_parameters()
+            reset = getattr(child, "reset_parameters", None)
+            if reset is not None:
+                reset()
         if getattr(module, "inplace", False):  # a ReLU between blocks: its input here is no other layer's output
-            module.inplace = False
-        return avoid_faulty_and_slow_cpu_kernels(module, self.device).to(memory_format=self._layout)
+            module.inplace = False  # type: ignore[assignment]
+        module = avoid_faulty_and_slow_cpu_kernels(module, self.device)
+        return module.to(memory_format=self._layout)  # type: ignore[call-overload]
 
     def _inputs(self, shape: tuple[int, ...]) -> torch.Tensor:
         """A batch as the previous part gives it: in autocast's precision, with a gradient; or images."""

@@ -1,16 +1,16 @@
-"""Layers whose CPU kernel is faulty or slow, computed another way: a network in, the same one on other kernels out.
+"""Compute layers whose CPU kernel is faulty or slow in another way.
 
-oneDNN's backward pass for the weights of a strided 1x1 convolution over fewer than 16 channels-last channels writes
-past its workspace (github.com/uxlfoundation/oneDNN/issues/6035, seen with torch 2.13): the heap is damaged, and the
-process dies some steps later, or goes on. The 1x1 branch of RepVGG's first layer, 3 channels at stride 2, is such a
-layer. A strided 1x1 convolution is the same convolution of every stride-th pixel, which takes a sound kernel.
-
-Its bf16 backward pass for the weights of a strided 3x3 convolution over maps of a single pixel leaves the gradient
-unset (torch 2.13, a CPU with AMX: against float64 the largest relative error is 1e5). The last stage of a RepVGG on
-images of 16 pixels or less is such a layer. On one pixel the stride changes nothing, and stride 1 takes a sound kernel.
-
-Convolutions of maps of a few pixels are sound but slow; they become matrix products (`training.small_maps`).
+- A strided 1x1 convolution over fewer than 16 channels-last channels: oneDNN's backward pass for the weights writes
+  past its workspace (github.com/uxlfoundation/oneDNN/issues/6035, seen with torch 2.13). The heap is damaged, and the
+  process may die some steps later. The 1x1 branch of RepVGG's first layer, 3 channels at stride 2, is such a layer. It
+  equals the convolution with stride 1 of every stride-th pixel, whose kernel is correct.
+- A strided 3x3 convolution over maps of one pixel in bf16: the backward pass leaves the weights' gradient unset (torch
+  2.13, a CPU with AMX: the largest relative error against float64 is 1e5). The last stage of a RepVGG on images of 16
+  pixels or less has such layers. On one pixel the stride changes nothing, and the kernel of stride 1 is correct.
+- Convolutions of maps of a few pixels are correct but slow; they become matrix products (`training.small_maps`).
 """
+
+from collections.abc import Callable
 
 import torch
 from torch import nn
@@ -21,11 +21,10 @@ SOUND_CHANNELS = 16
 
 
 def avoid_faulty_and_slow_cpu_kernels(network: nn.Module, device: torch.device | str) -> nn.Module:
-    """Keep the convolutions of `network` from faulty and slow kernels where `device` is a CPU; returns `network`.
+    """Change the convolutions of `network` in place if `device` is a CPU; returns `network`.
 
-    Outputs and gradients are those of the convolutions up to rounding; state-dict keys stay as they are. The network is
-    for training only: a layer that sees no more than the pixels it uses has stride 1 afterwards, so it is not one to
-    count or to convert.
+    Outputs and gradients are the same up to rounding, state-dict keys are the same. The network is for training only:
+    some layers have stride 1 afterwards, so do not count or convert it.
     """
     if torch.device(device).type == "cpu":
         for layer in [module for module in network.modules() if isinstance(module, nn.Conv2d)]:
@@ -33,7 +32,7 @@ def avoid_faulty_and_slow_cpu_kernels(network: nn.Module, device: torch.device |
                 layer.register_forward_pre_hook(_every_nth_pixel(*layer.stride))
                 layer.stride = (1, 1)
             elif _keeps_one_pixel(layer):
-                layer.register_forward_pre_hook(_stride_unless_one_pixel(layer.stride))
+                layer.register_forward_pre_hook(_stride_unless_one_pixel((layer.stride[0], layer.stride[1])))
             SmallMapConv2d.convert(layer)
     return network
 
@@ -50,14 +49,14 @@ def _keeps_one_pixel(layer: nn.Conv2d) -> bool:
     return max(layer.stride) > 1 and max(layer.kernel_size) > 1 and padded
 
 
-def _stride_unless_one_pixel(stride: tuple[int, int]):
+def _stride_unless_one_pixel(stride: tuple[int, int]) -> Callable[[nn.Conv2d, tuple[torch.Tensor]], None]:
     def choose(layer: nn.Conv2d, inputs: tuple[torch.Tensor]) -> None:
         layer.stride = (1, 1) if inputs[0].shape[-2:] == (1, 1) else stride
 
     return choose
 
 
-def _every_nth_pixel(rows: int, columns: int):
+def _every_nth_pixel(rows: int, columns: int) -> Callable[[nn.Module, tuple[torch.Tensor]], tuple[torch.Tensor]]:
     def thin(_: nn.Module, inputs: tuple[torch.Tensor]) -> tuple[torch.Tensor]:
         return (inputs[0][:, :, ::rows, ::columns],)
 

@@ -3,37 +3,42 @@
 import copy
 import statistics
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import nn
 
 from repvgg_companion.machine.torch_device import best_precision, is_out_of_memory
-from repvgg_companion.training.decisions import Decisions
 from repvgg_companion.training.job.processes import ProcessGroup
 from repvgg_companion.training.recipe import Recipe
 from repvgg_companion.training.step import Learner
 from repvgg_companion.training.step_timing import step_on_random_images, time_in_turn
 
 
-def decide(recipe: Recipe, network: nn.Module, device: torch.device, num_classes: int) -> Decisions:
-    """The recipe's settings, with every `auto` resolved for this device. Leaves `network` as it is."""
+def decide(recipe: Recipe, network: nn.Module, device: torch.device, num_classes: int) -> dict[str, Any]:
+    """The decisions, as state.json stores them and `Recipe.decided` takes them. Leaves `network` as it is.
+
+    Keys: precision (fp32, bf16, fp16), memory_format (contiguous, channels_last), threads, device_type, and, if the
+    memory format was measured, the seconds of a step in both.
+    """
     threads = recipe.threads or torch.get_num_threads()
     torch.set_num_threads(threads)
     precision = best_precision(device) if recipe.precision == "auto" else recipe.precision
+    decided: dict[str, Any] = {"precision": precision, "threads": threads, "device_type": device.type}
     if recipe.memory_format != "auto":
-        return Decisions(precision, recipe.memory_format, threads, device.type)
-    channels_last = Decisions(precision, "channels_last", threads, device.type)
+        return decided | {"memory_format": recipe.memory_format}
     try:
-        seconds = probe_memory_formats(network, recipe, channels_last, device, num_classes)
+        seconds = probe_memory_formats(network, recipe, decided, device, num_classes)
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
-        return channels_last  # The probe holds the network twice; the first step shows whether one fits.
-    return replace(channels_last, memory_format=min(seconds, key=seconds.__getitem__), memory_format_step_s=seconds)
+        # The probe holds the network twice; the first step shows whether one fits.
+        return decided | {"memory_format": "channels_last"}
+    return decided | {"memory_format": min(seconds, key=seconds.__getitem__), "memory_format_step_s": seconds}
 
 
 def probe_memory_formats(
-    network: nn.Module, recipe: Recipe, decisions: Decisions, device: torch.device, num_classes: int
+    network: nn.Module, recipe: Recipe, decided: dict[str, Any], device: torch.device, num_classes: int
 ) -> dict[str, float]:
     """Median seconds of a step of one micro-batch in each memory format, measured in turn.
 
@@ -41,14 +46,8 @@ def probe_memory_formats(
     """
     recipe = replace(recipe, global_batch_size=recipe.batch_norm_batch_size, compile=False, ema_decay=0.0)
     steps = {}
-    for name in ("contiguous", "channels_last"):
-        learner = Learner(
-            copy.deepcopy(network),
-            recipe,
-            ProcessGroup(device),
-            replace(decisions, memory_format=name),
-            num_classes=num_classes,
-            seed=0,
-        )
-        steps[name] = step_on_random_images(learner, num_classes)
+    for memory_format in ("contiguous", "channels_last"):
+        tried = recipe.decided(decided | {"memory_format": memory_format})
+        learner = Learner(copy.deepcopy(network), tried, ProcessGroup(device), num_classes=num_classes, seed=0)
+        steps[memory_format] = step_on_random_images(learner, num_classes)
     return {name: statistics.median(seconds) for name, seconds in time_in_turn(steps, device).items()}

@@ -1,26 +1,30 @@
-"""The gradient of a global batch: those of its micro-batches in, their sum over all micro-batches and processes out.
+"""Sum the gradients of a global batch over its micro-batches and processes.
 
-The sums form one binary tree over the micro-batches, wherever they are computed, so that on CPUs the result has the
-same bits for 1, 2, 4 ... processes. (Floating-point addition is not associative, and a training amplifies the last bit
-within some ten steps.) On GPUs the order between processes is NCCL's.
+The sums form one binary tree over the micro-batches, in whichever process they are computed, so on CPUs the result has
+the same bits for 1, 2, 4 ... processes. (Floating-point addition is not associative, and a training amplifies the last
+bit within some ten steps.) On GPUs the order between processes is NCCL's.
 """
+
+from typing import Any
 
 import torch
 from torch import nn
 
 BUCKET_BYTES = 25 << 20
 """Size of one exchange: large enough for the network's bandwidth, small enough to overlap with the backward pass."""
+_Exchange = tuple[Any, list[torch.Tensor] | None]
+"""An exchange under way: what to wait for, and the parts of all processes (None: summed in place)."""
 
 
 class GradientTree:
-    """Adds up the gradients of one process's micro-batches in the order of a binary tree; keeps log2 of them."""
+    """Adds up the gradients of one process's micro-batches in the order of a binary tree; holds log2 of them."""
 
     def __init__(self, parameters: list[nn.Parameter]) -> None:
         self.parameters = parameters
         self._sums: list[tuple[int, list[torch.Tensor]]] = []  # (level in the tree, one tensor per parameter)
 
     def take(self) -> None:
-        """Take over the gradients that the backward pass of the next micro-batch left, and clear them."""
+        """Take the gradients of the next micro-batch from the parameters, and clear them."""
         gradients = [
             torch.zeros_like(parameter) if parameter.grad is None else parameter.grad for parameter in self.parameters
         ]
@@ -33,9 +37,9 @@ class GradientTree:
         self._sums.append((level, gradients))
 
     def finish(self) -> None:
-        """Set every parameter's gradient to the sum of all that was taken."""
+        """Set every parameter's gradient to the sum of all that were taken."""
         _, gradients = self._sums.pop()
-        while self._sums:  # their number is no power of two
+        while self._sums:  # if their number is not a power of two
             gradients = _added(self._sums.pop()[1], gradients)
         for parameter, gradient in zip(self.parameters, gradients, strict=True):
             parameter.grad = gradient
@@ -61,7 +65,7 @@ class GradientBuckets:
         self._views: list[tuple[nn.Parameter, torch.Tensor]] = []
         self._members: list[int] = []
         self._missing: list[int] = []
-        self._works: list = []
+        self._works: list[_Exchange | None] = []
         self.overlaps = False
         chunk: list[nn.Parameter] = []
         # Backward fills the gradients from the last layer to the first.
@@ -103,11 +107,12 @@ class GradientBuckets:
             self._works[number] = self._start(number)
 
     def finish(self) -> None:
-        """Exchange what has not been, wait for all of it, and leave the sums as the parameters' gradients."""
+        """Exchange the rest, wait for everything, and leave the sums as the parameters' gradients."""
         if not self.overlaps:
             self._works = [None] * len(self.buckets)
             with torch.no_grad():
                 for parameter, view in self._views:
+                    assert parameter.grad is not None, "the tree sets every gradient"
                     view.copy_(parameter.grad)
                     parameter.grad = view
         for number, work in enumerate(self._works):
@@ -115,14 +120,14 @@ class GradientBuckets:
             self._wait(number, self._start(number) if work is None else work)
         self.overlaps = False
 
-    def _start(self, number: int):
+    def _start(self, number: int) -> _Exchange:
         bucket = self.buckets[number]
         if bucket.is_cuda or self.size & (self.size - 1):
             return torch.distributed.all_reduce(bucket, async_op=True), None
         parts = [torch.empty_like(bucket) for _ in range(self.size)]
         return torch.distributed.all_gather(parts, bucket, async_op=True), parts
 
-    def _wait(self, number: int, started) -> None:
+    def _wait(self, number: int, started: _Exchange) -> None:
         work, parts = started
         work.wait()
         if parts is not None:

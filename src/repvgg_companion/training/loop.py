@@ -14,7 +14,6 @@ import torch
 
 from repvgg_companion.contract import write_rows
 from repvgg_companion.data.batches.training_input import TrainingInput
-from repvgg_companion.data.protocols import parse_protocol
 from repvgg_companion.errors import CompanionError, Interrupted
 from repvgg_companion.progress import Progress
 from repvgg_companion.training.job.checkpoint import write_checkpoint
@@ -51,7 +50,7 @@ class Loop:
         self.identity, self.checkpoints = request.identity, request.checkpoints
         self.group, self.recipe = learner.group, learner.recipe
         self.validation = Validation(
-            request.val_manifest, parse_protocol(self.recipe.validation), training_input.workers, request.undecodable
+            request.val_manifest, request.protocol, training_input.workers, request.undecodable
         )
         self.steps_per_epoch = training_input.steps_per_epoch(self.recipe.global_batch_size)
         self.total_steps = self.steps_per_epoch * self.recipe.epochs
@@ -246,7 +245,7 @@ class Loop:
         self.learner.share_statistics()
         training_s = self.epoch_s
         right = count_right_answers(
-            self.learner.result, self.validation, self.learner.decisions, self.group, self._between_batches
+            self.learner.result, self.validation, self.recipe, self.group, self._between_batches
         )
         self._tick()
         losses, hits = self.group.sum(self.losses.clone()), self.group.sum(self.hits.clone())

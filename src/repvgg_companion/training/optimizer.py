@@ -1,12 +1,12 @@
-"""SGD with the paper's weight-decay exemptions: a network and a recipe in, parameter groups and their steps out.
+"""SGD with the paper's exemptions from weight decay.
 
-The arithmetic is torch's own fused kernel (`torch.optim.sgd.sgd`). The optimizer class around it is not used, because
-creating one imports torch._dynamo, which takes longer than a demo epoch, and because its state would have to be taken
-apart for a checkpoint anyway.
+The arithmetic is torch's own fused kernel (`torch.optim.sgd.sgd`). torch's optimizer class is not used: creating one
+imports torch._dynamo, which takes longer than a demo epoch, and a checkpoint would have to take its state apart.
 """
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import cast
 
 import torch
 from torch import nn
@@ -26,16 +26,16 @@ class ParameterGroup:
     weight_decay: float
     rate_factor: float
     names: list[str] = field(default_factory=list)
-    parameters: list[nn.Parameter] = field(default_factory=list)
+    parameters: list[torch.Tensor] = field(default_factory=list)
     momenta: list[torch.Tensor] = field(default_factory=list)
 
 
 def decays(name: str, parameter: nn.Parameter, module: nn.Module) -> bool:
     """Whether weight decay acts on a parameter of `module` that is called `name` in the whole network.
 
-    Section 4.1 prints decay "on the kernels of conv and fully-connected layers". The authors' script exempts what is
-    named bias or bn, which is the same for the plain parts, but leaves the weight of the identity branch's batch norm
-    under decay; so do we. Vectors that belong to no batch norm (DiracNet's a and b) are no kernels: exempt, our choice.
+    Section 4.1 prints decay "on the kernels of conv and fully-connected layers". The authors' script exempts parameters
+    named bias or bn, which is the same except for the weight of the identity branch's batch norm: it decays there, and
+    so it does here. Vectors outside batch norms (DiracNet's a and b) are not kernels; exempting them is our choice.
     """
     if isinstance(module, _NORMS):
         return name.endswith(f"{IDENTITY_BRANCH}.weight")
@@ -68,10 +68,9 @@ def parameter_groups(network: nn.Module, recipe: Recipe) -> list[ParameterGroup]
 
 
 class Sgd:
-    """SGD over groups; follows the optimizer protocol that `torch.amp.GradScaler` needs for fused steps.
+    """SGD over groups, with what `torch.amp.GradScaler` needs for fused steps.
 
-    The scaler sets `grad_scale` and `found_inf`, tensors on the device, and the kernel obeys them without a
-    synchronisation.
+    The scaler sets `grad_scale` and `found_inf`, tensors on the device; the kernel uses them without waiting for it.
     """
 
     _step_supports_amp_scaling = True
@@ -86,8 +85,8 @@ class Sgd:
             for group in self.groups:
                 sgd(
                     group.parameters,
-                    [parameter.grad for parameter in group.parameters],
-                    group.momenta,
+                    cast(list[torch.Tensor], [parameter.grad for parameter in group.parameters]),
+                    cast(list[torch.Tensor | None], group.momenta),
                     fused=True,
                     grad_scale=getattr(self, "grad_scale", None),
                     found_inf=getattr(self, "found_inf", None),

@@ -63,7 +63,7 @@ def largest_batch(learner: Learner, images: torch.Tensor) -> int:
         if learner.group.device.type == "cuda":
             torch.cuda.empty_cache()
         try:
-            with autocast(learner.decisions.precision, learner.group.device):
+            with autocast(learner.recipe.precision, learner.group.device):
                 logits = learner.network(learner.normalized(images[:size]))
             nn.functional.cross_entropy(logits.float(), logits.argmax(1)).backward()
             return size

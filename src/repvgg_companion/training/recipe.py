@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 from repvgg_companion.files import canonical_json
@@ -133,6 +133,15 @@ class Recipe(Settings):
     def to_json(self) -> str:
         """The settings as one line of JSON with sorted keys."""
         return canonical_json(self.settings())
+
+    def decided(self, decisions: Mapping[str, Any]) -> "Recipe":
+        """This recipe with the precision, memory format and threads that were decided at the first start."""
+        return replace(self, **{name: decisions[name] for name in ("precision", "memory_format", "threads")})
+
+    @property
+    def channels_last(self) -> bool:
+        """Whether images and weights are stored channels last; `memory_format` must be decided."""
+        return self.memory_format == "channels_last"
 
     @property
     def micro_batches(self) -> int:

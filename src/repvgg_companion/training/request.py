@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from repvgg_companion.data.manifest import Manifest, dataset_sha256
+from repvgg_companion.data.protocols import Protocol, SlidingProtocol, parse_protocol
 from repvgg_companion.errors import CompanionError
 from repvgg_companion.files import sha256_of_file
 from repvgg_companion.identity import WeightsIdentity, training_digest
@@ -60,14 +61,16 @@ class Placement:
 class TrainRequest:
     """A checked request for one training.
 
-    `backbone` is the file that the backbone of a segmentation network starts from, empty for random weights. The
-    `experiment` is only recorded in the attempt log. `undecodable` is the policy for images that cannot be decoded.
+    `protocol` is that of the validation. `backbone` is the file that the backbone of a segmentation network starts
+    from, empty for random weights. `experiment` is only recorded in the attempt log. `undecodable` is the policy for
+    images that cannot be decoded.
     """
 
     recipe: Recipe
     identity: WeightsIdentity
     train_manifest: Manifest
     val_manifest: Manifest
+    protocol: Protocol
     backbone: str
     experiment: str
     state: Path
@@ -133,6 +136,7 @@ def read_request(arguments: argparse.Namespace) -> TrainRequest:
         identity=identity,
         train_manifest=train_manifest,
         val_manifest=val_manifest,
+        protocol=_fitting_protocol(arguments, recipe),
         backbone=arguments.backbone if backbone_sha256 not in ("", RANDOM) else "",
         experiment=arguments.experiment,
         state=Path(arguments.state),
@@ -183,6 +187,16 @@ def _require_fitting_images(
         if segments != (manifest.maps is not None):
             has, does = ("label maps", "classifies") if manifest.maps is not None else ("no label maps", "segments")
             raise CompanionError(f"{path} has {has}, but {arguments.model} {does}; name a model that fits the images")
+
+
+def _fitting_protocol(arguments: argparse.Namespace, recipe: Recipe) -> Protocol:
+    protocol, segments = parse_protocol(recipe.validation), require_model(arguments.model).family == "PSPNet"
+    if segments != isinstance(protocol, SlidingProtocol):
+        raise CompanionError(
+            f"the recipe {arguments.recipe_name} validates at {recipe.validation}, but {arguments.model} needs a "
+            f"protocol that {'slides, such as slide713-pillow' if segments else 'crops'}"
+        )
+    return protocol
 
 
 def _backbone_sha256(arguments: argparse.Namespace, recipe: Recipe) -> str:

@@ -1,9 +1,11 @@
-"""Convolutions whose output is a map of a few pixels, as matrix products on a CPU.
+"""Convolutions whose output is a map of a few pixels, computed as matrix products on a CPU.
 
-oneDNN spreads a convolution over the pixels of a map, and the last stages of a network on small images have next to
-none: on a CPU with AMX the weights' gradient of RepVGG-A0's last layer at 32 px (192 to 1280 channels, 2 x 2 pixels to
-one) takes 8 times as long as the matrix product that it is, and the layers of the stage before 2.5 times (torch 2.13).
+oneDNN spreads a convolution over the pixels of a map, and the last stages of a network on small images have few: on a
+CPU with AMX the weights' gradient of RepVGG-A0's last layer at 32 px (192 to 1280 channels, 2 x 2 pixels to one) takes
+8 times as long as the same matrix product, and the layers of the stage before 2.5 times (torch 2.13).
 """
+
+from typing import Any
 
 import torch
 from torch import nn
@@ -21,30 +23,31 @@ class SmallMapConv2d(nn.Conv2d):
 
     @staticmethod
     def convert(layer: nn.Conv2d) -> None:
-        """Let a plain, ungrouped convolution choose; leaves any other layer as it is."""
+        """Turn a plain, ungrouped convolution into this class; leaves any other layer as it is."""
         plain = layer.groups == 1 and layer.dilation == (1, 1) and layer.padding_mode == "zeros"
         if type(layer) is nn.Conv2d and plain and not isinstance(layer.padding, str):
             layer.__class__ = SmallMapConv2d
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Images [n, in, h, w] to maps [n, out, h', w'] (channels last where the product is taken)."""
+        padding = (int(self.padding[0]), int(self.padding[1]))
         sides = [
-            (side + 2 * padding - kernel) // stride + 1
-            for side, padding, kernel, stride in zip(
-                images.shape[-2:], self.padding, self.kernel_size, self.stride, strict=True
-            )
+            (images.shape[axis - 2] + 2 * padding[axis] - self.kernel_size[axis]) // self.stride[axis] + 1
+            for axis in (0, 1)
         ]
         dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else images.dtype
         if images.ndim != 4 or sides[0] * sides[1] > MOST_PIXELS or images.is_cuda or dtype not in _DTYPES:
             return super().forward(images)
         with torch.autocast("cpu", enabled=False):
-            maps = _Product.apply(images.to(dtype), self.weight.to(dtype), self.stride, self.padding)
+            maps = _Product.apply(images.to(dtype), self.weight.to(dtype), self.stride, padding)
             return maps if self.bias is None else maps + self.bias.to(dtype).view(1, -1, 1, 1)
 
 
 class _Product(torch.autograd.Function):
     @staticmethod
-    def forward(context, images, weight, stride, padding):
+    def forward(
+        context: Any, images: torch.Tensor, weight: torch.Tensor, stride: tuple[int, int], padding: tuple[int, int]
+    ) -> torch.Tensor:
         rows, columns = weight.shape[2:]
         padded = nn.functional.pad(
             images.permute(0, 2, 3, 1), (0, 0, padding[1], padding[1], padding[0], padding[0])
@@ -58,7 +61,7 @@ class _Product(torch.autograd.Function):
         return (patches @ kernel.t()).view(n, height, width, -1).permute(0, 3, 1, 2)
 
     @staticmethod
-    def backward(context, gradient):
+    def backward(context: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, torch.Tensor | None, None, None]:
         patches, kernel = context.saved_tensors
         (n, height, width, rows, columns, channels), padded, images, stride, padding, strides = context.sizes
         gradient = gradient.permute(0, 2, 3, 1).reshape(n * height * width, -1)

@@ -16,7 +16,6 @@ from repvgg_companion.data.batches.normalize import normalize
 from repvgg_companion.errors import CompanionError
 from repvgg_companion.machine.torch_device import autocast
 from repvgg_companion.training import objective
-from repvgg_companion.training.decisions import Decisions
 from repvgg_companion.training.gradients import GradientBuckets, GradientTree
 from repvgg_companion.training.job.processes import ProcessGroup
 from repvgg_companion.training.optimizer import Sgd, parameter_groups
@@ -39,26 +38,19 @@ class Tally(NamedTuple):
 class Learner:
     """A network with all that a step changes: weights, running statistics, momenta, moving average, scaler.
 
-    `tensors()` and `facts()` are its whole state; `restore` takes them back.
+    `recipe` leaves nothing to the machine (`Recipe.decided`). `tensors()` and `facts()` are the whole state; `restore`
+    takes them back.
     """
 
-    def __init__(
-        self,
-        network: nn.Module,
-        recipe: Recipe,
-        group: ProcessGroup,
-        decisions: Decisions,
-        *,
-        num_classes: int,
-        seed: int,
-    ) -> None:
-        self.recipe, self.group, self.decisions, self.seed = recipe, group, decisions, seed
-        self.network = network.to(group.device, memory_format=decisions.torch_memory_format).train()
+    def __init__(self, network: nn.Module, recipe: Recipe, group: ProcessGroup, *, num_classes: int, seed: int) -> None:
+        self.recipe, self.group, self.seed = recipe, group, seed
+        layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
+        self.network = network.to(group.device, memory_format=layout).train()  # type: ignore[call-overload]
         self.optimizer = Sgd(parameter_groups(self.network, recipe), recipe)
         parameters = [parameter for parameter in self.network.parameters() if parameter.requires_grad]
         self.buckets = GradientBuckets(parameters, group.size) if group.size > 1 else None
         self.average = copy.deepcopy(self.network).requires_grad_(False).eval() if recipe.ema_decay else None
-        self.scaler = torch.amp.GradScaler(group.device.type) if decisions.precision == "fp16" else None
+        self.scaler = torch.amp.GradScaler(group.device.type) if recipe.precision == "fp16" else None
         self.segments = hasattr(network, "auxiliary")
         self.objective = objective.segmentation if self.segments else objective.classification
         self._mixup = None
@@ -94,7 +86,7 @@ class Learner:
         if self.scaler is None:
             self.optimizer.step(rate)
         else:
-            self.scaler.step(self.optimizer, rate)
+            self.scaler.step(self.optimizer, rate)  # type: ignore[arg-type]
             self.scaler.update()
         if self.average is not None:
             self._update_average(self.average, step)
@@ -104,7 +96,7 @@ class Learner:
         inputs, targets = self.normalized(images), labels
         if self._mixup is not None:
             inputs, targets = self._mixup(inputs, targets)
-        with autocast(self.decisions.precision, self.group.device):
+        with autocast(self.recipe.precision, self.group.device):
             outputs = self._forward(inputs)
         loss, right = self.objective(outputs, targets, self.recipe)
         loss = loss / self.recipe.micro_batches
@@ -119,7 +111,7 @@ class Learner:
 
     def normalized(self, images: torch.Tensor) -> torch.Tensor:
         """uint8 images as the network takes them: float32, normalised, on the device, in the memory format."""
-        return normalize(images, device=self.group.device, channels_last=self.decisions.channels_last)
+        return normalize(images, device=self.group.device, channels_last=self.recipe.channels_last)
 
     def _seed(self, step: int, micro_batch: int) -> None:
         # Dropout and mixup draw from generators seeded by seed, step and micro-batch only, so any number of processes

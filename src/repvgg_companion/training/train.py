@@ -85,13 +85,13 @@ def _add_machine_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--checkpoint-minutes",
         type=float,
-        default=os.environ.get("REPVGG_COMPANION_CHECKPOINT_MINUTES", 10.0),
+        default=os.environ.get("REPVGG_COMPANION_CHECKPOINT_MINUTES", "10"),
         help="minutes between two checkpoints",
     )
     parser.add_argument(
         "--checkpoint-steps",
         type=int,
-        default=os.environ.get("REPVGG_COMPANION_CHECKPOINT_STEPS", 0),
+        default=os.environ.get("REPVGG_COMPANION_CHECKPOINT_STEPS", "0"),
         help="write one after this many steps as well; 0 for never",
     )
     parser.add_argument("--keep-checkpoints", type=int, default=2, help="newest checkpoints to keep")

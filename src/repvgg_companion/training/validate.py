@@ -11,11 +11,11 @@ from repvgg_companion.data.batches.normalize import normalize
 from repvgg_companion.data.batches.segmentation_input import whole_images
 from repvgg_companion.data.decode import UndecodableImages
 from repvgg_companion.data.manifest import Manifest
-from repvgg_companion.data.protocols import Protocol
+from repvgg_companion.data.protocols import EvaluationProtocol, Protocol, SlidingProtocol
 from repvgg_companion.machine.torch_device import autocast
 from repvgg_companion.models.pixel_classes import class_counts, slide
-from repvgg_companion.training.decisions import Decisions
 from repvgg_companion.training.job.processes import ProcessGroup
+from repvgg_companion.training.recipe import Recipe
 
 BATCH_IMAGES = 100
 """Images per batch, 1 for segmentation. The batches, so also the logits, are the same for any number of processes."""
@@ -26,7 +26,8 @@ Answer = Callable[[torch.Tensor], torch.Tensor]
 class Validation:
     """The validation images, and how they are read.
 
-    Under the policy `undecodable="count"` an image that cannot be decoded counts as wrong.
+    A sliding `protocol` segments, any other classifies. Under the policy `undecodable="count"` an image that cannot be
+    decoded counts as wrong.
     """
 
     manifest: Manifest
@@ -37,7 +38,7 @@ class Validation:
     @property
     def classifies(self) -> bool:
         """Whether images have one label each, not a label map."""
-        return self.manifest.maps is None
+        return isinstance(self.protocol, EvaluationProtocol)
 
     @property
     def batch_images(self) -> int:
@@ -60,7 +61,7 @@ class Validation:
 def count_right_answers(
     network: nn.Module,
     validation: Validation,
-    decisions: Decisions,
+    recipe: Recipe,
     group: ProcessGroup,
     between_batches: Callable[[], None],
 ) -> float:
@@ -70,14 +71,19 @@ def count_right_answers(
     often in every process; it may raise to end the validation early. `network` keeps the mode it was in.
     """
 
+    protocol = validation.protocol
+
     def answer(images: torch.Tensor) -> torch.Tensor:
-        inputs = normalize(images, device=group.device, channels_last=decisions.channels_last)
-        with autocast(decisions.precision, group.device):
-            logits = network(inputs) if validation.classifies else slide(network, inputs, validation.protocol)
+        inputs = normalize(images, device=group.device, channels_last=recipe.channels_last)
+        with autocast(recipe.precision, group.device):
+            logits = slide(network, inputs, protocol) if isinstance(protocol, SlidingProtocol) else network(inputs)
         return logits.argmax(1)
 
-    count = _right_images if validation.classifies else _right_shares
-    counts = count(answer, validation, validation.part(group))
+    part = validation.part(group)
+    if isinstance(protocol, SlidingProtocol):
+        counts: Iterator[torch.Tensor | int] = _right_shares(answer, validation, part)
+    else:
+        counts = _right_images(answer, validation, protocol, part)
     right = torch.zeros((), dtype=torch.float64, device=group.device)
     was_training = network.training
     network.eval()
@@ -91,12 +97,14 @@ def count_right_answers(
     return float(group.sum(right).item())
 
 
-def _right_images(answer: Answer, validation: Validation, part: range) -> Iterator[torch.Tensor]:
+def _right_images(
+    answer: Answer, validation: Validation, protocol: EvaluationProtocol, part: range
+) -> Iterator[torch.Tensor]:
     """The number of right answers in each batch of the images `part`."""
     unread = UndecodableImages(validation.undecodable)
     batches = evaluation_batches(
         validation.manifest,
-        validation.protocol,
+        protocol,
         batch_size=validation.batch_images,
         workers=validation.workers,
         start=part.start,

@@ -1,11 +1,12 @@
 """Download the weights that timm publishes, and record their digests at the first download."""
 
+import contextlib
+import math
+import sys
 from pathlib import Path
 
-from filelock import FileLock
-
 from repvgg_companion.errors import CompanionError
-from repvgg_companion.files import sha256_of_file, write_text
+from repvgg_companion.files import NoFileLocksError, locked_file, sha256_of_file, write_text
 from repvgg_companion.weights.published_files import SUMS_FILE, TIMM_FILE, TIMM_NAMES, recorded_digests, timm_repository
 
 
@@ -21,7 +22,11 @@ def fetch(model: str, folder: str | Path, *, endpoint: str | None = None) -> Pat
     if not final.exists():
         _download(repository, final, endpoint)
     sha256 = sha256_of_file(final)
-    with FileLock(folder / f".{SUMS_FILE}.lock"):
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(locked_file(folder / f".{SUMS_FILE}.lock", wait_s=math.inf))
+        except NoFileLocksError as error:
+            print(f"weights fetch: {error}; fetch into it one command at a time", file=sys.stderr)
         digests = recorded_digests(folder)
         recorded = digests.setdefault(final.name, sha256)
         if recorded != sha256:

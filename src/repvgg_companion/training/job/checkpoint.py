@@ -1,6 +1,6 @@
-"""Checkpoints: tensors and facts in, one verified file out, and back. A damaged file falls back to the one before.
+"""Write and read checkpoints; a damaged file is passed over for the one before.
 
-A checkpoint is a safetensors file (nothing in it can run code), called `checkpoint-STEP-DIGEST.safetensors`, where
+A checkpoint is a safetensors file (nothing in it can run code) called `checkpoint-STEP-DIGEST.safetensors`, where
 DIGEST is the start of the SHA-256 of its bytes. It is written under a temporary name, flushed, and renamed.
 """
 
@@ -33,19 +33,22 @@ class CheckpointFile:
 
 
 def checkpoint_files(folder: Path) -> list[CheckpointFile]:
-    """The checkpoints of a state folder, newest first; half-written files have other names and are not among them."""
-    found = []
-    for path in folder.glob("checkpoint-*.safetensors"):
-        if match := _NAME.fullmatch(path.name):
-            found.append(CheckpointFile(path, int(match[1]), match[2]))
+    """The checkpoints of a state folder, newest first; half-written files have other names."""
+    found = [
+        CheckpointFile(path, int(match[1]), match[2])
+        for path in folder.glob("checkpoint-*.safetensors")
+        if (match := _NAME.fullmatch(path.name))
+    ]
     return sorted(found, key=lambda file: (file.step, file.path.stat().st_mtime_ns), reverse=True)
 
 
 def write_checkpoint(
     folder: Path, step: int, tensors: "dict[str, torch.Tensor]", facts: dict[str, Any], *, keep: int
 ) -> CheckpointFile:
-    """Write a checkpoint after `step` optimizer steps and remove all but the newest `keep`; raises CompanionError when
-    the disk is full (the older checkpoints stay)."""
+    """Write a checkpoint after `step` optimizer steps and remove all but the newest `keep`.
+
+    Raises CompanionError if the disk is full; the older checkpoints stay.
+    """
     metadata = {_FACTS: json.dumps(facts, sort_keys=True)}
     partial = folder / f".checkpoint-{step:09d}.partial.safetensors"
     try:
@@ -53,7 +56,7 @@ def write_checkpoint(
         digest = sha256_of_file(partial)[:16]
         written = CheckpointFile(folder / f"checkpoint-{step:09d}-{digest}.safetensors", step, digest)
         partial.replace(written.path)
-        sync_folder(folder)  # before an older one goes
+        sync_folder(folder)  # before an older one is removed
     finally:
         partial.unlink(missing_ok=True)
     for old in [file for file in checkpoint_files(folder) if file.path != written.path][max(keep, 1) - 1 :]:
@@ -62,7 +65,7 @@ def write_checkpoint(
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove what a killed process left half-written; only for the holder of the folder."""
+    """Remove the half-written files of a killed process; only for the holder of the folder."""
     for path in folder.glob(".*.partial*"):
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
@@ -73,10 +76,10 @@ def remove_leftovers(folder: Path) -> None:
 def read_newest(
     folder: Path, warn: Callable[[str], None]
 ) -> "tuple[CheckpointFile, dict[str, torch.Tensor], dict[str, Any]] | None":
-    """The newest checkpoint that is whole, its tensors (on the CPU) and facts; None where there is none at all.
+    """The newest undamaged checkpoint, its tensors (on the CPU) and facts; None if there is no checkpoint.
 
-    Each damaged one is named to `warn` in a sentence and passed over. Raises CompanionError where all are damaged:
-    starting from nothing unasked would throw away what a backup may still hold.
+    Calls `warn` with a sentence for each damaged one. Raises CompanionError if all are damaged, since a backup may have
+    them.
     """
     files = checkpoint_files(folder)
     for file in files:

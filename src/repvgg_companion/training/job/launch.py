@@ -1,7 +1,7 @@
-"""The GPUs and processes of a training on this machine: how many were asked for in, free GPUs and torchrun out.
+"""Take GPUs of this machine for a training, and start its processes. Needs no torch.
 
 On a machine without a scheduler several jobs share the GPUs: each job locks the ones it takes, and the operating system
-frees the locks when a process dies. Under Slurm the scheduler grants them. Needs no torch.
+frees the locks when a process dies. Under Slurm the scheduler grants them.
 """
 
 import contextlib
@@ -17,6 +17,7 @@ from pathlib import Path
 from types import FrameType
 
 from repvgg_companion.errors import CompanionError, Interrupted
+from repvgg_companion.files import NoFileLocksError, locked_file
 from repvgg_companion.training.job.state import StateFolder
 from repvgg_companion.training.job.stop import listen_to_signals
 
@@ -34,7 +35,7 @@ def under_torchrun() -> bool:
 
 
 def visible_gpus() -> list[str]:
-    """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES takes them; UUIDs where the driver tells them."""
+    """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES takes them; UUIDs if the driver tells them."""
     chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
     names = None if chosen is None else [name.strip() for name in chosen.split(",") if name.strip()]
     try:
@@ -57,10 +58,10 @@ def visible_gpus() -> list[str]:
 
 @contextlib.contextmanager
 def held_gpus(count: int, gpus: Sequence[str], folder: Path | None = None) -> Iterator[list[str]]:
-    """Hold `count` of `gpus` that no other training of this machine holds; waits until so many are free.
+    """Hold `count` of `gpus` that no other training of this machine holds; waits until this many are free.
 
-    Raises CompanionError where there are not so many at all. `folder` holds one lock file per GPU; the operating system
-    frees a lock when its process dies.
+    Raises CompanionError if there are fewer, or if `folder`, which has one lock file per GPU, cannot be locked. The
+    operating system frees a lock when its process dies.
     """
     if count > len(gpus):
         raise CompanionError(
@@ -75,29 +76,37 @@ def held_gpus(count: int, gpus: Sequence[str], folder: Path | None = None) -> It
     told = False
     while True:
         with contextlib.ExitStack() as stack:
-            taken = []
-            for gpu in gpus:
-                with contextlib.suppress(TimeoutError):
-                    stack.enter_context(_locked_gpu(folder, gpu))
-                    taken.append(gpu)
-                if len(taken) == count:
-                    yield taken
-                    return
+            taken = _lock_gpus(count, gpus, folder, stack)
+            if len(taken) == count:
+                yield taken
+                return
         if not told:
             print(f"train: waiting for {count} free GPUs of {len(gpus)}", file=sys.stderr)
             told = True
         time.sleep(POLL_SECONDS)
 
 
-def _locked_gpu(folder: Path, gpu: str) -> contextlib.AbstractContextManager[None]:
-    return locked_file(folder / f"{gpu.replace('/', '-')}.lock", mode=0o666)
+def _lock_gpus(count: int, gpus: Sequence[str], folder: Path, stack: contextlib.ExitStack) -> list[str]:
+    """The first `count` free GPUs, or as many as are free, locked until `stack` is closed."""
+    taken: list[str] = []
+    for gpu in gpus:
+        if len(taken) == count:
+            break
+        try:
+            stack.enter_context(locked_file(folder / f"{gpu.replace('/', '-')}.lock", mode=0o666))
+        except TimeoutError:
+            continue
+        except NoFileLocksError as error:
+            raise CompanionError(f"{error}; set TMPDIR to a folder on a local disk, so that jobs share GPUs") from None
+        taken.append(gpu)
+    return taken
 
 
 @contextlib.contextmanager
 def granted_gpus(count: int) -> Iterator[None]:
     """Make exactly `count` GPUs visible to torch, which must not have been imported for CUDA work before.
 
-    What a scheduler granted is taken as it is; without one, free GPUs are locked for as long as the context lasts.
+    The GPUs that Slurm granted are taken as they are; without Slurm, free ones are locked as long as the context lasts.
     """
     if "SLURM_JOB_ID" in os.environ:
         granted = visible_gpus()
@@ -120,7 +129,7 @@ def granted_gpus(count: int) -> Iterator[None]:
 def run_processes(count: int, arguments: Sequence[str], state: StateFolder) -> None:
     """Run the verb with `arguments` in `count` processes of this machine under torchrun, and wait for them.
 
-    Raises Interrupted where they were stopped with their state saved, CompanionError where one failed.
+    Raises Interrupted if they were stopped with their state saved, CompanionError if one failed.
     """
     command = [
         *(sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"),
@@ -130,35 +139,36 @@ def run_processes(count: int, arguments: Sequence[str], state: StateFolder) -> N
     earlier = len(state.attempts())
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, errors="replace", env=environment)
 
-    def forward(number: int, frame: FrameType | None) -> None:
-        # torchrun knows SIGTERM and SIGINT, and passes SIGTERM on to its processes; a second one it does not survive.
+    def forward(number: int, _: FrameType | None) -> None:
+        # torchrun passes SIGTERM on to its processes; it does not survive a second signal.
         if not forwarded:
             forwarded.append(number)
             process.send_signal(signal.SIGTERM)
 
     forwarded: list[int] = []
     listen_to_signals(forward)
+    assert process.stderr is not None
     launchers = _pass_on(process.stderr)
     if process.wait() == 0:
         return
-    last = (state.attempts()[earlier:] or [{}])[-1]  # what an earlier start said tells nothing of this one
+    last = (state.attempts()[earlier:] or [{}])[-1]  # not of an earlier start
     reason = last.get("reason", "")
     if reason in STOP_REASONS:
         raise Interrupted(f"stopped by {reason} after step {last['to_step']}; start the same command again to continue")
     for place, number in re.findall(r"rank +: (\d+)[^\n]*\n *exitcode +: -(\d+)", launchers):
-        if int(number) != signal.SIGTERM:  # with which torchrun ends the others
+        if int(number) != signal.SIGTERM:  # torchrun ends the others with SIGTERM
             raise CompanionError(
                 f"process {place} (counted from 0) of {count} was ended by {signal.Signals(int(number)).name}; SIGKILL "
                 "is often the system's, out of memory; start the same command again to continue"
             )
     raise CompanionError(
         last.get("message")
-        or f"one of the {count} processes died; read what it said above, then start the same command again to continue"
+        or f"one of the {count} processes died; read its message above, then start the same command again to continue"
     )
 
 
 def _pass_on(stream: Iterable[str]) -> str:
-    """Write what the processes say to standard error; returns what torchrun itself says in the end, a traceback."""
+    """Write the messages of the processes to standard error; returns torchrun's own traceback, if any."""
     held: list[str] = []
     for line in stream:
         if held or line.startswith("Traceback "):
@@ -179,7 +189,7 @@ def _is_launchers(traceback: list[str]) -> bool:
 
 
 def _without_log(arguments: Sequence[str]) -> list[str]:
-    """The arguments without `--log FILE`: what the processes say comes through this one's standard error."""
+    """The arguments without `--log FILE`: the messages of the processes come through this one's standard error."""
     kept, skip = [], False
     for argument in arguments:
         if skip or argument.startswith("--log="):

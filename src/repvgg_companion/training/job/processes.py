@@ -109,7 +109,7 @@ def join(device_name: str, micro_batches: int) -> ProcessGroup:
         torch.cuda.set_device(device)
     if size == 1:
         return ProcessGroup(device)
-    import torch.distributed as distributed
+    from torch import distributed
 
     distributed.init_process_group("nccl" if on_gpu else "gloo")
     control = distributed.new_group(backend="gloo") if on_gpu else distributed.group.WORLD

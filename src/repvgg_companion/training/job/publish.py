@@ -1,7 +1,7 @@
-"""The finished weights: from the trainer into the state folder, and from there to the declared outputs. Needs no torch.
+"""Publish the finished weights from the state folder to the declared outputs. Needs no torch.
 
-Publishing is a copy by rename, so it takes about a second however long the training took, and can be repeated at will:
-outputs that Snakemake removed, or a lost .snakemake folder, cost nothing.
+Publishing is a copy by rename, which takes about a second and can be repeated: outputs that Snakemake removed, or a
+lost .snakemake folder, cost nothing.
 """
 
 import dataclasses
@@ -28,7 +28,7 @@ def seal(state: StateFolder, facts: dict[str, Any]) -> None:
 
 
 def is_final(state: StateFolder) -> bool:
-    """Whether the training is finished; raises CompanionError where its finished files are missing or damaged."""
+    """Whether the training is finished; raises CompanionError if its finished files are missing or damaged."""
     path = state.folder / SEAL
     if not path.exists():
         return False
@@ -46,7 +46,7 @@ def is_final(state: StateFolder) -> bool:
 
 
 def tidy(state: StateFolder) -> None:
-    """Close the log of a finished training and remove its checkpoints; harmless where that was done before."""
+    """Close the log of a finished training and remove its checkpoints; may be repeated."""
     state.close_open_attempt("finished")
     remove_leftovers(state.folder)
     for file in checkpoint_files(state.folder):
@@ -56,7 +56,7 @@ def tidy(state: StateFolder) -> None:
 def publish(state: StateFolder, identity: WeightsIdentity, weights: str | Path, history: str | Path) -> None:
     """Copy the final files to their declared places by rename, the weights last.
 
-    The names of recipe and dataset in the file are those of `identity`: they may have been renamed since.
+    The published file carries `identity`, since recipe and dataset may have been renamed after the training.
     """
     identity = noted(identity, state)
     for path in (weights, history):
@@ -68,7 +68,7 @@ def publish(state: StateFolder, identity: WeightsIdentity, weights: str | Path, 
 
 
 def noted(identity: WeightsIdentity, state: StateFolder) -> WeightsIdentity:
-    """The identity with a note on the undecodable images that the training replaced, where there were any."""
+    """The identity with a note on the undecodable images that the training replaced, if any."""
     count = len(state.undecodable())
     if not count:
         return identity
@@ -77,7 +77,7 @@ def noted(identity: WeightsIdentity, state: StateFolder) -> WeightsIdentity:
 
 
 def copy_with_metadata(source: Path, target: Path, metadata: dict[str, str]) -> None:
-    """Copy a safetensors file with other metadata; where it has these already, the copy has the same bytes.
+    """Copy a safetensors file with other metadata; if it has these already, the copy has the same bytes.
 
     The format: 8 bytes little-endian length of a JSON header, padded with spaces, then the tensors' bytes, whose
     offsets count from the end of the header.

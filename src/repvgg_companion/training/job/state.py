@@ -67,7 +67,7 @@ class StateFolder:
     def check(self, training: Mapping[str, Any], recipe: Recipe) -> bool:
         """Whether there is a state; raises CompanionError naming what differs from the training asked for.
 
-        `training` holds what identifies it, without the recipe: model, width, num_classes, dataset, dataset_sha256, seed.
+        `training` identifies it without the recipe: model, width, num_classes, dataset, dataset_sha256, seed.
         """
         stored = self.stored()
         if stored is None:

@@ -1,4 +1,4 @@
-"""The verb `status`: state folders of trainings in, one line for each training out. Needs no torch."""
+"""The verb `status`: print one line for each training, from its state folder. Needs no torch."""
 
 import argparse
 import time
@@ -16,16 +16,15 @@ HEADER = ("training", "state", "epoch", "step", "checkpoint", "left", "host", "l
 
 @dataclass(frozen=True)
 class Status:
-    """How a training stands.
+    """The progress of a training.
 
-    `state` is running, stopped, failed, killed, finished or unreadable; ages and times are in seconds, None where not
-    known.
+    `state` is running, stopped, failed, killed, finished or unreadable; ages and times are in seconds, None if unknown.
     """
 
     training: str
     state: str
     epoch: int | None
-    epochs: int
+    epochs: int | None
     step: int
     total_steps: int | None
     checkpoint_age_s: float | None
@@ -42,7 +41,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Print one line for each training below the folder, and the sentence of each that failed."""
-    found = [_told(path.parent, arguments.state) for path in sorted(Path(arguments.state).rglob("state.json"))]
+    found = [
+        _readable_status(path.parent, arguments.state) for path in sorted(Path(arguments.state).rglob("state.json"))
+    ]
     if not found:
         raise CompanionError(f"{arguments.state} holds no training; start one, or name its folder with --state")
     rows = [HEADER, *map(_cells, found)]
@@ -54,26 +55,28 @@ def run(arguments: argparse.Namespace) -> None:
             print(f"{status.training}: {status.message}")
 
 
-def _told(folder: Path, root: str | Path) -> Status:
-    """One damaged folder does not hide the others."""
+def _readable_status(folder: Path, root: str | Path) -> Status:
+    """The status; a damaged folder has the state unreadable, so that it does not hide the others."""
     try:
         return status_of(folder, root)
     except (CompanionError, KeyError, TypeError) as error:
-        what = str(error) if isinstance(error, CompanionError) else f"{folder}/state.json is not one of a training"
+        what = (
+            str(error) if isinstance(error, CompanionError) else f"{folder}/state.json is not the state of a training"
+        )
         name = str(folder.relative_to(root))
         return Status(name, "unreadable", None, None, 0, None, None, None, "", None, message=what)
 
 
 def status_of(folder: str | Path, root: str | Path = "") -> Status:
-    """How the training in a state folder stands; `root` is left out of its name."""
+    """The progress of the training in a state folder, which has a state.json; `root` is left out of its name."""
     state = StateFolder(folder)
-    stored, attempts, beat = state.stored(), state.attempts(), state.heartbeat()
+    attempts, beat = state.attempts(), state.heartbeat()
     starts = [line for line in attempts if line["event"] == "start"]
     last = attempts[-1] if attempts else {}
     start = starts[-1] if starts else {}
     step = beat["step"] if beat else 0
     steps_per_epoch = start.get("steps_per_epoch")
-    epochs = stored["recipe"]["epochs"]
+    epochs = read_json(state.folder / "state.json")["recipe"]["epochs"]
     total = steps_per_epoch * epochs if steps_per_epoch else None
     finished = (state.folder / SEAL).exists()
     if finished:
@@ -98,7 +101,7 @@ def status_of(folder: str | Path, root: str | Path = "") -> Status:
 def _is_held(state: StateFolder) -> bool:
     try:
         return state.is_held()
-    except PermissionError:  # somebody else's training, whose lock may not be touched
+    except PermissionError:  # another user's training, whose lock may not be opened
         return state.holder() is not None
 
 
@@ -117,21 +120,21 @@ def _seconds_left(start: dict, beat: dict | None, total: int | None) -> float | 
 
 
 def _cells(status: Status) -> tuple[str, ...]:
-    def told(seconds: float | None) -> str:
+    def clock(seconds: float | None) -> str:
         if seconds is None:
             return "-"
         minutes, rest = divmod(round(seconds), 60)
         hours, minutes = divmod(minutes, 60)
         return f"{hours}:{minutes:02}:{rest:02}"
 
-    age = told(status.checkpoint_age_s)
+    age = clock(status.checkpoint_age_s)
     return (
         status.training,
         status.state,
         f"{status.epoch or '-'}/{status.epochs or '-'}",
         f"{status.step}/{status.total_steps or '-'}",
         "none" if status.checkpoint_age_s is None else f"{age} ago",
-        told(status.left_s),
+        clock(status.left_s),
         status.host or "-",
         "-" if status.loss is None else f"{status.loss:.4f}",
     )

@@ -65,9 +65,9 @@ class StopWatch:
         """Take SIGTERM, SIGINT, SIGUSR1 and SIGHUP as requests to stop after the current step."""
         listen_to_signals(self._on_signal)
 
-    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+    def _on_signal(self, number: int, _: FrameType | None) -> None:
         if os.getpid() != self._owner:
-            # A forked loader process inherits this handler; Ctrl-C reaches it too, but only its parent decides.
+            # A forked loader process inherits this handler, and Ctrl-C reaches it too; only its parent decides.
             if number == signal.SIGTERM:
                 os._exit(128 + number)
             return
