@@ -236,13 +236,7 @@ def test_validation_counts_every_image_once(small_digits, size, monkeypatch):
     validation = Validation(manifest, protocol, workers=0, undecodable="stop")
     recipe = Recipe(epochs=1).decided(ON_CPU)
     right = sum(
-        count_right_answers(
-            Even(),
-            validation,
-            Recipe(epochs=1).decided(ON_CPU),
-            Alone(torch.device("cpu"), rank, size),
-            lambda: calls.append(1),
-        )
+        count_right_answers(Even(), validation, recipe, Alone(torch.device("cpu"), rank, size), lambda: calls.append(1))
         for rank in range(size)
     )
     assert right == int((manifest.labels == 0).sum())

@@ -247,7 +247,7 @@ def test_a_file_that_is_no_backbone_is_refused(tmp_path, change, message):
             MODEL,
             {"validation": "resize16-crop16-bilinear-pillow"},
             (),
-            "needs a protocol that slides, such as slide713",
+            "needs a protocol that slides",
         ),
         (MODEL, {"augmentation": "crop-flip"}, (), "trained with scale-crop-flip"),
         (MODEL, {}, ("--backbone", "nowhere.safetensors"), "nowhere.safetensors do not exist"),

@@ -70,7 +70,6 @@ def count_right_answers(
     In segmentation an image counts as its share of labelled pixels that are right. `between_batches` is called equally
     often in every process; it may raise to end the validation early. `network` keeps the mode it was in.
     """
-
     protocol = validation.protocol
 
     def answer(images: torch.Tensor) -> torch.Tensor:
