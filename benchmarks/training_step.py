@@ -20,7 +20,7 @@ from repvgg_companion.training.cpu_kernels import avoid_faulty_and_slow_cpu_kern
 from repvgg_companion.training.decide import decide
 from repvgg_companion.training.job.processes import ProcessGroup
 from repvgg_companion.training.recipe import Recipe
-from repvgg_companion.training.step import Learner, Tally
+from repvgg_companion.training.step import Learner, StepSums
 
 CLASSES = 1000
 PEER = "fp32 NCHW"
@@ -29,8 +29,8 @@ PEER = "fp32 NCHW"
 def ours(network: nn.Module, recipe: Recipe, device: torch.device, images: torch.Tensor, labels: torch.Tensor):
     """Our step."""
     learner = Learner(network, recipe, ProcessGroup(device), num_classes=CLASSES, seed=0)
-    tally = Tally(torch.zeros((), device=device), torch.zeros((), dtype=torch.int64, device=device))
-    return lambda: learner.step(images, labels, step=0, rate=1e-3, tally=tally)
+    sums = StepSums(torch.zeros((), device=device), torch.zeros((), dtype=torch.int64, device=device))
+    return lambda: learner.step(images, labels, step=0, rate=1e-3, sums=sums)
 
 
 def plain(network: nn.Module, device: torch.device, images, labels, *, precision: str, channels_last: bool):

@@ -28,7 +28,7 @@ from repvgg_companion.training.job.launch import granted_gpus, held_gpus
 from repvgg_companion.training.job.processes import ProcessGroup, join
 from repvgg_companion.training.optimizer import Sgd, parameter_groups
 from repvgg_companion.training.recipe import Recipe
-from repvgg_companion.training.step import Learner, Tally
+from repvgg_companion.training.step import Learner, StepSums
 from repvgg_companion.training.validate import Validation, count_right_answers
 
 ON_CPU = {"precision": "fp32", "memory_format": "contiguous", "threads": 1}
@@ -125,7 +125,7 @@ def test_batch_norm_sees_the_micro_batch_and_statistics_come_from_the_first():
     reference = copy.deepcopy(learner.network)
     images, labels = batch(24)
     loss, hits = torch.zeros(()), torch.zeros((), dtype=torch.int64)
-    learner.step(images, labels, step=0, rate=0.1, tally=Tally(loss, hits))
+    learner.step(images, labels, step=0, rate=0.1, sums=StepSums(loss, hits))
 
     norms = [module for module in reference.modules() if isinstance(module, nn.BatchNorm2d)]
     statistics, losses = None, []

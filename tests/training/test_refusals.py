@@ -114,10 +114,10 @@ def test_what_cannot_be_met(said, options, settings, words):
 def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(trainings, said, monkeypatch):
     real = step_module.Learner.step
 
-    def spoiled(self, images, labels, *, step, tally, **rest):
-        real(self, images, labels, step=step, tally=tally, **rest)
+    def spoiled(self, images, labels, *, step, sums, **rest):
+        real(self, images, labels, step=step, sums=sums, **rest)
         if step == 12:
-            tally.loss.add_(float("nan"))
+            sums.loss.add_(float("nan"))
 
     monkeypatch.setattr(step_module.Learner, "step", spoiled)
     sentence = said("run", "--checkpoint-steps", 4)

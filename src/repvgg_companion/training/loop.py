@@ -23,7 +23,7 @@ from repvgg_companion.training.job.stop import StopWatch
 from repvgg_companion.training.out_of_memory import explain_out_of_memory
 from repvgg_companion.training.request import TrainRequest
 from repvgg_companion.training.schedule import learning_rate
-from repvgg_companion.training.step import Learner, Tally
+from repvgg_companion.training.step import Learner, StepSums
 from repvgg_companion.training.validate import Validation, count_right_answers
 from repvgg_companion.weights_file import save_weights
 
@@ -111,8 +111,8 @@ class Loop:
         place = self.step - epoch * self.steps_per_epoch
         rate = learning_rate(self.recipe, self.step, self.steps_per_epoch)
         with explain_out_of_memory(self.learner, images):
-            tally = Tally(self.losses[place], self.hits)
-            self.learner.step(images, labels, step=self.step, rate=rate, tally=tally)
+            sums = StepSums(self.losses[place], self.hits)
+            self.learner.step(images, labels, step=self.step, rate=rate, sums=sums)
         self.step += 1
         if (place + 1) % self._loss_check_steps == 0 or place + 1 == self.steps_per_epoch:
             self._check_losses()

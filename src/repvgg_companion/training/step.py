@@ -28,7 +28,7 @@ def derived_seed(*parts: object) -> int:
     return int.from_bytes(digest) >> 1
 
 
-class Tally(NamedTuple):
+class StepSums(NamedTuple):
     """Scalars on the device that a step adds to: its mean loss and its number of right answers."""
 
     loss: torch.Tensor
@@ -64,12 +64,12 @@ class Learner:
         self.tree = GradientTree(parameters) if own > 1 else None
         self.own_micro_batches = range(group.rank * own, (group.rank + 1) * own)
 
-    def step(self, images: torch.Tensor, labels: torch.Tensor, *, step: int, rate: float, tally: Tally) -> None:
+    def step(self, images: torch.Tensor, labels: torch.Tensor, *, step: int, rate: float, sums: StepSums) -> None:
         """Take optimizer step `step` (counted from 0) at learning rate `rate`.
 
         `images` uint8 [n, 3, px, px] and `labels` (int64 [n]; for segmentation uint8 [n, px, px]) are this process's
         share of the global batch. Adds this process's part of the mean loss and its number of right answers (for
-        segmentation: the shares of right pixels) to `tally`.
+        segmentation: the shares of right pixels) to `sums`.
         """
         size = self.recipe.batch_norm_batch_size
         self.optimizer.forget_gradients()
@@ -78,7 +78,7 @@ class Learner:
             part = slice(place * size, (place + 1) * size)
             self._seed(step, micro_batch)
             self._update_statistics(micro_batch == 0)
-            self._backward(images[part], labels[part], tally)
+            self._backward(images[part], labels[part], sums)
         if self.tree is not None:
             self.tree.finish()
         if self.buckets is not None:
@@ -91,7 +91,7 @@ class Learner:
         if self.average is not None:
             self._update_average(self.average, step)
 
-    def _backward(self, images: torch.Tensor, labels: torch.Tensor, tally: Tally) -> None:
+    def _backward(self, images: torch.Tensor, labels: torch.Tensor, sums: StepSums) -> None:
         """The forward and backward pass of one micro-batch; its gradients go into the tree or the buckets."""
         inputs, targets = self.normalized(images), labels
         if self._mixup is not None:
@@ -106,8 +106,8 @@ class Learner:
         if self.tree is not None:
             self.tree.take()
         with torch.no_grad():
-            tally.loss.add_(loss.detach())
-            tally.hits.add_(right)
+            sums.loss.add_(loss.detach())
+            sums.hits.add_(right)
 
     def normalized(self, images: torch.Tensor) -> torch.Tensor:
         """uint8 images as the network takes them: float32, normalised, on the device, in the memory format."""

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 import torch
 
 from repvgg_companion.machine.torch_device import synchronize
-from repvgg_companion.training.step import Learner, Tally
+from repvgg_companion.training.step import Learner, StepSums
 
 REPEATS = 5
 WARM_UP = 2
@@ -22,8 +22,8 @@ def step_on_random_images(learner: Learner, num_classes: int) -> Callable[[], No
     labels = torch.arange(size) % num_classes
     if learner.segments:
         labels = labels[:, None, None].expand(-1, px, px)
-    tally = Tally(torch.zeros((), device=device), torch.zeros((), dtype=torch.float64, device=device))
-    return lambda: learner.step(images, labels, step=0, rate=RATE, tally=tally)
+    sums = StepSums(torch.zeros((), device=device), torch.zeros((), dtype=torch.float64, device=device))
+    return lambda: learner.step(images, labels, step=0, rate=RATE, sums=sums)
 
 
 def time_in_turn(
