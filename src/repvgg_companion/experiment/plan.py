@@ -20,7 +20,7 @@ from repvgg_companion.experiment.experiment_file import Experiment
 from repvgg_companion.experiment.load import read_experiment
 from repvgg_companion.experiment.paths import train_resources, weights_of
 from repvgg_companion.files import read_json
-from repvgg_companion.training.job.launch import visible_gpus
+from repvgg_companion.machine.nvml import visible_gpus
 from repvgg_companion.training.recipe import Recipe
 
 CLAIMS = Path(__file__).resolve().parents[3] / "paper" / "claims.csv"

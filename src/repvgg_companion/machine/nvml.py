@@ -70,6 +70,28 @@ def gpu_flags(*readings: dict[str, Any]) -> list[str]:
     return flags
 
 
+def visible_gpus() -> list[str]:
+    """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES takes them; UUIDs if the driver tells them."""
+    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
+    names = None if chosen is None else [name.strip() for name in chosen.split(",") if name.strip()]
+    try:
+        import pynvml
+    except ImportError:
+        return names or []
+    try:
+        pynvml.nvmlInit()
+        try:
+            handles = [pynvml.nvmlDeviceGetHandleByIndex(index) for index in range(pynvml.nvmlDeviceGetCount())]
+            uuids = [pynvml.nvmlDeviceGetUUID(handle) for handle in handles]
+        finally:
+            pynvml.nvmlShutdown()
+    except pynvml.NVMLError:
+        return names or []
+    if names is None:
+        return uuids
+    return [uuids[int(name)] if name.isdigit() and int(name) < len(uuids) else name for name in names]
+
+
 def _handle(pynvml: Any, index: int) -> Any:
     # CUDA may count devices in another order than NVML, so the device is named by its UUID where torch knows it.
     torch = sys.modules.get("torch")

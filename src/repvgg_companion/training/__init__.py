@@ -1,1 +1,1 @@
-"""Training by recipe: settings, schedule, input to gradients, checkpoints, and the `train` verb."""
+"""Train networks by recipes: the verb `train`, the loop, one optimizer step, and what a step costs."""

@@ -8,13 +8,14 @@ import torch
 from repvgg_companion.data.batches.segmentation_input import SegmentationInput
 from repvgg_companion.data.batches.training_input import TrainingInput
 from repvgg_companion.errors import CompanionError, Interrupted
+from repvgg_companion.machine.cpu import usable_cores
+from repvgg_companion.machine.nvml import visible_gpus
 from repvgg_companion.models.build import build_model
 from repvgg_companion.models.pspnet import start_from_backbone
 from repvgg_companion.runs import commit
 from repvgg_companion.training.cpu_kernels import avoid_faulty_and_slow_cpu_kernels
 from repvgg_companion.training.decide import decide
 from repvgg_companion.training.job.checkpoint import read_newest, remove_leftovers
-from repvgg_companion.training.job.launch import visible_gpus
 from repvgg_companion.training.job.processes import ProcessGroup
 from repvgg_companion.training.job.state import StateFolder
 from repvgg_companion.training.job.stop import StopWatch
@@ -104,7 +105,7 @@ def _default_workers(group: ProcessGroup, images: int) -> int:
     if images <= SMALL_SET:
         return 0
     local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    return max(1, min(16, len(os.sched_getaffinity(0)) // local - (0 if group.device.type == "cuda" else 1)))
+    return max(1, min(16, usable_cores() // local - (0 if group.device.type == "cuda" else 1)))
 
 
 def _continue(loop: Loop, state: StateFolder, group: ProcessGroup) -> int:

@@ -1,7 +1,7 @@
-"""What a step minimises: a network's outputs and the labels in, the loss of one micro-batch and its right answers out.
+"""The loss that a step minimises, and the number of right answers, of one micro-batch.
 
-Classification is the paper's cross-entropy (section 4.1); segmentation that of PSPNet: cross-entropy over the labelled
-pixels of the final and, with a smaller weight, the auxiliary head.
+Classification has the paper's cross-entropy (section 4.1). Segmentation has PSPNet's: cross-entropy over the labelled
+pixels of the final head, and with a smaller weight of the auxiliary head.
 """
 
 import torch
@@ -25,7 +25,7 @@ def segmentation(outputs: tuple[Tensor, Tensor], targets: Tensor, recipe: Recipe
     """Mean cross-entropy over the labelled pixels of both heads, and the sum over images of the share of right pixels.
 
     `outputs` are the final and the auxiliary logits [n, classes, h, w], `targets` classes [n, h, w] with 255 for pixels
-    that count nowhere. An image without a labelled pixel has share 0; a batch without one has loss 0.
+    that do not count. An image without a labelled pixel has share 0; a batch without one has loss 0.
     """
     final, auxiliary = outputs
     targets = targets.long()

@@ -1,1 +1,1 @@
-"""A training as a job of a machine: processes, stops, state on disk, checkpoints, publishing, and the `status` verb."""
+"""A training as a job on a machine: GPUs, processes, stops, the state folder, checkpoints, and the verb `status`."""

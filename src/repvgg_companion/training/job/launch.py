@@ -18,6 +18,7 @@ from types import FrameType
 
 from repvgg_companion.errors import CompanionError, Interrupted
 from repvgg_companion.files import NoFileLocksError, locked_file
+from repvgg_companion.machine.nvml import visible_gpus
 from repvgg_companion.training.job.state import StateFolder
 from repvgg_companion.training.job.stop import listen_to_signals
 
@@ -32,28 +33,6 @@ STOP_REASONS = ("SIGTERM", "SIGINT", "SIGUSR1", "SIGHUP", "deadline", "signal to
 def under_torchrun() -> bool:
     """Whether this process was started by torchrun (or anything that sets the same variables)."""
     return "RANK" in os.environ and "WORLD_SIZE" in os.environ
-
-
-def visible_gpus() -> list[str]:
-    """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES takes them; UUIDs if the driver tells them."""
-    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
-    names = None if chosen is None else [name.strip() for name in chosen.split(",") if name.strip()]
-    try:
-        import pynvml
-    except ImportError:
-        return names or []
-    try:
-        pynvml.nvmlInit()
-        try:
-            handles = [pynvml.nvmlDeviceGetHandleByIndex(index) for index in range(pynvml.nvmlDeviceGetCount())]
-            uuids = [pynvml.nvmlDeviceGetUUID(handle) for handle in handles]
-        finally:
-            pynvml.nvmlShutdown()
-    except pynvml.NVMLError:
-        return names or []
-    if names is None:
-        return uuids
-    return [uuids[int(name)] if name.isdigit() and int(name) < len(uuids) else name for name in names]
 
 
 @contextlib.contextmanager
