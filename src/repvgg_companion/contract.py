@@ -17,6 +17,10 @@ from repvgg_companion.errors import CompanionError
 from repvgg_companion.files import atomic_path
 from repvgg_companion.identity import FORMS, MODEL_PATTERN
 
+NUMBER_VERDICTS = ("met", "not met", "open", "not tested")
+"""Verdicts on a claim's printed number or order."""
+INFERENCE_VERDICTS = ("reproduced", "contradicted", "not met", "inconclusive", "not tested")
+"""Verdicts on a claim beyond our sample; "not met" if it fails on another device or batch than the paper's."""
 ROUNDING = 1e-9
 """By this much the columns of an interval may be out of order."""
 
@@ -176,10 +180,12 @@ TABLES: dict[str, Table] = {
             *_text("id", "claim", "kind", "condition"),
             *_text("paper_value", "our_value", optional=True),
             *_number("low", "high", "tolerance", optional=True),
-            *_text("verdict_number", "verdict_inference"),
+            Column("verdict_number", str, pattern="|".join(NUMBER_VERDICTS)),
+            Column("verdict_inference", str, pattern="|".join(INFERENCE_VERDICTS)),
             *_text("dataset", "device", "precision", "backend", optional=True),
+            *_count("batch_size", optional=True, low=1),
             *_text("reason"),
-            *_text("evidence", optional=True),
+            *_text("flags", "evidence", optional=True),
         ],
         key=("id", "device", "precision", "backend"),
     ),

@@ -7,11 +7,12 @@ from paper_synthetic import CPU, PAPER
 
 from repvgg_companion.__main__ import main
 from repvgg_companion.paper.accuracies import other_accuracies
+from repvgg_companion.paper.claim_evidence import Evidence
 from repvgg_companion.paper.comparable_runs import widest
 from repvgg_companion.paper.figure_scatter import figure1, our_panels
 from repvgg_companion.paper.figure_style import SERIES, style
 from repvgg_companion.paper.figure_training import trainings
-from repvgg_companion.paper.named_checks import Evidence, block_maps, proxies
+from repvgg_companion.paper.named_checks import block_maps, proxies
 from repvgg_companion.paper.ours import Results
 from repvgg_companion.runs import commit
 
@@ -193,11 +194,34 @@ def test_ablations_are_compared_within_one_recipe(demo, facts):
         rows.append(accuracy_row("RepVGG-B0", 99.0, recipe="demo-long", digest="feedbeef", seed=str(seed)) | more)
     rows[-1] |= {"top1_high_pct": 100.0}
     write_rows(demo / "accuracy.csv", "accuracy", rows)
-    found = other_accuracies(Results(demo), ablations(facts))["demo"]
+    found = other_accuracies(Results(demo), ablations(facts))["demo"].accuracies
     assert found["RepVGG-B0"].recipe == found["RepVGG-B0_plain"].recipe == "demo-5-epochs"
     assert found["RepVGG-B0"].top1 < 95
     assert len(found["RepVGG-B0_plain"].seeds) == 3
     assert found["RepVGG-B0_plain"].network == "demo-digits, width 0.25, 10 classes, 32 px"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"width": 0.5}, {"dataset": "demo-photos"}, {"recipe": "demo-9-epochs"}, {"input_px": 64},
+     {"protocol": "resize32-crop32-bilinear-opencv"}],
+    ids=lambda change: next(iter(change)),
+)  # fmt: skip
+def test_accuracies_of_another_setting_are_not_compared(demo, facts, change):
+    """The full block in another setting only: it is left out of the panel, and the table marks it."""
+    from paper_synthetic import plant
+
+    from repvgg_companion.paper.figure_bars import ablation_columns
+    from repvgg_companion.paper.table_rows import ablations, table6
+
+    plant(demo, "accuracy", change | {"training_digest": "0aaaaaaa"}, model="RepVGG-B0")
+    found = other_accuracies(Results(demo), ablations(facts))["demo"]
+    assert set(found.others) == {"RepVGG-B0"} and "RepVGG-B0" not in found.accuracies
+    (column,) = ablation_columns(Evidence(facts, Results(demo)))
+    assert "RepVGG-B0" not in column.accuracies and "width 0.25" in column.label.replace("\n", " ")
+    rows = {row["model"]: row for row in table6(Evidence(facts, Results(demo)))}
+    assert any("not comparable" in note for note in rows["RepVGG-B0"]["note"])
+    assert not any("not comparable" in note for note in rows["RepVGG-B0_plain"]["note"])
 
 
 def test_each_device_has_a_panel_of_its_own(tmp_path, facts):

@@ -7,8 +7,8 @@ from paper_synthetic import PAPER, network, plant, speed_row
 from repvgg_companion.contract import write_rows
 from repvgg_companion.evaluation.evaluate_segmentation import mean_iou_pct
 from repvgg_companion.identity import predictions_name
+from repvgg_companion.paper.claim_evidence import Evidence
 from repvgg_companion.paper.claims import claim_rows
-from repvgg_companion.paper.named_checks import Evidence
 from repvgg_companion.paper.ours import Results
 from repvgg_companion.paper.printed import Facts
 from repvgg_companion.paper.table_rows import table8
@@ -68,7 +68,7 @@ def verdicts(folder, facts):
 def test_the_printed_numbers_reproduce_the_claims(tmp_path, facts):
     found = verdicts(write_table8(tmp_path, facts), facts)
     for claim in ABOUT_MIOU:
-        assert found[claim]["verdict_number"] == "reproduced", found[claim]["reason"]
+        assert found[claim]["verdict_number"] == "met", found[claim]["reason"]
         assert found[claim]["dataset"] == "cityscapes"
         assert "new images" in found[claim]["reason"] and "new training seeds" in found[claim]["reason"]
         assert "segmentation.csv" in found[claim]["evidence"]
@@ -95,7 +95,7 @@ def test_a_planted_miou_turns_exactly_its_claims(tmp_path, facts, model, value, 
     after = verdicts(tmp_path, facts)
     different = {claim for claim in before if before[claim]["verdict_number"] != after[claim]["verdict_number"]}
     assert different == turned
-    assert {after[claim]["verdict_number"] for claim in different} == {"contradicted"}
+    assert {after[claim]["verdict_number"] for claim in different} == {"not met"}
 
 
 @pytest.mark.parametrize(
@@ -117,9 +117,17 @@ def test_other_images_networks_and_starts_decide_nothing(tmp_path, facts, change
     assert any(reason in note for note in row["note"])
 
 
+def test_networks_of_two_recipes_are_not_compared(tmp_path, facts):
+    write_table8(tmp_path, facts)
+    plant(tmp_path, "segmentation", {"recipe": "cityscapes-80-epochs"}, model="PSPNet-ResNet-50")
+    found = verdicts(tmp_path, facts)
+    assert found["C48"]["verdict_number"] == "not tested" and "cityscapes-80-epochs" in found["C48"]["reason"]
+    assert found["C49"]["verdict_number"] == "met"
+
+
 def test_one_seed_says_nothing_about_new_trainings(tmp_path, facts):
     found = verdicts(write_table8(tmp_path, facts, seeds=1), facts)
-    assert found["C48"]["verdict_number"] == "reproduced" and found["C48"]["verdict_inference"] == "inconclusive"
+    assert found["C48"]["verdict_number"] == "open" and found["C48"]["verdict_inference"] == "inconclusive"
     assert "1 of at least 3 seeds" in found["C48"]["reason"]
 
 
@@ -128,7 +136,7 @@ def test_missing_counts_leave_the_inference_open(tmp_path, facts):
     for path in (tmp_path / "predictions").glob("PSPNet-ResNet-50__*seed1*"):
         path.unlink()
     row = verdicts(tmp_path, facts)["C48"]
-    assert row["verdict_number"] == "reproduced" and row["verdict_inference"] == "inconclusive"
+    assert row["verdict_number"] == "met" and row["verdict_inference"] == "inconclusive"
     assert "counts per image of PSPNet-ResNet-50 are missing" in row["reason"]
 
 

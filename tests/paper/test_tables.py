@@ -9,8 +9,8 @@ from paper_synthetic import PAPER, accuracy_row, speed_row, write_imagenet
 from repvgg_companion.__main__ import main
 from repvgg_companion.contract import read_rows, write_rows
 from repvgg_companion.paper import table_rows
+from repvgg_companion.paper.claim_evidence import Evidence
 from repvgg_companion.paper.comparable_runs import widest
-from repvgg_companion.paper.named_checks import Evidence
 from repvgg_companion.paper.ours import Results
 from repvgg_companion.paper.tables import as_latex, as_markdown, header
 

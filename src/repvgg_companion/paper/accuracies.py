@@ -1,6 +1,7 @@
-"""In: accuracy rows. Out: the accuracy columns of a table: ours on the paper's images, and those on other images.
+"""Accuracies that tables and figures show: ours on the paper's images, and those on other images.
 
-With at least 3 seeds the interval is a t interval over the trainings; else it is the Wilson interval of one network.
+With at least 3 seeds the interval is a t interval over the trainings; otherwise it is the Wilson interval of one
+network.
 """
 
 from collections.abc import Collection
@@ -10,10 +11,10 @@ from pathlib import Path
 import numpy as np
 
 from repvgg_companion.contract import read_rows
+from repvgg_companion.paper.claim_evidence import Evidence
 from repvgg_companion.paper.grammar import NotAvailable, Quantity
 from repvgg_companion.paper.inference import over_seeds
-from repvgg_companion.paper.named_checks import Evidence
-from repvgg_companion.paper.ours import Results, Row, accuracy_rows, describe_network
+from repvgg_companion.paper.ours import Results, Row, describe_network
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,14 @@ class Accuracy:
     best_epoch: float | None
     network: str
     recipe: str
+
+
+@dataclass(frozen=True)
+class Comparable:
+    """Accuracies by model that may be compared with each other, and those of the other models that may not."""
+
+    accuracies: dict[str, Accuracy]
+    others: dict[str, Accuracy]
 
 
 def prefix_of(dataset: str) -> str:
@@ -53,55 +62,57 @@ def summarised(rows: list[Row]) -> Accuracy:
     )
 
 
-def other_accuracies(
-    results: Results, models: Collection[str], *, one_recipe: bool = False
-) -> dict[str, dict[str, Accuracy]]:
-    """Accuracies of `models` on other images than the paper's, by prefix (`demo`, `small`) and model.
+def other_accuracies(results: Results, models: Collection[str]) -> dict[str, Comparable]:
+    """Accuracies of `models` on other images than the paper's, by prefix (`demo`, `small`).
 
-    Of several trainings of a model that of the recipe which covers most of `models` is taken, because only accuracies
-    of one recipe can be compared; with `one_recipe` the models that it does not cover are left out. Then the most seeds
-    and the deploy form decide.
+    Accuracies are comparable only within one setting: dataset, width, classes, input size, recipe and protocol. The
+    setting that covers the most models is taken, then the one with the most rows. Of several trainings of a model in
+    one setting, the deploy form and then the most seeds decide.
     """
-    groups: dict[tuple, list[Row]] = {}
+    settings: dict[str, dict[tuple, dict[str, list[Row]]]] = {}
     for row in results.rows("accuracy"):
-        if row["model"] in models and prefix_of(row["dataset"]) != "ours":
-            key = (prefix_of(row["dataset"]), row["recipe"], row["model"], row["form"], row["training_digest"],
-                   row["width"], row["protocol"])  # fmt: skip
-            groups.setdefault(key, []).append(row)
-    covered: dict[tuple[str, str], set[str]] = {}
-    for prefix, recipe, model, *_ in groups:
-        covered.setdefault((prefix, recipe), set()).add(model)
-    found: dict[str, dict[str, Accuracy]] = {}
-    for prefix in sorted({key[0] for key in groups}):
-        recipes = {recipe: members for (own, recipe), members in covered.items() if own == prefix}
-        main = min(recipes, key=lambda recipe: (-len(recipes[recipe]), recipe))
-        own = {key: rows for key, rows in groups.items() if key[0] == prefix and (key[1] == main or not one_recipe)}
-        ranked = sorted(own, key=lambda key: (key[1] != main, key[3] != "deploy", -len(own[key]), str(key)))
-        chosen: dict[str, Accuracy] = {}
-        for key in ranked:
-            chosen.setdefault(key[2], summarised(own[key]))
-        found[prefix] = chosen
+        prefix = prefix_of(row["dataset"])
+        if row["model"] in models and prefix != "ours":
+            setting = (describe_network(row), row["recipe"] or "", row["protocol"])
+            members = settings.setdefault(prefix, {}).setdefault(setting, {})
+            members.setdefault(row["model"], []).append(row)
+    found = {}
+    for prefix, by_setting in sorted(settings.items()):
+        first, *rest = sorted(by_setting.values(), key=lambda part: (-len(part), -sum(map(len, part.values()))))
+        others: dict[str, Accuracy] = {}
+        for part in rest:
+            others |= {model: _summarised_best(rows) for model, rows in part.items() if model not in {*first, *others}}
+        found[prefix] = Comparable({model: _summarised_best(rows) for model, rows in first.items()}, others)
     return found
 
 
+def _summarised_best(rows: list[Row]) -> Accuracy:
+    trainings: dict[tuple, list[Row]] = {}
+    for row in rows:
+        trainings.setdefault((row["form"] != "deploy", row["training_digest"]), []).append(row)
+    return summarised(trainings[min(trainings, key=lambda key: (key[0], -len(trainings[key]), str(key)))])
+
+
 def accuracy_columns(evidence: Evidence, quantity: Quantity, notes: list[str], models: Collection[str]) -> Row:
-    """The accuracy columns of one of the `models` of a table; what is empty adds its reason to `notes`."""
+    """The accuracy columns of one of the `models` of a table; the reason of an empty one is added to `notes`."""
     ours = None
     try:
-        ours = summarised(accuracy_rows(evidence.results, evidence.facts, quantity))
+        ours = summarised(list(evidence.read(quantity).rows))
     except NotAvailable as reason:
         # Without the name one note serves all rows of a table.
         words = str(reason).replace(f"{quantity.subject} was", "it was").replace(f" of {quantity.subject}", "")
         notes.append(f"ours_top1: {words}")
     columns = _columns("ours", ours)
     for prefix, found in other_accuracies(evidence.results, models).items():
-        other = found.get(quantity.subject)
+        other = found.accuracies.get(quantity.subject) or found.others.get(quantity.subject)
         columns |= _columns(prefix, other) | {
             f"{prefix}_recipe": other.recipe if other else None,
             f"{prefix}_network": other.network if other else None,
         }
         if other is None:
             notes.append(f"{prefix}_top1: it was not trained")
+        elif quantity.subject in found.others:
+            notes.append(f"{prefix}_top1: not comparable with the others, whose recipe, network or protocol differs")
     return columns
 
 

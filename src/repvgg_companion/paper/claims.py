@@ -1,26 +1,38 @@
-"""The `claims` verb: `paper/claims.csv` and the result tables in, `claims.csv` and a readable `claims.md` out.
+"""The `claims` verb: judge each of the paper's claims by our results, as `claims.csv` and a readable `claims.md`.
 
 A claim about speed gets one row for each device, precision and backend on which all its networks were measured.
 """
 
 import argparse
-import sys
 from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from repvgg_companion.contract import write_rows
+from repvgg_companion.contract import NUMBER_VERDICTS, write_rows
 from repvgg_companion.errors import CompanionError
 from repvgg_companion.files import write_text
-from repvgg_companion.paper.grammar import Check, parse
-from repvgg_companion.paper.named_checks import CHECKS, Evidence, evidence_for, needs_speed
+from repvgg_companion.paper.claim_evidence import Evidence, evidence_for
+from repvgg_companion.paper.grammar import Check, Term, parse
+from repvgg_companion.paper.named_checks import CHECKS, needs_speed
 from repvgg_companion.paper.ours import PAPER_DATASET, PAPER_SEGMENTATION, Results
 from repvgg_companion.paper.printed import Facts
-from repvgg_companion.paper.verdicts import NOT_TESTED, VERDICTS, Finding, joined, judge
+from repvgg_companion.paper.verdicts import NOT_TESTED, OPEN, Finding, joined, judge
 
 KINDS = ("arithmetic", "structural", "value", "difference", "order", "ratio")
 DECIDED_WITHOUT_TRAINING = ("arithmetic", "structural")
 _MOST_SOURCES = 12
+
+
+@dataclass(frozen=True)
+class ClaimsRequest:
+    """Which experiment to judge and where to write the verdicts."""
+
+    experiment: str
+    facts: Facts
+    results: Results
+    output: Path
+    markdown: Path
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,13 +46,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Judge every claim, write both files, print how many of each kind came out how."""
-    facts, results = Facts(Path(arguments.paper)), Results(Path(arguments.results))
-    rows = claim_rows(facts, results)
-    write_rows(arguments.output, "claims", rows, keep_order=True)
-    write_text(arguments.markdown, markdown(rows, facts, results, arguments.experiment))
+    request = ClaimsRequest(
+        arguments.experiment,
+        Facts(Path(arguments.paper)),
+        Results(Path(arguments.results)),
+        Path(arguments.output),
+        Path(arguments.markdown),
+    )
+    rows = claim_rows(request.facts, request.results)
+    write_rows(request.output, "claims", rows, keep_order=True)
+    write_text(request.markdown, markdown(rows, request))
     print(summary(rows))
-    if results.other_datasets:
-        print(f"Accuracies on {', '.join(results.other_datasets)} decide no claim about ImageNet.", file=sys.stdout)
+    if request.results.other_datasets:
+        print(f"Accuracies on {', '.join(request.results.other_datasets)} decide no claim about ImageNet.")
 
 
 def claim_rows(facts: Facts, results: Results) -> list[dict[str, Any]]:
@@ -61,18 +79,15 @@ def rows_of_claim(claim: dict[str, Any], facts: Facts, results: Results) -> list
     rows = []
     for evidence in evidence_for(facts, results, measured, speeds=speeds):
         findings = [
-            CHECKS[term.name](evidence)
-            if isinstance(term, Check)
-            else judge(term, evidence.read, tolerances=tolerances, speeds=evidence.speeds)
+            CHECKS[term.name](evidence) if isinstance(term, Check) else judge(term, evidence, tolerances)
             for term in terms
         ]
         rows.append(_row(claim, terms, findings, evidence))
     return rows
 
 
-def _row(claim: dict[str, Any], terms: tuple, findings: list[Finding], evidence: Evidence) -> dict[str, Any]:
+def _row(claim: dict[str, Any], terms: tuple[Term, ...], findings: list[Finding], evidence: Evidence) -> dict[str, Any]:
     number = joined([finding.number for finding in findings])
-    inference = joined([finding.inference for finding in findings])
     interval = next((finding for finding in findings if finding.low is not None), None)
     speeds = evidence.speeds
     reasons = [
@@ -97,12 +112,14 @@ def _row(claim: dict[str, Any], terms: tuple, findings: list[Finding], evidence:
         "high": interval.high if interval else None,
         "tolerance": next((finding.tolerance for finding in findings if finding.tolerance is not None), None),
         "verdict_number": number,
-        "verdict_inference": inference,
+        "verdict_inference": joined([finding.inference for finding in findings]),
         "dataset": images if number != NOT_TESTED else None,
         "device": speeds.device if speeds else None,
         "precision": speeds.precision if speeds else None,
         "backend": speeds.backend if speeds else None,
+        "batch_size": speeds.batch_size if speeds else None,
         "reason": "; ".join(reasons),
+        "flags": "; ".join(dict.fromkeys(flag for finding in findings for flag in finding.flags)),
         "evidence": "; ".join(sources),
     }
 
@@ -113,34 +130,45 @@ def _number(text: str | None) -> float | None:
 
 def summary(rows: list[dict[str, Any]]) -> str:
     """How many claims of each kind have which verdict on the printed number, as aligned lines."""
-    lines = [f"{'kind':<12}" + "".join(f"{verdict:>14}" for verdict in VERDICTS)]
-    for kind in KINDS:
-        counts = Counter(row["verdict_number"] for row in rows if row["kind"] == kind)
-        lines.append(f"{kind:<12}" + "".join(f"{counts[verdict]:>14}" for verdict in VERDICTS))
-    counts = Counter(row["verdict_number"] for row in rows)
-    lines.append(f"{'all rows':<12}" + "".join(f"{counts[verdict]:>14}" for verdict in VERDICTS))
+    lines = [f"{'kind':<12}" + "".join(f"{verdict:>14}" for verdict in NUMBER_VERDICTS)]
+    for kind in (*KINDS, "all rows"):
+        counts = Counter(row["verdict_number"] for row in rows if kind in (row["kind"], "all rows"))
+        lines.append(f"{kind:<12}" + "".join(f"{counts[verdict]:>14}" for verdict in NUMBER_VERDICTS))
     fixed = [row for row in rows if row["kind"] in DECIDED_WITHOUT_TRAINING]
-    decided = sum(row["verdict_number"] not in (NOT_TESTED, "inconclusive") for row in fixed)
+    decided = sum(row["verdict_number"] not in (NOT_TESTED, OPEN) for row in fixed)
     lines.append(
         f"{len({row['id'] for row in rows})} claims in {len(rows)} rows; {decided} of {len(fixed)} arithmetic and "
         "structural ones decided."
     )
+    if disturbed := [row for row in rows if row["flags"]]:
+        lines.append(
+            f"{len(disturbed)} rows ({len({row['id'] for row in disturbed})} claims) rest on disturbed speeds (busy, "
+            "throttled, drifting or spread), which decide nothing: measure again on a quiet machine."
+        )
     return "\n".join(lines)
 
 
-def markdown(rows: list[dict[str, Any]], facts: Facts, results: Results, experiment: str) -> str:
+def setting_of(row: dict[str, Any]) -> str:
+    """` on DEVICE (fp32, eager, batch 1)` for a verdict that rests on speeds, else nothing."""
+    if not row["device"]:
+        return ""
+    return f" on {row['device']} ({row['precision']}, {row['backend']}, batch {row['batch_size']})"
+
+
+def markdown(rows: list[dict[str, Any]], request: ClaimsRequest) -> str:
     """claims.md: what the verdicts mean, the counts, and every claim with its reason."""
-    where = {claim["id"]: claim["where_in_paper"] for claim in facts.table("claims")}
-    parts = [f"# The paper's claims, experiment {experiment}", ""]
-    if results.other_datasets:
+    where = {claim["id"]: claim["where_in_paper"] for claim in request.facts.table("claims")}
+    parts = [f"# The paper's claims, experiment {request.experiment}", ""]
+    if other := request.results.other_datasets:
         parts += [
-            f"**Accuracies of this experiment were measured on {', '.join(results.other_datasets)}. They decide no "
-            "claim about ImageNet.** Counts, and speeds of full-width networks, do not depend on the images.",
+            f"**Accuracies of this experiment were measured on {', '.join(other)}. They decide no claim about "
+            "ImageNet.** Counts, and speeds of full-width networks, do not depend on the images.",
             "",
         ]
     parts += [
-        "*Number*: is the printed value met? *Inference*: would it hold for new images, new training seeds, beyond the "
-        "noise of this device?",
+        "*Number*: does the 95 % interval of our value meet the printed value or order (met), miss it (not met), or "
+        "neither (open)? *Inference*: would the claim hold for new images, new training seeds, beyond the noise of "
+        "this device? A failure on another device or batch than the paper's is *not met*, not *contradicted*.",
         "",
         "```text",
         summary(rows),
@@ -148,19 +176,21 @@ def markdown(rows: list[dict[str, Any]], facts: Facts, results: Results, experim
         "",
     ]
     for row in rows:
-        setting = ", ".join(row[key] for key in ("device", "precision", "backend") if row[key])
-        interval = "" if row["low"] is None else f" [{row['low']:.4g}, {row['high']:.4g}]"
-        parts += [
-            f"## {row['id']} {row['claim']}",
-            "",
-            f"- number: **{row['verdict_number']}**; inference: **{row['verdict_inference']}**"
-            + (f" ({setting})" if setting else ""),
-            f"- paper: {row['paper_value'] or 'no number'} ({where[row['id']]}); ours: {row['our_value'] or 'none'}"
-            + interval,
-            f"- condition ({row['kind']}): `{row['condition']}`"
-            + (f", tolerance {row['tolerance']} points" if row["tolerance"] is not None else ""),
-            f"- reason: {row['reason']}",
-            *([f"- rests on: {row['evidence']}"] if row["evidence"] else []),
-            "",
-        ]
+        parts += _claim_lines(row, where[row["id"]])
     return "\n".join(parts)
+
+
+def _claim_lines(row: dict[str, Any], where: str) -> list[str]:
+    interval = "" if row["low"] is None else f" [{row['low']:.4g}, {row['high']:.4g}]"
+    tolerance = "" if row["tolerance"] is None else f", tolerance {row['tolerance']} points"
+    return [
+        f"## {row['id']} {row['claim']}",
+        "",
+        f"- number: **{row['verdict_number']}**{setting_of(row)}; inference: **{row['verdict_inference']}**",
+        *([f"- disturbed: {row['flags']}"] if row["flags"] else []),
+        f"- paper: {row['paper_value'] or 'no number'} ({where}); ours: {row['our_value'] or 'none'}{interval}",
+        f"- condition ({row['kind']}): `{row['condition']}`{tolerance}",
+        f"- reason: {row['reason']}",
+        *([f"- rests on: {row['evidence']}"] if row["evidence"] else []),
+        "",
+    ]

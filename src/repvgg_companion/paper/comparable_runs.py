@@ -16,6 +16,8 @@ SETTING = ("device", "precision", "backend", "run_id", "protocol", "batch_size",
 PAPER_SHAPE = {"batch_size": 32, "channels": 2048, "resolution_px": 56}
 """Table 1; a device that cannot hold it measures a smaller, labelled shape, which decides no claim."""
 BEST = "best of each"
+DISTURBED = ("busy", "throttled", "drift", "spread")
+"""Flags of a speed that was disturbed beyond the limits of its measurement; it decides nothing."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,21 @@ class ComparableRun:
     batch_size: int
     memory_format: str
     rows: Mapping[tuple[str, str], Row]
+
+    @property
+    def is_paper_setting(self) -> bool:
+        """Whether these are the paper's device, precision and batch size."""
+        device = self.device.lower().replace("-", "")
+        on_device = "1080ti" in device and self.precision == "fp32" and self.backend == "eager"
+        return on_device and self.batch_size == PAPER_BATCH_SIZE
+
+    def disturbances(self, quantities: Iterable[Quantity]) -> tuple[str, ...]:
+        """What disturbed the speeds of `quantities`, such as `RepVGG-A0 deploy: spread 34 %`."""
+        told = []
+        for key in dict.fromkeys(map(_key, quantities)):
+            if flags := disturbing_flags(self.rows[key]):
+                told.append(f"{' '.join(key)}: {', '.join(flags)}")
+        return tuple(told)
 
     @property
     def networks(self) -> int:
@@ -80,6 +97,11 @@ class ComparableRun:
 
 def _key(quantity: Quantity) -> tuple[str, str]:
     return (quantity.subject, quantity.form if quantity.name == "speed" else "density")
+
+
+def disturbing_flags(row: Row) -> list[str]:
+    """The flags of a row that keep it from deciding anything."""
+    return [flag for flag in (row.get("flags") or "").split("; ") if flag.startswith(DISTURBED)]
 
 
 def interval_of(row: Row) -> Interval:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from repvgg_companion.paper.accuracies import Accuracy, other_accuracies, summarised
+from repvgg_companion.paper.claim_evidence import Evidence
 from repvgg_companion.paper.comparable_runs import has_paper_shape
 from repvgg_companion.paper.figure_style import (
     BLUE,
@@ -15,10 +16,10 @@ from repvgg_companion.paper.figure_style import (
     empty_panel,
     wrapped,
 )
-from repvgg_companion.paper.grammar import NotAvailable, Quantity
+from repvgg_companion.paper.grammar import Quantity
 from repvgg_companion.paper.inference import LEAST_SEEDS
-from repvgg_companion.paper.named_checks import Evidence, block_maps
-from repvgg_companion.paper.ours import Row, accuracy_rows
+from repvgg_companion.paper.named_checks import block_maps
+from repvgg_companion.paper.ours import Row
 from repvgg_companion.paper.table_rows import ablations, kernel_row_order
 from repvgg_companion.speed.measure_memory import WHOLE
 
@@ -155,7 +156,7 @@ def branches(evidence: Evidence) -> "Figure":
     import matplotlib.pyplot as plt
 
     tables = {"Table 6": _table6_names(evidence), "Table 7": _table7_names(evidence)}
-    columns = [*_ablation_columns(evidence)]
+    columns = [*ablation_columns(evidence)]
     height = sum(0.19 * len(names) + 0.45 for names in tables.values()) + 0.55
     figure, grid = plt.subplots(
         2, 1 + len(columns), figsize=(COLUMN_INCHES, height), sharex="col", sharey="row", squeeze=False,
@@ -211,22 +212,18 @@ def _table7_names(evidence: Evidence) -> dict[str, str]:
     }  # fmt: skip
 
 
-def _ablation_columns(evidence: Evidence) -> list[AblationColumn]:
+def ablation_columns(evidence: Evidence) -> list[AblationColumn]:
+    """The columns beside the printed one: accuracies on the paper's images, and on others; one setting in each."""
     names = ablations(evidence.facts)
-    ours = {}
-    for model in sorted(names):
-        try:
-            ours[model] = summarised(
-                accuracy_rows(evidence.results, evidence.facts, Quantity("top1", model, ("120-epochs",)))
-            )
-        except NotAvailable:
-            continue
+    found = evidence.comparable_accuracies([Quantity("top1", model, ("120-epochs",)) for model in sorted(names)])
+    ours = {quantity.subject: summarised(rows) for quantity, rows in found.items()}
     columns = []
     if ours:
         columns.append(AblationColumn("measured here", "top-1 (%)\nImageNet, 120 epochs", ours))
-    for prefix, own in other_accuracies(evidence.results, names, one_recipe=True).items():
+    for prefix, other in other_accuracies(evidence.results, names).items():
+        own = other.accuracies
         if len(own) > 1:
-            first = next(iter(own.values()))
+            first = next(iter(own.values()))  # all are of one network, recipe and protocol
             dataset, network = first.network.split(", ", 1)
             word = "DEMO" if prefix == "demo" else "other images"
             label = f"{prefix} top-1 (%)\n" + wrapped(f"{dataset}, {network}; {first.recipe}", 26)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from repvgg_companion.errors import CompanionError
 from repvgg_companion.files import read_json
+from repvgg_companion.paper.claim_evidence import Evidence
 from repvgg_companion.paper.figure_style import (
     BLUE,
     COLUMN_INCHES,
@@ -19,7 +20,6 @@ from repvgg_companion.paper.figure_style import (
     family_legend,
     plain_ticks,
 )
-from repvgg_companion.paper.named_checks import Evidence
 from repvgg_companion.paper.ours import Row
 
 if TYPE_CHECKING:

@@ -3,7 +3,8 @@
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from repvgg_companion.paper.accuracies import Accuracy, other_accuracies, summarised
+from repvgg_companion.paper.accuracies import Comparable, other_accuracies, summarised
+from repvgg_companion.paper.claim_evidence import Evidence
 from repvgg_companion.paper.comparable_runs import ComparableRun, interval_of, widest_of_each_device
 from repvgg_companion.paper.figure_style import (
     COLUMN_INCHES,
@@ -19,9 +20,9 @@ from repvgg_companion.paper.figure_style import (
     short,
     wrapped,
 )
-from repvgg_companion.paper.grammar import NotAvailable, Quantity
-from repvgg_companion.paper.named_checks import Evidence, proxies
-from repvgg_companion.paper.ours import Row, accuracy_rows
+from repvgg_companion.paper.grammar import Quantity
+from repvgg_companion.paper.named_checks import proxies
+from repvgg_companion.paper.ours import Row
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -136,20 +137,21 @@ def _speed_label(run: ComparableRun) -> str:
 def _device_panel(evidence: Evidence, run: ComparableRun) -> list[Panel]:
     measured, printed = [], []
     unlabelled = [fact for fact in evidence.facts.table("figure1") if _is_inferred(fact)]
-    for fact in [*evidence.facts.table("table4"), *evidence.facts.table("table5"), *unlabelled]:
-        row = run.rows.get((fact["model"], "deploy"))
+    facts = [*evidence.facts.table("table4"), *evidence.facts.table("table5"), *unlabelled]
+    quantities = [Quantity("top1", fact["model"], (f"{fact['epochs']}-epochs",)) for fact in facts]
+    accuracies = evidence.comparable_accuracies(quantities)
+    for fact, quantity in zip(facts, quantities, strict=True):
+        model, epochs = fact["model"], fact["epochs"]
+        row = run.rows.get((model, "deploy"))
         if row is None:
             continue
-        model, speed, epochs = fact["model"], interval_of(row), fact["epochs"]
-        at = {"speed_interval": (speed.low, speed.high), "epochs": epochs}
-        try:
-            rows = accuracy_rows(evidence.results, evidence.facts, Quantity("top1", model, (f"{epochs}-epochs",)))
-        except NotAvailable:
-            label = _inferred_label(fact) if fact in unlabelled else None
-            printed.append(PlottedPoint(model, speed.value, fact["top1_pct"], label=label, **at))
-            continue
-        ours = summarised(rows)
-        measured.append(PlottedPoint(model, speed.value, ours.top1, top1_interval=(ours.low, ours.high), **at))
+        speed = interval_of(row)
+        point = PlottedPoint(model, speed.value, fact["top1_pct"], (speed.low, speed.high), epochs=epochs)
+        if quantity in accuracies:
+            ours = summarised(accuracies[quantity])
+            measured.append(replace(point, top1=ours.top1, top1_interval=(ours.low, ours.high)))
+        else:
+            printed.append(replace(point, label=_inferred_label(fact) if fact in unlabelled else None))
     if measured:
         return [Panel("speed and ImageNet accuracy measured here", measured, _speed_label(run))]
     if printed:
@@ -158,21 +160,21 @@ def _device_panel(evidence: Evidence, run: ComparableRun) -> list[Panel]:
     return []
 
 
-def _other_panel(prefix: str, models: dict[str, Accuracy], run: ComparableRun) -> Panel:
+def _other_panel(prefix: str, found: Comparable, run: ComparableRun) -> Panel:
     points = []
-    for model, accuracy in models.items():
+    for model, accuracy in found.accuracies.items():
         row = run.rows.get((model, "deploy"))
         if row is not None:
             speed = interval_of(row)
             points.append(
                 PlottedPoint(model, speed.value, accuracy.top1, (speed.low, speed.high), (accuracy.low, accuracy.high))
             )
-    drawn = [accuracy for model, accuracy in models.items() if (model, "deploy") in run.rows]
-    dataset, width, _, px = drawn[0].network.split(", ") if drawn else ("", "", "", "")
-    recipes = ", ".join(sorted({accuracy.recipe for accuracy in drawn}))
+    first = next(iter(found.accuracies.values()))  # all are of one network, recipe and protocol
+    dataset, width, _, px = first.network.split(", ")
     word = "DEMO" if prefix == "demo" else "OTHER IMAGES"
     y_label = f"{prefix} top-1 (%), other network:\n{dataset}, {width}, {px}"
-    x_label = f"{_speed_label(run)}\n{wrapped(f'recipes: {recipes}', 52)}"
+    left_out = f"; {len(found.others)} networks trained otherwise are left out" if found.others else ""
+    x_label = f"{_speed_label(run)}\n{wrapped(f'recipe: {first.recipe}{left_out}', 52)}"
     title = f"{word}: not ImageNet, not a result of the paper"
     return Panel(title, points, x_label, y_label, tint=OTHER_IMAGES_TINT)
 

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from repvgg_companion.contract import read_rows
 from repvgg_companion.paper.accuracies import history_path, prefix_of
+from repvgg_companion.paper.claim_evidence import Evidence
 from repvgg_companion.paper.figure_style import COLUMN_INCHES, OTHER_IMAGES_TINT, empty_panel, plain_ticks
-from repvgg_companion.paper.named_checks import Evidence
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

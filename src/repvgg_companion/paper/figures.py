@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 
 from repvgg_companion.contract import TABLES
 from repvgg_companion.files import sha256_of_file, short_digest
+from repvgg_companion.paper.claim_evidence import Evidence
 from repvgg_companion.paper.comparable_runs import widest
 from repvgg_companion.paper.figure_bars import branches, figure3, table1
 from repvgg_companion.paper.figure_roofline import roofline
 from repvgg_companion.paper.figure_scatter import figure1, proxies_figure
 from repvgg_companion.paper.figure_style import save, style
 from repvgg_companion.paper.figure_training import training
-from repvgg_companion.paper.named_checks import Evidence
 from repvgg_companion.paper.ours import Results
 from repvgg_companion.paper.printed import FILES, Facts
 from repvgg_companion.runs import commit

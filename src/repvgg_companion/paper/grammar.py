@@ -56,6 +56,11 @@ class Quantity:
     qualifiers: tuple[str, ...] = ()
 
     @property
+    def is_accuracy(self) -> bool:
+        """Whether images decide it."""
+        return self.name in ("top1", "miou")
+
+    @property
     def form(self) -> str:
         """`train` or `deploy`."""
         return "train" if "train" in self.qualifiers else "deploy"

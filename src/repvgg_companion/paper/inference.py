@@ -5,7 +5,7 @@ network. New seeds: Welch's t interval over the trainings, which are independent
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -25,6 +25,10 @@ class Span:
     low: float
     high: float
     note: str = ""
+
+    def moved(self, by: float) -> "Span":
+        """The interval of the value plus a constant."""
+        return replace(self, low=self.low + by, high=self.high + by)
 
 
 def over_images(coefficients: Sequence[float], correct: Sequence[np.ndarray]) -> Span:

@@ -8,11 +8,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from repvgg_companion.models.names import MODELS
-from repvgg_companion.paper.grammar import NotAvailable, Quantity
+from repvgg_companion.paper.grammar import NotAvailable
 from repvgg_companion.paper.inference import CONFIDENCE, RESAMPLES, SEED, Span, over_seeds
 from repvgg_companion.paper.ours import (
     PAPER_SEGMENTATION,
-    Reading,
     Results,
     Row,
     describe_network,
@@ -34,34 +33,27 @@ def is_paper_segmentation(row: Row) -> bool:
     )
 
 
-def segmentation_rows(results: Results, model: str) -> list[Row]:
-    """The rows behind an mIoU: one a seed, of one form and one training; raises NotAvailable with the reason."""
+def groups(results: Results, model: str) -> list[list[Row]]:
+    """The rows behind an mIoU: groups of one training, form and protocol, one row a seed, best first.
+
+    The deploy form comes first, then the training with the most seeds. Raises NotAvailable with the reason if there
+    are none.
+    """
     mine = [row for row in results.rows("segmentation") if row["model"] == model]
     found = [row for row in mine if is_paper_segmentation(row)]
     if not mine:
         raise NotAvailable(f"{model} was not trained on Cityscapes")
     if not found:
         raise NotAvailable(f"{model} was evaluated on {_described(mine[0])} only, which decides nothing about Table 8")
-    return one_training(found)
+    return _trainings(found)
 
 
-def one_training(rows: list[Row]) -> list[Row]:
-    """The rows of one form and training, one a seed: the deploy form first, then the training with most seeds."""
-    groups: dict[tuple, list[Row]] = {}
+def _trainings(rows: list[Row]) -> list[list[Row]]:
+    found: dict[tuple, list[Row]] = {}
     for row in rows:
-        groups.setdefault((row["form"] != "deploy", row["training_digest"] or "", row["protocol"]), []).append(row)
-    best = min(groups, key=lambda key: (key[0], -len(groups[key]), key))
-    return sorted(groups[best], key=lambda row: row["seed"] or "")
-
-
-def mean_iou(results: Results, quantity: Quantity) -> Reading:
-    """The mIoU of a network in percent, the mean over its seeds."""
-    rows = segmentation_rows(results, quantity.subject)
-    values = tuple(row["mean_iou_pct"] for row in rows)
-    first = rows[0]
-    label = f"segmentation.csv {first['model']} {first['recipe']} {first['training_digest']} {first['form']}"
-    evidence = tuple(f"{label} seed {row['seed']}" for row in rows)
-    return Reading(float(np.mean(values)), tuple(rows), evidence, values)
+        found.setdefault((row["form"] != "deploy", row["training_digest"] or "", row["protocol"]), []).append(row)
+    ranked = sorted(found, key=lambda key: (key[0], -len(found[key]), key))
+    return [sorted(found[key], key=lambda row: row["seed"] or "") for key in ranked]
 
 
 def over_images(coefficients: Sequence[float], rows: Sequence[Sequence[Row]]) -> Span:
@@ -96,14 +88,14 @@ def columns(results: Results, model: str, notes: list[str]) -> Row:
     row: Row = {}
     ours: list[Row] = []
     try:
-        ours = segmentation_rows(results, model)
+        ours = groups(results, model)[0]
     except NotAvailable as reason:
         notes.append(f"ours_mean_iou: {str(reason).replace(f'{model} was', 'it was')}")
     row |= _columns("ours", ours)
     others = [part for part in results.rows("segmentation") if not is_paper_segmentation(part)]
     if others:
         mine = [part for part in others if part["model"] == model]
-        row |= _columns("small", one_training(mine) if mine else [])
+        row |= _columns("small", _trainings(mine)[0] if mine else [])
         if mine:
             notes.append(f"small_mean_iou: measured on {_described(mine[0])}; no result of the paper")
     return row

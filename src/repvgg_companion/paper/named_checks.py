@@ -4,45 +4,24 @@ A check decides what a comparison of two quantities cannot say: structure, and s
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
-from repvgg_companion.paper import mean_iou
-from repvgg_companion.paper.comparable_runs import ComparableRun, comparable_runs
+from repvgg_companion.paper.claim_evidence import Evidence
+from repvgg_companion.paper.comparable_runs import disturbing_flags
 from repvgg_companion.paper.grammar import NotAvailable, Quantity
-from repvgg_companion.paper.ours import Reading, Results, Row, accuracy, count
-from repvgg_companion.paper.printed import Facts
+from repvgg_companion.paper.ours import Row
 from repvgg_companion.paper.verdicts import (
     CONTRADICTED,
     INCONCLUSIVE,
+    MET,
+    NOT_MET,
     NOT_TESTED,
+    OPEN,
     REPRODUCED,
     Finding,
 )
 from repvgg_companion.speed.measure_memory import FIGURE_3
 from repvgg_companion.speed.speed_settings import PAPER_BATCH_SIZE
-
-
-@dataclass(frozen=True)
-class Evidence:
-    """All that a verdict may rest on; `speeds` is the run and setting whose speeds are compared."""
-
-    facts: Facts
-    results: Results
-    speeds: ComparableRun | None = None
-    why_no_speeds: str = ""
-
-    def read(self, quantity: Quantity) -> Reading:
-        """Our value of a quantity; raises NotAvailable with the reason where there is none."""
-        if quantity.name == "top1":
-            return accuracy(self.results, self.facts, quantity)
-        if quantity.name == "miou":
-            return mean_iou.mean_iou(self.results, quantity)
-        if quantity.name in ("speed", "density"):
-            if self.speeds is None:
-                raise NotAvailable(self.why_no_speeds)
-            return self.speeds.read(quantity)
-        return count(self.results, quantity)
 
 
 def needs_speed(name: str) -> bool:
@@ -51,8 +30,8 @@ def needs_speed(name: str) -> bool:
 
 
 def _decided(holds: bool, value: str, *sources: str, reason: str = "") -> Finding:
-    verdict = REPRODUCED if holds else CONTRADICTED
-    return Finding(verdict, verdict, value, reason=reason, evidence=sources)
+    number, inference = (MET, REPRODUCED) if holds else (NOT_MET, CONTRADICTED)
+    return Finding(number, inference, value, reason=reason, evidence=sources)
 
 
 def _plain_inference_body(evidence: Evidence) -> Finding:
@@ -157,26 +136,41 @@ def _efficientnet_has_no_winograd_conv(evidence: Evidence) -> Finding:
 
 def _every_baseline_matched(evidence: Evidence) -> Finding:
     """Section 4.1: for every baseline some RepVGG is at least as fast and, within 0.05 points, as accurate."""
-    unmatched, sources = [], []
+    unmatched: list[str] = []
+    sources: list[str] = []
+    flags: list[str] = []
     try:
         for table, recipe in (("table4", "120-epochs"), ("table5", "200-epochs")):
-            points = {}
-            for row in evidence.facts.table(table):
-                name = row["model"]
-                speed, top1 = evidence.read(Quantity("speed", name)), evidence.read(Quantity("top1", name, (recipe,)))
-                points[name] = speed.value, top1.value
-                sources.extend([*speed.evidence, *top1.evidence])
+            names = [row["model"] for row in evidence.facts.table(table)]
+            speeds = [Quantity("speed", name) for name in names]
+            accuracies = [Quantity("top1", name, (recipe,)) for name in names]
+            readings = evidence.read_together([*speeds, *accuracies])
+            points = {
+                name: (readings[speed].value, readings[top1].value)
+                for name, speed, top1 in zip(names, speeds, accuracies, strict=True)
+            }
+            sources += [line for reading in readings.values() for line in reading.evidence]
+            flags += evidence.disturbances(speeds)
             ours = [point for name, point in points.items() if name.startswith("RepVGG")]
-            for name, (speed, top1) in points.items():
-                matched = any(fast >= speed and exact >= top1 - 0.05 for fast, exact in ours)
-                if not name.startswith("RepVGG") and not matched:
-                    unmatched.append(name)
-    except NotAvailable as reason:
-        return Finding(NOT_TESTED, NOT_TESTED, reason=str(reason))
-    number = CONTRADICTED if unmatched else REPRODUCED
+            unmatched += [
+                name
+                for name, (speed, top1) in points.items()
+                if not name.startswith("RepVGG")
+                and not any(fast >= speed and exact >= top1 - 0.05 for fast, exact in ours)
+            ]
+    except NotAvailable as missing:
+        return Finding(NOT_TESTED, NOT_TESTED, reason=str(missing))
+    number = NOT_MET if unmatched else MET
     reason = f"no RepVGG matches {', '.join(unmatched)}" if unmatched else "no joint interval is defined"
+    if flags:
+        number, reason = OPEN, f"the speeds of {len(flags)} networks were disturbed; {reason}"
     return Finding(
-        number, INCONCLUSIVE, f"{len(unmatched)} baselines unmatched", reason=reason, evidence=tuple(sources)
+        number,
+        INCONCLUSIVE,
+        f"{len(unmatched)} baselines unmatched",
+        reason=reason,
+        evidence=tuple(sources),
+        flags=tuple(flags),
     )
 
 
@@ -188,16 +182,21 @@ def _wino_ranks_speed(evidence: Evidence) -> Finding:
     if len(points) < 8:
         reason = f"the speeds of {len(points)} networks of Table 4 are too few for a rank correlation"
         return Finding(NOT_TESTED, NOT_TESTED, reason=evidence.why_no_speeds or reason)
+    flags = evidence.disturbances(Quantity("speed", point["model"]) for point in points)
     speeds = [point["speed"] for point in points]
     by_flops = float(spearmanr(speeds, [point["flops"] for point in points]).statistic)
     by_wino = float(spearmanr(speeds, [point["wino"] for point in points]).statistic)
-    number = REPRODUCED if by_wino < by_flops else CONTRADICTED
+    number = MET if by_wino < by_flops else NOT_MET  # more work, less speed: both are negative
+    reason = f"{len(points)} networks; they are no sample, so no interval is defined"
+    if flags:
+        number, reason = OPEN, f"the speeds of {len(flags)} networks were disturbed; {reason}"
     return Finding(
         number,
         INCONCLUSIVE,
         f"Spearman {by_wino:.2f} (Wino MULs) vs {by_flops:.2f} (FLOPs)",
-        reason=f"{len(points)} networks; they are no sample, so no interval is defined",
+        reason=reason,
         evidence=tuple(point["evidence"] for point in points),
+        flags=flags,
     )
 
 
@@ -221,24 +220,37 @@ def _batch_128_saturates(evidence: Evidence) -> Finding:
     rows = [
         row
         for row in evidence.results.rows("speed")
-        if row["width"] == 1 and row["form"] == "deploy" and row["examples_per_s"] is not None
+        if row["width"] == 1
+        and row["form"] == "deploy"
+        and row["precision"] == "fp32"
+        and row["examples_per_s"] is not None
     ]
+    same = ("run_id", "model", "backend", "memory_format", "protocol", "input_px")
+    half = {tuple(row[key] for key in same): row for row in rows if row["batch_size"] == PAPER_BATCH_SIZE}
     gains: dict[str, float] = {}
+    flags = []
     for row in rows:
-        if row["batch_size"] != 2 * PAPER_BATCH_SIZE:
-            continue
-        same = ("run_id", "model", "precision", "backend", "memory_format", "protocol", "input_px")
-        half = [other for other in rows if other["batch_size"] == PAPER_BATCH_SIZE
-                and all(other[key] == row[key] for key in same)]  # fmt: skip
-        if half and row["precision"] == "fp32":
-            gain = row["examples_per_s"] / half[0]["examples_per_s"]
+        small = half.get(tuple(row[key] for key in same))
+        if row["batch_size"] == 2 * PAPER_BATCH_SIZE and small is not None:
+            gain = row["examples_per_s"] / small["examples_per_s"]
             gains[row["model"]] = max(gain, gains.get(row["model"], 0.0))
+            found = [*disturbing_flags(small), *disturbing_flags(row)]
+            flags += [f"{row['model']}: {', '.join(found)}"] if found else []
     if not gains:
         return Finding(NOT_TESTED, NOT_TESTED, reason="no network was measured with batch 128 and 256 in one run")
     most = max(gains, key=gains.__getitem__)
-    number = REPRODUCED if gains[most] <= 1.05 else CONTRADICTED
+    number = MET if gains[most] <= 1.05 else NOT_MET
     reason = f"{len(gains)} networks; the paper names the GPU's utilisation, which is not measured"
-    return Finding(number, INCONCLUSIVE, f"at most {gains[most]:.3f} ({most})", reason=reason, evidence=("speed.csv",))
+    if flags:
+        number, reason = OPEN, f"{len(flags)} measurements were disturbed; {reason}"
+    return Finding(
+        number,
+        INCONCLUSIVE,
+        f"at most {gains[most]:.3f} ({most})",
+        reason=reason,
+        evidence=("speed.csv",),
+        flags=tuple(flags),
+    )
 
 
 def _no_measurement_in_paper(evidence: Evidence) -> Finding:
@@ -258,11 +270,3 @@ CHECKS: dict[str, Callable[[Evidence], Finding]] = {
     "batch-128-saturates": _batch_128_saturates,
     "no-measurement-in-paper": _no_measurement_in_paper,
 }
-
-
-def evidence_for(facts: Facts, results: Results, quantities: list[Quantity], *, speeds: bool) -> list[Evidence]:
-    """The evidence for each comparable setting of the speeds; one without speeds if none are needed or none exist."""
-    if not speeds:
-        return [Evidence(facts, results)]
-    found, why = comparable_runs(results, quantities)
-    return [Evidence(facts, results, run) for run in found] or [Evidence(facts, results, None, why)]

@@ -117,10 +117,10 @@ def count(results: Results, quantity: Quantity) -> Reading:
     return Reading(float(value), (), (evidence,), exact=True)
 
 
-def accuracy_rows(results: Results, facts: Facts, quantity: Quantity) -> list[Row]:
-    """The rows of accuracy.csv behind a top-1: one a seed, of one form, one protocol and one origin.
+def accuracy_groups(results: Results, facts: Facts, quantity: Quantity) -> list[list[Row]]:
+    """The rows of accuracy.csv behind a top-1: groups of one training, form and protocol, one row a seed, best first.
 
-    Raises NotAvailable with the reason where there is none.
+    Raises NotAvailable with the reason if there are none.
     """
     name = quantity.subject
     if name not in MODELS:
@@ -140,12 +140,11 @@ def accuracy_rows(results: Results, facts: Facts, quantity: Quantity) -> list[Ro
     if not complete:
         raise NotAvailable(f"{name} was evaluated on {found[0]['n_images']} of the {VALIDATION_IMAGES} images only")
 
-    def group(row: Row) -> tuple:
-        return (not is_released(row), row["form"] != "deploy", "pillow" not in row["protocol"], row["protocol"],
-                row["training_digest"] or "")  # fmt: skip
-
-    chosen = min(map(group, complete))
-    return sorted((row for row in complete if group(row) == chosen), key=lambda row: row["seed"] or "")
+    groups: dict[tuple, list[Row]] = {}
+    for row in complete:
+        weaker = (not is_released(row), row["form"] != "deploy", "pillow" not in row["protocol"])
+        groups.setdefault((*weaker, row["protocol"], row["training_digest"] or ""), []).append(row)
+    return [sorted(groups[key], key=lambda row: row["seed"] or "") for key in sorted(groups)]
 
 
 def recipe_of(row: Row, facts: Facts) -> str | None:
@@ -167,14 +166,15 @@ def _why_no_accuracy(mine: list[Row], quantity: Quantity, wanted_px: int) -> str
     return f"no accuracy of {name} on ImageNet for {wanted}"
 
 
-def accuracy(results: Results, facts: Facts, quantity: Quantity) -> Reading:
-    """The top-1 of a model in percent, the mean over the seeds of one recipe."""
-    rows = accuracy_rows(results, facts, quantity)
-    values = tuple(row["top1_pct"] for row in rows)
-    first = rows[0]
-    label = f"accuracy.csv {first['model']} {first['recipe']} {first['training_digest']} {first['form']}"
-    evidence = tuple(f"{label} seed {row['seed']}" for row in rows)
-    return Reading(float(np.mean(values)), tuple(rows), evidence, values, is_released(first))
+def accuracy_reading(quantity: Quantity, rows: list[Row]) -> Reading:
+    """A top-1 or mIoU in percent from the rows of the seeds of one training: their mean."""
+    table, column = ("accuracy", "top1_pct") if quantity.name == "top1" else ("segmentation", "mean_iou_pct")
+    values = tuple(row[column] for row in rows)
+    evidence = tuple(
+        f"{table}.csv {row['model']} {row['recipe']} {row['training_digest']} {row['form']} seed {row['seed']}"
+        for row in rows
+    )
+    return Reading(float(np.mean(values)), tuple(rows), evidence, values, is_released(rows[0]))
 
 
 def predictions_path(row: Row) -> Path:

@@ -12,9 +12,9 @@ from typing import Any
 from repvgg_companion.models.names import MODELS
 from repvgg_companion.paper import mean_iou
 from repvgg_companion.paper.accuracies import accuracy_columns
+from repvgg_companion.paper.claim_evidence import Evidence
 from repvgg_companion.paper.comparable_runs import ComparableRun, has_paper_shape
 from repvgg_companion.paper.grammar import NotAvailable, Quantity
-from repvgg_companion.paper.named_checks import Evidence
 from repvgg_companion.paper.ours import Row
 from repvgg_companion.paper.printed import Facts
 from repvgg_companion.paper.rounding import rounded, truncated

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from repvgg_companion.files import write_text
+from repvgg_companion.paper.claim_evidence import Evidence
 from repvgg_companion.paper.comparable_runs import widest
-from repvgg_companion.paper.named_checks import Evidence
 from repvgg_companion.paper.ours import Results
 from repvgg_companion.paper.printed import Facts
 from repvgg_companion.paper.table_rows import TABLES

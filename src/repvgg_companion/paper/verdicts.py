@@ -1,27 +1,35 @@
-"""In: a term of a claim and our readings. Out: its two verdicts with our value, its interval and the reason.
+"""The two verdicts on one term of a claim, with our value, its interval and the reason.
 
-`number`: is the printed value or order met by our value? `inference`: would it hold for new images, new training seeds,
-or beyond the noise of this device? A term of a claim that is contradicted contradicts the claim; one that could
-not be tested leaves it untested; one that is open leaves it inconclusive.
+*Number*: is the printed value or order met? The 95 % interval of our value decides, by one rule for every kind of
+claim: met if the whole interval satisfies the comparison, not met if none of it does, else open.
+*Inference*: would it hold for new images, new training seeds, or beyond the noise of this device?
+
+A claim has the worst verdict of its terms. Speeds that were disturbed by other processes, drift or spread decide
+nothing: the number is open and the inference is inconclusive.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import sqrt
 
+from repvgg_companion.contract import INFERENCE_VERDICTS, NUMBER_VERDICTS
 from repvgg_companion.paper import mean_iou
+from repvgg_companion.paper.claim_evidence import Evidence
 from repvgg_companion.paper.comparable_runs import ComparableRun
 from repvgg_companion.paper.grammar import EXACT, Comparison, NotAvailable, Quantity
 from repvgg_companion.paper.inference import LEAST_SEEDS, Span, over_images, over_seeds
 from repvgg_companion.paper.ours import Reading, Row, correct_images
 
-REPRODUCED, CONTRADICTED, INCONCLUSIVE, NOT_TESTED = "reproduced", "contradicted", "inconclusive", "not tested"
-VERDICTS = (REPRODUCED, CONTRADICTED, INCONCLUSIVE, NOT_TESTED)
-_WORST_FIRST = (CONTRADICTED, NOT_TESTED, INCONCLUSIVE, REPRODUCED)
+MET, NOT_MET, OPEN, NOT_TESTED = NUMBER_VERDICTS
+REPRODUCED, CONTRADICTED, _, INCONCLUSIVE, _ = INFERENCE_VERDICTS
+_WORST_FIRST = (CONTRADICTED, NOT_MET, NOT_TESTED, OPEN, INCONCLUSIVE, MET, REPRODUCED)
+SEED_SPREAD = 0.25
+"""Points by which retrainings of others scatter; takes the place of an interval over fewer than three seeds."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What became of one term."""
+    """What became of one term; `flags` are the disturbances of the speeds that it rests on."""
 
     number: str
     inference: str
@@ -31,6 +39,7 @@ class Finding:
     tolerance: float | None = None
     reason: str = ""
     evidence: tuple[str, ...] = ()
+    flags: tuple[str, ...] = ()
 
 
 def joined(verdicts: Sequence[str]) -> str:
@@ -38,63 +47,50 @@ def joined(verdicts: Sequence[str]) -> str:
     return next(verdict for verdict in _WORST_FIRST if verdict in verdicts)
 
 
+def number_verdict(low: float, high: float, bounds: Sequence[tuple[str, float]], tolerance: float | None = None) -> str:
+    """Whether a value in [`low`, `high`] satisfies all `bounds`, each an operator and a number.
+
+    `tolerance` widens an equality to a band around its number.
+    """
+    inside, outside = True, False
+    for symbol, bound in bounds:
+        margin = (tolerance or 0.0) + 1e-9 * max(1.0, abs(bound))
+        if symbol == "=":
+            inside &= bound - margin <= low and high <= bound + margin
+            outside |= high < bound - margin or bound + margin < low
+            continue
+        # Turned around, "less" becomes "greater".
+        least, most, limit = (low, high, bound) if symbol in (">", ">=") else (-high, -low, -bound)
+        strict = symbol in (">", "<")
+        inside &= least > limit if strict else least >= limit
+        outside |= most <= limit if strict else most < limit
+    return MET if inside else NOT_MET if outside else OPEN
+
+
 def judge(
-    term: Comparison,
-    read: Callable[[Quantity], Reading],
-    *,
-    tolerances: tuple[float | None, float | None] = (None, None),
-    speeds: ComparableRun | None = None,
+    term: Comparison, evidence: Evidence, tolerances: tuple[float | None, float | None] = (None, None)
 ) -> Finding:
     """Decide one comparison; `tolerances` are those for released and for retrained weights, in points."""
     try:
-        readings = {quantity: read(quantity) for quantity in term.quantities}
+        readings = evidence.read_together(term.quantities)
     except NotAvailable as reason:
         return Finding(NOT_TESTED, NOT_TESTED, reason=str(reason))
-    values = _compared(term, readings, speeds)
-    tolerance = None
-    if term.is_equality and any(quantity.name in ("top1", "miou") for quantity in term.quantities):
-        tolerance = tolerances[0] if all(reading.released for reading in readings.values()) else tolerances[1]
-    number = REPRODUCED if term.holds(values, tolerance or 0.0) else CONTRADICTED
-    spans, reason = _spans(term, readings, speeds)
-    evidence = tuple(line for reading in readings.values() for line in reading.evidence)
-    if all(quantity.name in EXACT for quantity in term.quantities):
-        return Finding(number, number, value_text(term, values), tolerance=tolerance, evidence=evidence)
-    verdicts = [_inferred(term, values, span, tolerance) for span in spans]
-    if reason:
-        verdicts.append(INCONCLUSIVE if spans else NOT_TESTED)
-    return Finding(
-        number,
-        joined(verdicts) if CONTRADICTED not in verdicts or not reason else INCONCLUSIVE,
-        value_text(term, values),
-        min((span.low for span in spans), default=None),
-        max((span.high for span in spans), default=None),
-        tolerance,
-        "; ".join([*(f"{span.over} [{span.low:.4g}, {span.high:.4g}] {span.note}".strip() for span in spans),
-                   *([reason] if reason else [])]),
-        evidence,
-    )  # fmt: skip
-
-
-def _compared(
-    term: Comparison, readings: dict[Quantity, Reading], speeds: ComparableRun | None
-) -> dict[Quantity, float]:
-    """The values that a term compares; two speeds stand in the ratio that was measured round by round.
-
-    The medians of two networks that were timed minutes apart may have another ratio, because the clock has drifted; it
-    then lies outside the interval of the real one. The second speed is the one of its row.
-    """
+    sources = tuple(line for reading in readings.values() for line in reading.evidence)
     values = {quantity: reading.value for quantity, reading in readings.items()}
-    measured = [quantity for quantity in term.quantities if quantity.name == "speed"]
-    if speeds is not None and len(measured) == 2:
-        top, bottom = measured
-        try:
-            values[top] = speeds.ratio(top, bottom).value * values[bottom]
-        except NotAvailable:
-            return values
-    return values
+    names = {quantity.name for quantity in term.quantities} - set(EXACT)
+    try:
+        if not names:
+            return _judge_counts(term, values, sources)
+        if names <= {"speed", "density"} and evidence.speeds is not None:
+            return _judge_speeds(term, values, evidence.speeds, sources)
+        if names in ({"top1"}, {"miou"}):
+            return _judge_accuracies(term, readings, tolerances, sources)
+        raise NotAvailable(f"no interval is defined for {' and '.join(sorted(names))}")
+    except NotAvailable as reason:
+        return Finding(OPEN, NOT_TESTED, value_text(term, values), reason=str(reason), evidence=sources)
 
 
-def value_text(term: Comparison, values: dict[Quantity, float]) -> str:
+def value_text(term: Comparison, values: Mapping[Quantity, float]) -> str:
     """Our value of the measured side; for an order of two quantities both of them."""
     value = term.value(values)
     if not (term.is_ratio or term.is_difference) and len(term.quantities) == 2:
@@ -105,70 +101,138 @@ def value_text(term: Comparison, values: dict[Quantity, float]) -> str:
     return f"{value:+.4g}" if term.is_difference else f"{value:.6g}"
 
 
-def _spans(term: Comparison, readings: dict[Quantity, Reading], speeds: ComparableRun | None) -> tuple[list[Span], str]:
-    """Intervals of the measured side less its null (differences), or of the ratio; and what could not be asked."""
-    names = {quantity.name for quantity in term.quantities} - set(EXACT)
-    if not names:
-        return [], ""
-    try:
-        if names <= {"speed", "density"}:
-            return [_ratio_span(term, readings, speeds)], ""
-        if names in ({"top1"}, {"miou"}):
-            return _accuracy_spans(term, readings)
-    except NotAvailable as reason:
-        return [], str(reason)
-    return [], f"no interval is defined for {' and '.join(sorted(names))}"
+def _bounds(term: Comparison, values: Mapping[Quantity, float]) -> list[tuple[str, float]]:
+    return [(symbol, term.bound(values, place)) for place, (symbol, _) in enumerate(term.bounds)]
 
 
-def _ratio_span(term: Comparison, readings: dict[Quantity, Reading], speeds: ComparableRun | None) -> Span:
-    """Interval of left / right for an order of two speeds, of the left side for a ratio.
+def _judge_counts(term: Comparison, values: dict[Quantity, float], sources: tuple[str, ...]) -> Finding:
+    value = term.value(values)
+    number = number_verdict(value, value, _bounds(term, values))
+    inference = REPRODUCED if number == MET else CONTRADICTED
+    return Finding(number, inference, value_text(term, values), evidence=sources)
 
-    Every measured side of the ledger is a product of powers of two speeds and of exact counts, so the interval of the
-    speeds' ratio, scaled by the counts, is the interval of the side.
+
+def _judge_speeds(
+    term: Comparison, values: dict[Quantity, float], run: ComparableRun, sources: tuple[str, ...]
+) -> Finding:
+    """Judge a term of two speeds, or densities, of one run, and any counts.
+
+    The measured side is compared by the ratio of the two speeds, because that was measured round by round: their
+    medians, taken minutes apart, may have another ratio, since the clock drifts. Raises NotAvailable if the term does
+    not have two speeds, the faster one first.
     """
     measured = [quantity for quantity in term.quantities if quantity.name not in EXACT]
-    if speeds is None or len(measured) != 2:
+    if len(measured) != 2:
         raise NotAvailable("an interval needs exactly two speeds of one run")
     top, bottom = measured
-    ratio = speeds.ratio(top, bottom)
-    if not term.is_ratio:
-        return Span("this device", ratio.low, ratio.high, "ratio")
-    values = {quantity: reading.value for quantity, reading in readings.items()}
+    ratio = run.ratio(top, bottom)
+    values = values | {top: ratio.value * values[bottom]}
     value = term.value(values)
-    scale = value / (values[top] / values[bottom])
-    # Probe the direction: raising the first speed must raise the side.
     if term.value(values | {top: 2 * values[top]}) < value:
         raise NotAvailable("the ratio is written with its slower speed first")
-    return Span("this device", ratio.low * scale, ratio.high * scale, "ratio")
+    # An order of two speeds is judged as a ratio: A > B is A/B > 1.
+    unit = 1.0 if term.is_ratio else values[bottom]
+    scale = value / unit / ratio.value
+    span = Span("this device", ratio.low * scale, ratio.high * scale, "ratio")
+    bounds = [(symbol, bound / unit) for symbol, bound in _bounds(term, values)]
+    number = number_verdict(span.low, span.high, bounds)
+    inference = _speed_inference(term, span, bounds)
+    if inference == CONTRADICTED and not run.is_paper_setting:
+        inference = NOT_MET  # the paper speaks of its own device and batch
+    reason = f"{span.over} [{span.low:.4g}, {span.high:.4g}] {span.note}"
+    flags = run.disturbances(measured)
+    if flags:
+        number, inference = OPEN, INCONCLUSIVE
+        reason = f"the measurement was disturbed ({'; '.join(flags)}); {reason}"
+    return Finding(number, inference, value_text(term, values), span.low, span.high, None, reason, sources, flags)
 
 
-def _accuracy_spans(term: Comparison, readings: dict[Quantity, Reading]) -> tuple[list[Span], str]:
-    quantities = list(readings)
+def _speed_inference(term: Comparison, span: Span, bounds: list[tuple[str, float]]) -> str:
+    """Whether the first speed is on the claim's side of the second one at all.
+
+    "At least 1.83 times as fast" is printed about one pair on one GPU, so the inference is "faster".
+    """
+    symbol, bound = bounds[0]
+    if len(bounds) == 2 or (term.is_ratio and term.bound_is_constant):
+        bound = 1.0
+    return _beyond(span, bound, upward=len(bounds) == 2 or symbol in (">", ">="))
+
+
+def _judge_accuracies(
+    term: Comparison,
+    readings: dict[Quantity, Reading],
+    tolerances: tuple[float | None, float | None],
+    sources: tuple[str, ...],
+) -> Finding:
+    released = all(reading.released for reading in readings.values())
+    tolerance = tolerances[0 if released else 1] if term.is_equality else None
+    values = {quantity: reading.value for quantity, reading in readings.items()}
+    constant, coefficients = _linear(term, list(readings))
+    spans, reasons = [], []
+    try:
+        rows = [reading.rows for reading in readings.values()]
+        over = mean_iou.over_images if term.quantities[0].name == "miou" else _over_images
+        spans.append(over(coefficients, rows).moved(constant))
+    except NotAvailable as reason:
+        reasons.append(f"new images: {reason}")
+    seeds = _over_seeds(coefficients, list(readings.values()))
+    if seeds is None:
+        fewest = min(len(reading.seeds) for reading in readings.values() if not reading.released)
+        reasons.append(f"new training seeds: {fewest} of at least {LEAST_SEEDS} seeds were trained")
+        retrained = [factor for factor, part in zip(coefficients, readings.values(), strict=True) if not part.released]
+        half = SEED_SPREAD * sqrt(sum(factor**2 for factor in retrained))
+        side = sum(factor * part.value for factor, part in zip(coefficients, readings.values(), strict=True))
+        number_span = Span("", side - half, side + half).moved(constant)
+        reasons.append(f"number judged with the {SEED_SPREAD} points by which others' retrainings scatter")
+    else:
+        number_span = seeds.moved(constant)
+        if not released:
+            spans.append(number_span)
+    bounds = [(symbol, bound if _keeps_bound(term) else 0.0) for symbol, bound in _bounds(term, values)]
+    verdicts = [_accuracy_inference(term, bounds[0], span, tolerance) for span in spans]
+    if len(spans) < (1 if released else 2):
+        verdicts.append(INCONCLUSIVE if spans else NOT_TESTED)
+    inference = joined(verdicts)
+    if inference == CONTRADICTED and reasons:
+        inference = INCONCLUSIVE
+    told = [f"{span.over} [{span.low:.4g}, {span.high:.4g}] {span.note}".strip() for span in spans]
+    return Finding(
+        number_verdict(number_span.low, number_span.high, bounds, tolerance),
+        inference,
+        value_text(term, values),
+        min((span.low for span in spans), default=None),
+        max((span.high for span in spans), default=None),
+        tolerance,
+        "; ".join([*told, *reasons]),
+        sources,
+    )
+
+
+def _keeps_bound(term: Comparison) -> bool:
+    """Whether the side is compared with the term's own bound; an order of accuracies is a difference against 0."""
+    return term.is_difference or term.bound_is_constant
+
+
+def _linear(term: Comparison, quantities: list[Quantity]) -> tuple[float, list[float]]:
+    """The compared side as a constant and one coefficient for each quantity."""
     zero = dict.fromkeys(quantities, 0.0)
 
     def side(values: dict[Quantity, float]) -> float:
-        return term.value(values) - (0.0 if term.is_difference or term.bound_is_constant else term.bound(values))
+        return term.value(values) - (0.0 if _keeps_bound(term) else term.bound(values))
 
     constant = side(zero)
-    coefficients = [side(zero | {quantity: 1.0}) - constant for quantity in quantities]
-    rows = [readings[quantity].rows for quantity in quantities]
-    spans, reasons = [], []
-    try:
-        if quantities[0].name == "miou":
-            spans.append(mean_iou.over_images(coefficients, rows))
-        else:
-            spans.append(_over_images(coefficients, rows))
-    except NotAvailable as reason:
-        reasons.append(f"new images: {reason}")
-    if not all(reading.released for reading in readings.values()):
-        seeds = over_seeds(coefficients, [readings[quantity].seeds for quantity in quantities])
-        if seeds is None:
-            fewest = min(len(readings[quantity].seeds) for quantity in quantities)
-            reasons.append(f"new training seeds: {fewest} of at least {LEAST_SEEDS} seeds were trained")
-        else:
-            spans.append(seeds)
-    shifted = [Span(span.over, span.low + constant, span.high + constant, span.note) for span in spans]
-    return shifted, "; ".join(reasons)
+    return constant, [side(zero | {quantity: 1.0}) - constant for quantity in quantities]
+
+
+def _over_seeds(coefficients: list[float], readings: list[Reading]) -> Span | None:
+    """Interval over new trainings; released weights are one fixed training. None with fewer than three seeds."""
+    pairs = list(zip(coefficients, readings, strict=True))
+    fixed = sum(factor * reading.value for factor, reading in pairs if reading.released)
+    trained = [(factor, reading.seeds) for factor, reading in pairs if not reading.released]
+    if not trained:
+        return Span("", fixed, fixed)
+    span = over_seeds([factor for factor, _ in trained], [seeds for _, seeds in trained])
+    return span and span.moved(fixed)
 
 
 def _over_images(coefficients: list[float], rows: list[tuple[Row, ...]]) -> Span:
@@ -178,32 +242,19 @@ def _over_images(coefficients: list[float], rows: list[tuple[Row, ...]]) -> Span
     return over_images(coefficients, [correct for correct, _ in parts])
 
 
-def _inferred(term: Comparison, values: dict[Quantity, float], span: Span, tolerance: float | None) -> str:
-    """Whether the interval lies wholly on the claim's side of the null: 1 for ratios, 0 for differences and orders.
+def _accuracy_inference(term: Comparison, bound: tuple[str, float], span: Span, tolerance: float | None) -> str:
+    """Whether the interval lies wholly on the claim's side of 0, or of a constant bound.
 
-    An equality with no null between (a single value, or "equal accuracy") asks that the interval lie within the
-    tolerance of the printed value, and is contradicted where it lies outside.
+    An equality without a direction (a single value, or "equal accuracy") requires that the interval lie within the
+    tolerance of the printed value, and is contradicted if it lies outside.
     """
-    symbol, _ = term.bounds[0]
-    bound = term.bound(values)
-    if len(term.bounds) == 2:
-        return _beyond(span, 1.0, upward=True)
-    if term.is_equality:
-        if term.is_difference and bound != 0:
-            return _beyond(span, 0.0, upward=bound > 0)
-        centre = bound if term.bound_is_constant else 0.0
-        margin = tolerance or 0.0
-        if span.low >= centre - margin and span.high <= centre + margin:
-            return REPRODUCED
-        return CONTRADICTED if span.high < centre - margin or span.low > centre + margin else INCONCLUSIVE
-    upward = symbol in (">", ">=")
-    if term.is_ratio:
-        # "at least 1.83 times as fast" is printed about one pair on one GPU: the inference is "faster at all".
-        null = 1.0 if term.bound_is_constant else bound
-        return _beyond(span, null, upward=upward)
-    if span.note == "ratio":
-        return _beyond(span, 1.0, upward=upward)
-    return _beyond(span, bound if term.bound_is_constant else 0.0, upward=upward)
+    symbol, value = bound
+    if not term.is_equality:
+        return _beyond(span, value, upward=symbol in (">", ">="))
+    if term.is_difference and value != 0:
+        return _beyond(span, 0.0, upward=value > 0)
+    number = number_verdict(span.low, span.high, [bound], tolerance)
+    return {MET: REPRODUCED, NOT_MET: CONTRADICTED}.get(number, INCONCLUSIVE)
 
 
 def _beyond(span: Span, null: float, *, upward: bool) -> str:

@@ -5,9 +5,10 @@ import re
 from pathlib import Path
 from typing import Any
 
+from repvgg_companion.contract import INFERENCE_VERDICTS, NUMBER_VERDICTS
 from repvgg_companion.errors import CompanionError
 
-VERDICTS = ("reproduced", "contradicted", "inconclusive", "not tested")
+VERDICTS = {*NUMBER_VERDICTS, *INFERENCE_VERDICTS}
 
 
 def rows_table(names: list[str], rows: list[list[Any]]) -> str:
@@ -51,6 +52,8 @@ def claims_table(claims: list[dict[str, Any]]) -> str:
         if row["low"] is not None and row["high"] is not None:
             ours = f"{ours} [{row['low']:.4g}, {row['high']:.4g}]"
         setting = ", ".join(row[key] for key in ("device", "precision", "backend") if row[key])
+        if row["batch_size"]:
+            setting += f", batch {row['batch_size']}"
         small = f"{setting}: {row['reason']}" if setting else row["reason"]
         text = f"{html.escape(row['claim'])}<br><small>{html.escape(small)}</small>"
         body.append(

@@ -7,10 +7,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from repvgg_companion.contract import read_rows
+from repvgg_companion.contract import INFERENCE_VERDICTS, NUMBER_VERDICTS, read_rows
 from repvgg_companion.errors import CompanionError
 from repvgg_companion.files import read_json, write_text
-from repvgg_companion.results.html_tables import VERDICTS, claims_table, markdown_table, rows_table
+from repvgg_companion.results.html_tables import claims_table, markdown_table, rows_table
 
 FIGURES = {
     "figure1": "Accuracy against speed (Figure 1)",
@@ -53,8 +53,8 @@ PAGE = """<!doctype html>
   figure { margin: 0 0 1.4rem; break-inside: avoid; }
   figure img { max-width: 100%; height: auto; border: 1px solid #eee; }
   code, pre { font-size: .82rem; background: #f6f6f6; } pre { padding: .6rem; overflow-x: auto; white-space: pre-wrap; }
-  .reproduced { color: #00694a; } .contradicted { color: #a63a00; }
-  .inconclusive { color: #6b5200; } .not-tested { color: #666; }
+  .reproduced, .met { color: #00694a; } .contradicted, .not-met { color: #a63a00; }
+  .inconclusive, .open { color: #6b5200; } .not-tested { color: #666; }
 </style>
 </head>
 <body>
@@ -139,9 +139,15 @@ def run(arguments: argparse.Namespace) -> None:
 def claims_summary(claims: list[dict[str, Any]]) -> str:
     """One sentence that counts the verdicts by kind of claim."""
     parts = []
-    for column, question in (("verdict_number", "the printed number"), ("verdict_inference", "the inference")):
-        counts = {verdict: sum(row[column] == verdict for row in claims) for verdict in VERDICTS}
+    for column, question, verdicts in (
+        ("verdict_number", "the printed number", NUMBER_VERDICTS),
+        ("verdict_inference", "the inference", INFERENCE_VERDICTS),
+    ):
+        counts = {verdict: sum(row[column] == verdict for row in claims) for verdict in verdicts}
         parts.append(f"{question}: " + ", ".join(f"{count} {verdict}" for verdict, count in counts.items() if count))
+    disturbed = sum(bool(row["flags"]) for row in claims)
+    if disturbed:
+        parts.append(f"{disturbed} rows are left open because their speeds were disturbed (busy, drift, spread)")
     return f"Of {len({row['id'] for row in claims})} claims, {'; '.join(parts)}."
 
 
