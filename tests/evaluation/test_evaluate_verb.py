@@ -1,10 +1,12 @@
 """What the verb `evaluate` tells and refuses about the weights files that it is given."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from pyarrow import parquet
 
 from repvgg_companion.__main__ import main
@@ -14,7 +16,7 @@ from repvgg_companion.identity import WeightsIdentity
 from repvgg_companion.models.build import build_model
 from repvgg_companion.results.provenance import provenance
 from repvgg_companion.results.report import _facts
-from repvgg_companion.weights_file import save_weights
+from repvgg_companion.weights_file import load_weights, save_weights
 
 NOTE = "batch norm saw 8 images, the paper's 32"
 
@@ -75,3 +77,62 @@ def test_weights_that_do_not_fit_their_network_are_refused_in_one_sentence(data,
     assert evaluate(data, tmp_path / "results", file) == 2
     assert f"{file} does not fit the network: 1 missing tensors (linear.bias)" in capsys.readouterr().err
     assert not (tmp_path / "results").exists()
+
+
+def foreign(path: Path) -> Path:
+    """Weights of ten classes from elsewhere, as `weights convert` imports them."""
+    torch.manual_seed(0)
+    identity = WeightsIdentity("imagenet", "", "RepVGG-A0", 0.0625, 10, "released", "released_01", "none", 16)
+    save_weights(path, build_model("RepVGG-A0", num_classes=10, width=0.0625).state_dict(), identity)
+    return path
+
+
+def with_order(data: Path, order: str) -> None:
+    """Give the validation manifest another label order; its images and digest stay."""
+    manifest = Manifest.read(data / "val.parquet")
+    replace(manifest, label_order=order).write(data / "val.parquet")
+
+
+@pytest.mark.parametrize("order", ["numbers", "names", "shards"])
+def test_foreign_weights_are_refused_where_labels_follow_other_names(data, tmp_path, capsys, order):
+    with_order(data, order)
+    path = foreign(tmp_path / "foreign.safetensors")
+    capsys.readouterr()
+    assert evaluate(data, tmp_path / "results", path) == 2
+    message = capsys.readouterr().err
+    assert f"{path} was not trained on dataset digits" in message and "data.labels" in message
+    assert message.count("\n") == 1 and not (tmp_path / "results").exists()
+    trained = write_weights(tmp_path / "trained.safetensors", data)  # these know their own order
+    assert evaluate(data, tmp_path / "results", trained) == 0
+
+
+@pytest.mark.parametrize("order", ["wnid", "devkit", "labels-file"])
+def test_foreign_weights_are_evaluated_where_the_order_is_known(data, tmp_path, order):
+    with_order(data, order)
+    assert evaluate(data, tmp_path / "results", foreign(tmp_path / "foreign.safetensors")) == 0
+
+
+def test_numbered_folders_are_refused_from_the_images_on(tmp_path, capsys):
+    """The field's case: class folders 0 to 9, as ImageNetV2 ships its thousand, and released weights."""
+    for label in range(10):
+        for split in ("train", "val"):
+            path = tmp_path / split / str(label) / "a.JPEG"
+            path.parent.mkdir(parents=True)
+            Image.new("RGB", (16, 16), (20 * label, 0, 0 if split == "val" else 9)).save(path)
+    folders = ["--train-folder", str(tmp_path / "train"), "--val-folder", str(tmp_path / "val")]
+    assert main(["index", "--dataset", "v2", *folders, "--output", str(tmp_path / "data")]) == 0
+    capsys.readouterr()
+    assert evaluate(tmp_path / "data", tmp_path / "results", foreign(tmp_path / "x.safetensors")) == 2
+    assert "whole numbers" in capsys.readouterr().err
+
+
+def test_pytorch_files_and_negative_variances_are_refused(data, tmp_path, capsys):
+    path = write_weights(tmp_path / "x.safetensors", data)
+    state, identity = load_weights(path)
+    save_weights(path, state | {"stage0.rbr_dense.bn.running_var": -torch.ones(8)}, identity)
+    assert evaluate(data, tmp_path / "results", path) == 2
+    assert "stage0.rbr_dense.bn.running_var has negative variances" in capsys.readouterr().err
+    torch.save(state, tmp_path / "x.pth")
+    assert evaluate(data, tmp_path / "results", tmp_path / "x.pth") == 2
+    message = capsys.readouterr().err
+    assert f"weights convert {tmp_path / 'x.pth'}" in message and "remove" not in message

@@ -5,7 +5,7 @@ import pytest
 from paper_synthetic import PAPER, network, plant, speed_row
 
 from repvgg_companion.contract import write_rows
-from repvgg_companion.evaluation.evaluate_segmentation import mean_iou_pct
+from repvgg_companion.evaluation.intersection_over_union import mean_iou_pct
 from repvgg_companion.identity import predictions_name
 from repvgg_companion.paper.claim_evidence import Evidence
 from repvgg_companion.paper.claims import claim_rows

@@ -16,7 +16,8 @@ from repvgg_companion.data.batches.segmentation_input import whole_images
 from repvgg_companion.data.manifest import Manifest
 from repvgg_companion.data.protocols import SlidingProtocol
 from repvgg_companion.errors import CompanionError
-from repvgg_companion.evaluation.evaluate_segmentation import image_draws, mean_iou_pct, read_counts, resampled_mean_iou
+from repvgg_companion.evaluation.intersection_over_union import image_draws, mean_iou_pct, resampled_mean_iou
+from repvgg_companion.evaluation.predictions import read_counts
 from repvgg_companion.files import sha256_of_file
 from repvgg_companion.identity import WeightsIdentity
 from repvgg_companion.models.build import build_model

@@ -1,40 +1,18 @@
-"""Logits in, counts and per-image predictions out; nothing here reads or writes a file."""
+"""Run a network over batches of images and collect its predictions; nothing here reads or writes a file."""
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from repvgg_companion.errors import CompanionError
+from repvgg_companion.evaluation.predictions import Predictions
 
 if TYPE_CHECKING:
     import torch
 
 TOP = 5
-
-
-@dataclass(frozen=True)
-class Predictions:
-    """What a network said of n images: `labels` [n], `top` [n, k] classes best first, `margin` [n] in logits.
-
-    k is 5, or the number of classes where there are fewer. The margin is the best logit less the second best.
-    """
-
-    labels: np.ndarray
-    top: np.ndarray
-    margin: np.ndarray
-
-    @property
-    def top1_correct(self) -> int:
-        """How many images have their label in first place."""
-        return int((self.top[:, 0] == self.labels).sum())
-
-    @property
-    def top5_correct(self) -> int:
-        """How many images have their label among the best five."""
-        return int((self.top == self.labels[:, None]).any(axis=1).sum())
 
 
 def predict(
@@ -46,7 +24,8 @@ def predict(
 ) -> Predictions:
     """Run a network over uint8 batches [n, 3, px, px] with labels [n], in eval mode and float32 without TF32.
 
-    Raises CompanionError where a logit is not finite: such a network has no accuracy.
+    `progress` takes the number of images that are done. Raises CompanionError if a logit is not finite, because such a
+    network has no accuracy.
     """
     import torch
 
@@ -57,21 +36,28 @@ def predict(
     with torch.inference_mode(), exact_float32():
         for images, labels in batches:
             logits = module(normalize(images, device=device, channels_last=True))
-            if not torch.isfinite(logits).all():
-                raise CompanionError("the network gives logits that are not finite; train it again or convert it anew")
+            require_finite(logits)
             values, top = logits.topk(min(TOP, logits.shape[1]), dim=1)
             all_top.append(top.cpu().numpy())
             all_margins.append((values[:, 0] - values[:, 1]).cpu().numpy())
             all_labels.append(labels.numpy())
             progress(len(labels))
     if not all_labels:
-        raise CompanionError("there are no images to evaluate on")
+        raise CompanionError("there are no images to evaluate on; index a validation set that has some")
     return Predictions(np.concatenate(all_labels), np.concatenate(all_top), np.concatenate(all_margins))
+
+
+def require_finite(logits: "torch.Tensor") -> None:
+    """Raise CompanionError if an output of the network is not finite."""
+    import torch
+
+    if not torch.isfinite(logits).all():
+        raise CompanionError("the network gives logits that are not finite; evaluate other weights")
 
 
 @contextlib.contextmanager
 def exact_float32() -> Iterator[None]:
-    """Plain float32 convolutions: TF32 would change predictions from one GPU generation to the next."""
+    """Plain float32 convolutions: with TF32, predictions would change from one GPU generation to the next."""
     import torch
 
     matmul = torch.backends.cuda.matmul.allow_tf32

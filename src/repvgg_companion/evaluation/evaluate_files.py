@@ -1,34 +1,67 @@
-"""What the verbs that evaluate share: weights files, each with its protocol, and a validation manifest in; rows out.
+"""Score weights files on a validation manifest and write their rows, predictions and run record.
 
-Beside the rows, what the networks said of each image is kept in one Parquet file for each evaluated file and protocol.
+The verbs `evaluate` and `evaluate-segmentation` share this; each gives the function that scores one network.
 """
 
 import argparse
-import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from repvgg_companion.contract import write_rows
 from repvgg_companion.data.decode import UndecodableImages
+from repvgg_companion.data.label_order import LABEL_ORDERS
 from repvgg_companion.data.manifest import Manifest
 from repvgg_companion.errors import CompanionError
-from repvgg_companion.files import atomic_path, read_json, sha256_of_file
-from repvgg_companion.identity import WeightsIdentity, predictions_of
+from repvgg_companion.evaluation.predictions import write_predictions
+from repvgg_companion.files import read_json, sha256_of_file
+from repvgg_companion.identity import WeightsIdentity
 from repvgg_companion.runs import new_run_id, write_run
 
 if TYPE_CHECKING:
     import pyarrow
     from torch import nn
 
+_ORDERS_OF_OTHERS = ("wnid", "devkit", "labels-file")
+"""Label orders in which a label means the same class as for weights that were trained elsewhere."""
+
 
 @dataclass(frozen=True)
-class Task:
-    """One network to score on the images of a manifest; `progress` takes the number of images that are done."""
+class EvaluationRequest:
+    """What every verb that evaluates is asked for; `weights` are files, each with the label of its protocol.
 
-    module: "nn.Module"
-    identity: WeightsIdentity
+    `undecodable` is `stop` or `count`: whether an image that cannot be decoded stops the run or counts as wrong.
+    """
+
+    experiment: str
+    weights: tuple[tuple[Path, str], ...]
+    val_manifest: Path
+    output: Path
+    predictions: Path
+    runs: Path
+    undecodable: str
+    device: str
+
+    @staticmethod
+    def values(arguments: argparse.Namespace) -> dict[str, Any]:
+        """The values of the options that `add_evaluation_arguments` adds, by field."""
+        return {
+            "experiment": arguments.experiment,
+            "weights": tuple((Path(path), protocol) for path, protocol in arguments.weights),
+            "val_manifest": Path(arguments.val_manifest),
+            "output": Path(arguments.output),
+            "predictions": Path(arguments.predictions),
+            "runs": Path(arguments.runs),
+            "undecodable": arguments.undecodable,
+            "device": arguments.device,
+        }
+
+
+@dataclass(frozen=True)
+class Target:
+    """The images of a manifest, by a protocol; `progress` takes the number of images that are done."""
+
     manifest: Manifest
     protocol: str
     device: str
@@ -36,12 +69,21 @@ class Task:
     progress: Callable[[int], None]
 
 
+@dataclass(frozen=True)
+class Task:
+    """One network to score."""
+
+    module: "nn.Module"
+    identity: WeightsIdentity
+    target: Target
+
+
 Score = Callable[[Task], "tuple[dict[str, Any], pyarrow.Table]"]
 """From a task to its own columns of the row, and a table of one line per image."""
 
 
 def add_evaluation_arguments(parser: argparse.ArgumentParser, protocol: str) -> None:
-    """Options of every verb that evaluates weights files; `protocol` is named as an example."""
+    """Options of every verb that evaluates weights files; `protocol` is an example for the help text."""
     parser.add_argument("--experiment", required=True)
     parser.add_argument(
         "--weights",
@@ -53,7 +95,7 @@ def add_evaluation_arguments(parser: argparse.ArgumentParser, protocol: str) -> 
     )
     parser.add_argument("--val-manifest", required=True)
     parser.add_argument("--output", required=True, help="CSV of rows")
-    parser.add_argument("--predictions", required=True, help="folder of per-image predictions")
+    parser.add_argument("--predictions", required=True, help="folder of predictions per image")
     parser.add_argument("--runs", required=True, help="folder of run records")
     parser.add_argument(
         "--undecodable",
@@ -64,43 +106,39 @@ def add_evaluation_arguments(parser: argparse.ArgumentParser, protocol: str) -> 
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
 
 
-def evaluate_files(arguments: argparse.Namespace, verb: str, table: str, score: Score, **flags: Any) -> None:
-    """Score every named file, write the run with `flags`, then the rows of `table`.
+def evaluate_files(
+    request: EvaluationRequest, verb: str, table: str, score: Score, flags: Mapping[str, Any] | None = None
+) -> None:
+    """Score every file of a request, write the run with `flags`, then the rows of `table`.
 
-    Raises CompanionError where a file does not fit its network or was trained for other images.
+    Raises CompanionError if a file does not fit its network or these images.
     """
-    import torch
-
-    from repvgg_companion.models.load_form import load_form
+    from repvgg_companion.machine.device import choose_device
+    from repvgg_companion.machine.torch_device import free_memory
     from repvgg_companion.progress import Progress
-    from repvgg_companion.reparameterization.agreement import require_device
-    from repvgg_companion.weights_file import load_weights
 
-    manifest = Manifest.read(arguments.val_manifest)
-    dataset = read_json(Path(arguments.val_manifest).with_name("dataset.json"))
-    device = require_device(arguments.device)
+    manifest = Manifest.read(request.val_manifest)
+    dataset = read_json(request.val_manifest.with_name("dataset.json"))
+    device = choose_device(request.device)
     run_id = new_run_id(verb)
     rows: list[dict[str, Any]] = []
     unread: dict[int, str] = {}
     notes: dict[str, str] = {}
-    with Progress("evaluating", total=len(manifest) * len(arguments.weights), unit="images") as progress:
-        for path, protocol in arguments.weights:
-            state, identity = load_weights(path)
-            require_same_images(path, identity, dataset)
-            module = load_form(identity, identity.form, state, dtype=torch.float32, device=device, what=path)
-            undecodable = UndecodableImages(arguments.undecodable)
-            task = Task(module, identity, manifest, protocol, device, undecodable, progress.advance)
+    with Progress("evaluating", total=len(manifest) * len(request.weights), unit="images") as progress:
+        for path, protocol in request.weights:
+            undecodable = UndecodableImages(request.undecodable)
+            task = _task(path, dataset, Target(manifest, protocol, device, undecodable, progress.advance))
             columns, answers = score(task)
+            identity = task.identity
+            del task  # the network, before the next one is loaded
+            free_memory(device)
             unread |= {index: str(found) for index, found in undecodable.found.items()}
-            del module, state, task
-            if device == "cuda":
-                torch.cuda.empty_cache()
             digest = sha256_of_file(path)
             if identity.note:
                 notes[digest] = identity.note
             rows.append(
                 {
-                    "experiment": arguments.experiment,
+                    "experiment": request.experiment,
                     **identity.columns(),
                     "weights_sha256": digest,
                     "run_id": run_id,
@@ -109,37 +147,53 @@ def evaluate_files(arguments: argparse.Namespace, verb: str, table: str, score: 
                     **columns,
                 }
             )
-            _write_answers(Path(arguments.predictions), answers, rows[-1])
+            write_predictions(request.predictions, answers, rows[-1])
     write_run(
-        arguments.runs,
+        request.runs,
         run_id,
         verb=verb,
-        flags={"device": device, "precision": "fp32", "tf32": False, **flags},
-        weights=[path for path, _ in arguments.weights],
+        flags={"device": device, "precision": "fp32", "tf32": False, **(flags or {})},
+        weights=[str(path) for path, _ in request.weights],
         val_manifest_sha256=manifest.sha256,
         undecodable_images=unread,
         weights_notes=notes,
     )
-    write_rows(arguments.output, table, rows)
+    write_rows(request.output, table, rows)
 
 
-def require_same_images(path: str, identity: WeightsIdentity, dataset: dict[str, Any]) -> None:
-    """Raise CompanionError unless weights and dataset have the same classes and, where known, the same images."""
+def _task(path: Path, dataset: dict[str, Any], target: Target) -> Task:
+    """The network of a weights file, after the checks that it can be scored on these images."""
+    import torch
+
+    from repvgg_companion.models.load_form import load_form
+    from repvgg_companion.weights_file import load_weights
+
+    state, identity = load_weights(path)
+    require_same_classes(path, identity, dataset, target.manifest.label_order)
+    module = load_form(identity, identity.form, state, dtype=torch.float32, device=target.device, what=path)
+    return Task(module, identity, target)
+
+
+def require_same_classes(path: Path, identity: WeightsIdentity, dataset: dict[str, Any], label_order: str) -> None:
+    """Raise CompanionError unless a label means the same class for the weights and for the dataset.
+
+    Weights that this companion trained know the digest of their images. Other weights have the order of their classes
+    from elsewhere; it is that of the labels only if WNIDs, a devkit or a labels file number the classes.
+    """
+    name = dataset["dataset"]
     if identity.num_classes != dataset["num_classes"]:
         raise CompanionError(
-            f"{path} knows {identity.num_classes} classes, but dataset {dataset['dataset']} has "
-            f"{dataset['num_classes']}; evaluate it on the images it was trained for"
+            f"{path} knows {identity.num_classes} classes, but dataset {name} has {dataset['num_classes']}; evaluate "
+            "it on images of the classes it was trained for"
         )
     if identity.dataset_sha256 and identity.dataset_sha256 != dataset["dataset_sha256"]:
         raise CompanionError(
-            f"{path} was trained on other images than dataset {dataset['dataset']} holds now; give the new images a "
-            "dataset name of their own with --config 'data={dataset: NAME}'"
+            f"{path} was trained on other images than dataset {name} holds now; give the new images a dataset name of "
+            "their own with --config 'data={dataset: NAME}'"
         )
-
-
-def _write_answers(folder: Path, answers: "pyarrow.Table", row: dict[str, Any]) -> None:
-    from pyarrow import parquet
-
-    metadata = {"row": json.dumps(row, sort_keys=True), "run_id": row["run_id"]}
-    with atomic_path(folder / predictions_of(row)) as temporary:
-        parquet.write_table(answers.replace_schema_metadata(metadata), temporary, compression="zstd")
+    if not identity.dataset_sha256 and label_order not in _ORDERS_OF_OTHERS:
+        raise CompanionError(
+            f"{path} was not trained on dataset {name}, whose labels follow its folder names or shards "
+            f"({LABEL_ORDERS.get(label_order, label_order)}), so label 0 may be another class for these weights; name "
+            "the folders by WNIDs, or number the classes with a labels file (data.labels)"
+        )

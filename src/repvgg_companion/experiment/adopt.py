@@ -214,20 +214,16 @@ def _check_rows(path: Path, experiment: Path, digests: dict[tuple[str, ...], dic
 
 def _check_accuracy(row: dict[str, Any], path: Path, experiment: Path) -> None:
     """The top-1 of a row is the share of its per-image predictions that are right."""
-    from pyarrow import ArrowInvalid, parquet
+    from repvgg_companion.evaluation.predictions import read_predictions
 
     name = predictions_of(row)
     predictions = experiment / "predictions" / name
     if not predictions.exists():
         raise CompanionError(f"{path} speaks of predictions/{name}, which is missing; copy predictions/ as well")
-    try:
-        table = parquet.read_table(predictions, columns=["label", "top5"])
-    except (ArrowInvalid, OSError) as error:
-        raise CompanionError(f"{predictions} is not readable ({error}); copy it again") from None
-    first = table["top5"].combine_chunks().flatten().to_numpy().reshape(len(table), -1)[:, 0]
-    right = 100 * float((first == table["label"].to_numpy()).mean())
-    if len(table) != row["n_images"] or abs(right - row["top1_pct"]) > 1e-6:
+    correct = read_predictions(predictions).correct
+    right = 100 * float(correct.mean())
+    if len(correct) != row["n_images"] or abs(right - row["top1_pct"]) > 1e-6:
         raise CompanionError(
             f"{path} says {row['top1_pct']} % of {row['n_images']} images, {predictions.name} {right:.4f} % of "
-            f"{len(table)}; copy both again"
+            f"{len(correct)}; copy both again"
         )

@@ -61,7 +61,8 @@ def over_images(coefficients: Sequence[float], rows: Sequence[Sequence[Row]]) ->
 
     The same images are drawn for every network, and mIoU is computed anew from the sums of each sample.
     """
-    from repvgg_companion.evaluation.evaluate_segmentation import image_draws, read_counts, resampled_mean_iou
+    from repvgg_companion.evaluation.intersection_over_union import image_draws, resampled_mean_iou
+    from repvgg_companion.evaluation.predictions import read_counts
 
     counts = []
     for network in rows:

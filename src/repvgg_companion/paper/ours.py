@@ -187,18 +187,15 @@ def correct_images(rows: Iterable[Row]) -> tuple[np.ndarray, np.ndarray]:
 
     Raises NotAvailable where predictions are missing or do not give the row's accuracy.
     """
-    from pyarrow import parquet
+    from repvgg_companion.evaluation.predictions import read_predictions
 
     shares, labels = [], None
     for row in rows:
         path = predictions_path(row)
         if not path.exists():
             raise NotAvailable(f"the predictions per image of {row['model']} are missing")
-        table = parquet.read_table(path, columns=["index", "label", "top5"]).sort_by("index")
-        own = table["label"].to_numpy()
-        top = table["top5"].combine_chunks()
-        first = top.flatten().to_numpy().reshape(len(own), -1)[:, 0]
-        correct = (first == own).astype(np.float64)
+        predictions = read_predictions(path)
+        own, correct = predictions.labels, predictions.correct.astype(np.float64)
         if abs(100 * correct.mean() - row["top1_pct"]) > 1e-6:
             raise NotAvailable(
                 f"the predictions of {row['model']} give {100 * correct.mean():.3f} %, accuracy.csv "

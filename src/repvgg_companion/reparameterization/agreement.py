@@ -10,7 +10,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from repvgg_companion.errors import CompanionError
 from repvgg_companion.reparameterization.convert import one_thread
 
 # Check (a): float64 leaves about 1e-15 for equal functions; the smallest planted fault leaves more than 1e-6.
@@ -76,12 +75,3 @@ def same_bits(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> li
 def _bits(tensor: Tensor) -> Tensor:
     views = {8: torch.int64, 4: torch.int32, 2: torch.int16, 1: torch.int8}
     return tensor.contiguous().view(views[tensor.element_size()])
-
-
-def require_device(wanted: str) -> str:
-    """`cpu` or `cuda` for `auto`, `cpu` or `cuda`; raises CompanionError where a GPU is asked for and there is none."""
-    if wanted == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    if wanted == "cuda" and not torch.cuda.is_available():
-        raise CompanionError("--device cuda was asked for but torch sees no GPU; use --device cpu or auto")
-    return wanted

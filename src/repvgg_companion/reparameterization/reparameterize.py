@@ -81,10 +81,10 @@ def run(arguments: argparse.Namespace) -> None:
 
 def reparameterize(request: ReparameterizeRequest) -> None:
     """Do what `run` does, for a request."""
+    from repvgg_companion.machine.device import choose_device
     from repvgg_companion.progress import Progress
-    from repvgg_companion.reparameterization.agreement import require_device
 
-    device = require_device(request.device)
+    device = choose_device(request.device)
     images = sample_images(request.val_manifest, request.protocol, request.n_images)
     inputs = CheckInputs(images, device, request.batch_size)
     run_id = new_run_id("reparameterize")
