@@ -45,6 +45,10 @@ def test_the_claims_of_the_paper_name_known_trainings(root):
     claims = read_claims()
     assert len(claims) > 20 and claims["C20"] == {("RepVGG-A0", "120-epochs"), ("ResNet-18", "120-epochs")}
     assert sum(needed <= trained for needed in claims.values()) > 20
+    # Terms with qualifiers count, too: C31 compares B3 and B3g4 under the 200-epoch recipe.
+    assert {("RepVGG-B3", "200-epochs"), ("RepVGG-B3g4", "200-epochs"), ("RepVGG-B2g4", "120-epochs")} <= claims["C31"]
+    assert claims["P03"] == {("RepVGG-A0", "120-epochs"), ("RepVGG-B1", "120-epochs")}
+    assert "P01" not in claims, "it is about weights of others, whose recipe it does not name"
 
 
 def test_the_verb_works_from_a_given_speed(root, capsys, tmp_path, monkeypatch):

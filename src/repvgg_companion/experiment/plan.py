@@ -5,7 +5,6 @@ paper's claims a cheaper part of the experiment would already decide.
 """
 
 import argparse
-import csv
 import os
 import re
 import sys
@@ -21,9 +20,11 @@ from repvgg_companion.experiment.load import read_experiment
 from repvgg_companion.experiment.paths import train_resources, weights_of
 from repvgg_companion.files import read_json
 from repvgg_companion.machine.nvml import visible_gpus
+from repvgg_companion.paper.grammar import parse
+from repvgg_companion.paper.printed import Facts
 from repvgg_companion.training.recipe import Recipe
 
-CLAIMS = Path(__file__).resolve().parents[3] / "paper" / "claims.csv"
+PAPER = Path(__file__).resolve().parents[3] / "paper"
 KNOWN_IMAGES = {"imagenet": (1_281_167, 50_000)}
 IMAGES_PER_CORE_S = 780
 """Images that one core decodes and augments per second (uint8 path, 224 px from images of about 500x375)."""
@@ -235,16 +236,17 @@ def _told(seconds: float) -> str:
     return f"{seconds / 3600:.1f} h" if seconds < 3 * 86400 else f"{seconds / 86400:.1f} d"
 
 
-def read_claims(path: Path = CLAIMS) -> dict[str, frozenset[tuple[str, str]]]:
-    """The trainings, as (model, recipe), whose accuracies each claim of the paper rests on."""
-    with path.open(encoding="utf-8", newline="") as stream:
-        rows = list(csv.DictReader(stream))
+def read_claims(folder: Path = PAPER) -> dict[str, frozenset[tuple[str, str]]]:
+    """The trainings, as (model, recipe), whose accuracies each claim of the paper rests on.
+
+    Claims that name no recipe are about weights of others, which no training here decides.
+    """
     needed = {}
-    for row in rows:
-        condition, _, recipe = row["condition"].partition("@")
-        models = re.findall(r"top1\(([A-Za-z0-9._-]+)\)", condition)
-        if models:
-            needed[row["id"]] = frozenset((model, recipe.strip() or "120-epochs") for model in models)
+    for row in Facts(folder).table("claims"):
+        quantities = [quantity for term in parse(row["condition"]) for quantity in term.quantities]
+        accuracies = [quantity for quantity in quantities if quantity.name == "top1"]
+        if accuracies and all(quantity.recipe for quantity in accuracies):
+            needed[row["id"]] = frozenset((quantity.subject, str(quantity.recipe)) for quantity in accuracies)
     return needed
 
 
