@@ -2,6 +2,7 @@
 
 import io
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -70,13 +71,14 @@ def _add(archive: tarfile.TarFile, name: str, content: bytes) -> None:
 def index(folder: Path, **sources: Path):
     """The training manifest of a train tar or tree; the images serve as validation images as well."""
     from repvgg_companion.data.index.source import SeekSource
-    from repvgg_companion.data.index.splits import from_folder, train_from_archive
+    from repvgg_companion.data.index.splits import train_from_archive, train_from_folder
     from repvgg_companion.data.manifest import Manifest
 
     split = (
         train_from_archive(str(sources["train_archive"]), SeekSource)
         if "train_archive" in sources
-        else from_folder(str(sources["train_folder"]), None, flat_allowed=False)
+        else train_from_folder(str(sources["train_folder"]))
     )
-    split.builder.build(split.builder.classes, split.builder.classes, stamps=split.stamps).write(folder / "m.parquet")
+    manifest = split.builder.build(split.builder.classes, split.builder.classes)
+    replace(manifest, stamps=split.stamps).write(folder / "m.parquet")
     return Manifest.read(folder / "m.parquet")

@@ -15,6 +15,7 @@ import sys
 import tarfile
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from images import load_jpegs, write_train_tar
@@ -28,8 +29,8 @@ FULL_IMAGES, FULL_CLASSES = 1_281_167, 1000
 def ours(path: Path, output: Path, open_source) -> int:
     """Read the headers and write the manifest; returns the number of images."""
     split = train_from_archive(str(path), open_source)
-    manifest = split.builder.build(split.builder.classes, split.builder.classes, stamps=split.stamps)
-    manifest.write(output)
+    manifest = split.builder.build(split.builder.classes, split.builder.classes)
+    replace(manifest, stamps=split.stamps).write(output)
     return len(manifest)
 
 

@@ -71,7 +71,7 @@ def test_a_cache_of_other_images_or_another_protocol_is_refused(folder, tmp_path
     content = (tmp_path / "c.npy").read_bytes()
     for damaged in (content[:-40], b"", b"x" * 100):
         (tmp_path / "c.npy").write_bytes(damaged)
-        with pytest.raises(CompanionError, match="is not readable as a cache"):
+        with pytest.raises(CompanionError, match="is not a readable cache"):
             _all(val, cache=tmp_path / "c.npy")
     with pytest.raises(CompanionError, match="make it with the verb cache"):
         _all(val, cache=tmp_path / "none.npy")

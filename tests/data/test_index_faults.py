@@ -120,16 +120,16 @@ def test_names_that_lead_out_of_the_folder(name, archives, images, index_refused
 def test_a_class_tar_without_images(archives, images, index_refused):
     members = [(f"{wnid}.tar", tar_bytes(list(members.items()))) for wnid, members in images.train.items()]
     archives["train"].write_bytes(tar_bytes([*members, ("n09999999.tar", tar_bytes([]))]))
-    assert "holds no image in n09999999.tar" in index_refused()
+    assert "holds no image in class n09999999" in index_refused()
 
 
 def test_an_empty_class_folder(tmp_path, images, refused):
     train, val = data_layouts.write_tree(tmp_path / "tree", images)
     (train / "n09999999").mkdir()
     options = ["--train-folder", train, "--val-folder", val]
-    assert "no image in class folder n09999999" in refused("index", "--dataset", "small", *options)
+    assert "no image in class n09999999" in refused("index", "--dataset", "small", *options)
     (train / "n09999999" / "notes.txt").write_text("x")
-    assert "no image in class folder n09999999" in refused("index", "--dataset", "small", *options)
+    assert "no image in class n09999999" in refused("index", "--dataset", "small", *options)
 
 
 def test_the_devkit_is_missing(archives, index_refused, tmp_path):
@@ -240,7 +240,7 @@ def test_folders_that_are_not_what_they_should_be(tmp_path, images, refused):
     assert "'loose.JPEG' in none" in refused("index", "--dataset", "s", "--train-folder", train, "--val-folder", val)
     (train / "loose.JPEG").unlink()
     (train / WNIDS[0] / "loop").symlink_to(train)
-    assert "link to a folder that holds it" in refused(
+    assert "to a folder that holds it" in refused(
         "index", "--dataset", "s", "--train-folder", train, "--val-folder", val
     )
     (train / WNIDS[0] / "loop").unlink()
@@ -340,6 +340,8 @@ def test_shards_that_are_missing_damaged_or_contradict_themselves(tmp_path, imag
     parquet.write_table(table.rename_columns(["img", "label"]), second)
     assert "instead of image and label" in refused(*options)
     without = data_layouts.write_shards(tmp_path / "plain", images, with_wnid=False)
+    for path in without.iterdir():  # neither paths nor metadata say what a label means
+        parquet.write_table(parquet.read_table(path).replace_schema_metadata({}), path)
     assert "--devkit" in refused("index", "--dataset", "s", "--parquet-folder", without)
     assert "holds no shard" in refused("index", "--dataset", "s", "--parquet-folder", _empty(tmp_path))
 

@@ -1,12 +1,9 @@
-"""A split's index as a Parquet file: each image's file, byte offset, length, label, WNID and name. Needs no torch.
-
-In: images of whole classes (`ManifestBuilder`), or a Parquet file. Out: a `Manifest`, its digest, the file.
-"""
+"""A split's index as a Parquet file: each image's file, byte offset, length, label, WNID and name. Needs no torch."""
 
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -25,6 +22,7 @@ from repvgg_companion.data.columns import (
 )
 from repvgg_companion.data.images import ImageColumns, Tally
 from repvgg_companion.data.label_order import order_of
+from repvgg_companion.data.origin import Origin
 from repvgg_companion.errors import CompanionError
 from repvgg_companion.files import atomic_path
 
@@ -42,7 +40,7 @@ class Manifest:
     `packed` is the label of a packed copy, empty for the images themselves; `source_sha256` is the digest of the
     manifest that a packed copy was made of. `maps`, for segmentation only, lists the label map of each image in the
     same order, a PNG of label ids; the label of such an image is its map, and `labels` holds 0. `label_order` says how
-    the classes got their numbers, one of `LABEL_ORDERS`.
+    the classes got their numbers, one of `LABEL_ORDERS`, `origin` where the images were found.
     """
 
     files: TextColumn
@@ -59,6 +57,7 @@ class Manifest:
     path: str = ""
     maps: "Manifest | None" = None
     label_order: str = "names"
+    origin: Origin = field(default_factory=Origin)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -112,19 +111,19 @@ class Manifest:
                 source_sha256=facts["source_sha256"],
                 path=str(path),
                 label_order=facts.get("label_order") or order_of(facts["wnids"]),  # absent in older manifests
+                origin=Origin(tuple(facts.get("options", ())), facts.get("places", {})),
             )
             if "maps_sha256" not in facts:
                 return own
             maps = {name: table.column(f"map_{name}") for name in ("file", "offset", "length")}
-            return replace(own, maps=replace(
-                own, files=TextColumn(one_array(maps["file"])), offsets=int64_array(maps["offset"]),
-                lengths=int64_array(maps["length"]), sha256=facts["maps_sha256"], stamps={}, path="",
-            ))  # fmt: skip
+            columns = {"offsets": int64_array(maps["offset"]), "lengths": int64_array(maps["length"])}
+            files = TextColumn(one_array(maps["file"]))
+            return replace(own, maps=replace(own, files=files, **columns, sha256=facts["maps_sha256"], stamps={}))
         except FileNotFoundError:
             raise CompanionError(f"manifest {path} does not exist; make it with the verb index") from None
         except (pyarrow.ArrowException, KeyError, TypeError, ValueError, OSError) as error:
             raise CompanionError(
-                f"{path} is not readable as a manifest ({type(error).__name__}); remove it and index the data again"
+                f"{path} is not readable as a manifest ({type(error).__name__}); index the data again"
             ) from None
 
     def write(self, path: str | os.PathLike, *, flush: bool = False) -> None:
@@ -149,6 +148,8 @@ class Manifest:
             "packed": self.packed,
             "source_sha256": self.source_sha256,
             "label_order": self.label_order,
+            "options": self.origin.options,
+            "places": self.origin.places,
         }
         if self.maps is not None:
             facts["maps_sha256"] = self.maps.sha256
@@ -231,20 +232,15 @@ class ManifestBuilder:
         ordered = sorted(last, key=_folder_then_name if any("/" in name for name in last) else None)
         self._classes[wnid] = ImageColumns(last[name] for name in ordered)
 
-    def build(
-        self,
-        classes: Sequence[str],
-        class_names: Sequence[str],
-        *,
-        stamps: Mapping[str, tuple[int, int]] | None = None,
-        packed: str = "",
-        source_sha256: str = "",
-        label_order: str = "",
-    ) -> Manifest:
+    def rename(self, name_of: Callable[[str], str]) -> None:
+        """Give each class another name."""
+        self._classes = {name_of(wnid): images for wnid, images in self._classes.items()}
+
+    def build(self, classes: Sequence[str], class_names: Sequence[str]) -> Manifest:
         """The manifest of all images added, with labels from the place of their WNID in `classes`.
 
-        The builder is empty afterwards, so that no image is held twice. `label_order` is found out from the classes
-        unless it is given.
+        What else it says, the caller adds by `dataclasses.replace`. The builder is empty afterwards, so that no image
+        is held twice.
         """
         label_of = {wnid: label for label, wnid in enumerate(classes)}
         n, names, digest = len(self), bytearray(), hashlib.sha256()
@@ -274,10 +270,7 @@ class ManifestBuilder:
             classes=tuple(classes),
             class_names=tuple(class_names),
             sha256=digest.hexdigest(),
-            stamps=dict(stamps or {}),
-            packed=packed,
-            source_sha256=source_sha256,
-            label_order=label_order or order_of(classes),
+            label_order=order_of(classes),
         )
 
 

@@ -1,4 +1,4 @@
-"""Bytes of single images out of archives: a manifest and an index in, the image's file content out. Needs no torch."""
+"""Reading the bytes of single images, from archives or from files of their own. Needs no torch."""
 
 import contextlib
 import os
@@ -32,7 +32,7 @@ class ImageReader:
             if file in manifest.stamps:
                 data = os.pread(self._descriptor(file), length, offset)
             else:
-                data = _whole_file(file, offset, length)
+                data = self._whole_file(file, offset, length)
         except OSError as error:
             raise CompanionError(
                 f"{manifest.where(index)} cannot be read ({error.strerror}); check the disk that holds it"
@@ -44,14 +44,30 @@ class ImageReader:
     def _descriptor(self, file: str) -> int:
         descriptor = self._descriptors.get(file)
         if descriptor is None:
-            descriptor = _open(file)
+            stamp = self.manifest.stamps[file]
+            descriptor = self._open(located(self.manifest, file))
             try:
-                _require_stamp(file, os.fstat(descriptor), self.manifest.stamps[file])
+                _require_stamp(file, os.fstat(descriptor), stamp)
             except CompanionError:
                 os.close(descriptor)
                 raise
             self._descriptors[file] = descriptor
         return descriptor
+
+    def _open(self, file: str) -> int:
+        try:
+            return os.open(file, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+        except OSError as error:
+            todo = self.manifest.origin.moved(self.manifest.path)
+            raise CompanionError(f"{file} cannot be opened ({error.strerror}); {todo}") from None
+
+    def _whole_file(self, file: str, offset: int, length: int) -> bytes:
+        descriptor = self._open(located(self.manifest, file))
+        try:
+            # One byte more than expected, so that a file that grew is noticed as well.
+            return os.pread(descriptor, length + 1, offset)
+        finally:
+            os.close(descriptor)
 
     def close(self) -> None:
         """Close all descriptors; the reader opens them again when needed."""
@@ -65,11 +81,16 @@ class ImageReader:
         self.close()
 
 
+def located(manifest: Manifest, file: str) -> str:
+    """Where a file of the manifest is now: a folder that was moved or mounted elsewhere is found if it is the same."""
+    return manifest.origin.found(file, manifest.path, manifest.stamps.get(file))
+
+
 def require_unchanged(manifest: Manifest) -> None:
     """Raises CompanionError where an archive was replaced since it was indexed; one that is away is no fault here."""
     for file, stamp in manifest.stamps.items():
         with contextlib.suppress(OSError):
-            _require_stamp(file, os.stat(file), stamp)  # noqa: PTH116
+            _require_stamp(file, os.stat(located(manifest, file)), stamp)  # noqa: PTH116
 
 
 def _require_stamp(file: str, status: os.stat_result, stamp: tuple[int, int]) -> None:
@@ -78,21 +99,3 @@ def _require_stamp(file: str, status: os.stat_result, stamp: tuple[int, int]) ->
             f"{file} was replaced or changed since it was indexed (size or modification time differ); "
             "index the data again"
         )
-
-
-def _open(file: str) -> int:
-    try:
-        return os.open(file, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
-    except OSError as error:
-        raise CompanionError(
-            f"{file} cannot be opened ({error.strerror}); put it back, or index the data at its new place"
-        ) from None
-
-
-def _whole_file(file: str, offset: int, length: int) -> bytes:
-    descriptor = _open(file)
-    try:
-        # One byte more than expected, so that a file that grew is noticed as well.
-        return os.pread(descriptor, length + 1, offset)
-    finally:
-        os.close(descriptor)

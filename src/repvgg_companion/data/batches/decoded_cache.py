@@ -37,13 +37,13 @@ class DecodedCache:
         facts = _facts(path)
         if (facts["manifest_sha256"], facts["protocol"]) != (manifest.sha256, protocol.label):
             raise CompanionError(
-                f"cache {path} was made of other images or by another protocol ({facts['protocol']}); remove it and run"
-                " again"
+                f"cache {path} was made of other images or by another protocol ({facts['protocol']}); make it "
+                "again with the verb cache"
             )
         if facts.get("archives", archive_stamps(manifest)) != archive_stamps(manifest):
             raise CompanionError(
-                f"cache {path} was made before the archive was replaced (size or modification time differ); remove it "
-                "and run again"
+                f"cache {path} was made before the archive was replaced (size or modification time differ); make it "
+                "again with the verb cache"
             )
         require_unchanged(manifest)
         self._pixels = np.load(path, mmap_mode="r")
@@ -76,4 +76,4 @@ def _facts(path: str | Path) -> dict:
     except FileNotFoundError:
         raise CompanionError(f"cache {path} does not exist; make it with the verb cache") from None
     except (OSError, ValueError) as error:
-        raise CompanionError(f"{path} is not readable as a cache ({error}); remove it and run again") from None
+        raise CompanionError(f"{path} is not a readable cache ({error}); make it again with the verb cache") from None

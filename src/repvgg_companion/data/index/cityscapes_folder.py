@@ -3,12 +3,14 @@
 Each image comes with a label map. The test split has no labels and is left out.
 """
 
+from dataclasses import replace
 from pathlib import Path
 
 from repvgg_companion.data.cityscapes import CLASSES
 from repvgg_companion.data.columns import whole_file
 from repvgg_companion.data.images import Image, whole_paths
-from repvgg_companion.data.index.members import Findings, images_of_folder
+from repvgg_companion.data.index.findings import Findings
+from repvgg_companion.data.index.folder_images import images_of_folder
 from repvgg_companion.data.manifest import Manifest, ManifestBuilder
 from repvgg_companion.errors import CompanionError
 
@@ -51,12 +53,12 @@ def _split(root: Path, split: str) -> Manifest:
     for found in (images, maps):
         builder = ManifestBuilder()
         builder.add_class(next(iter(CLASSES)), [image._replace(path=stem) for stem, image in found.items()])
-        built.append(builder.build(list(CLASSES), list(CLASSES), label_order="devkit"))
+        built.append(replace(builder.build(list(CLASSES), list(CLASSES)), label_order="devkit"))
     return built[0].with_maps(built[1])
 
 
 def _by_stem(folder: Path, end: str) -> dict[str, Image]:
-    folders, _ = images_of_folder(str(folder), Findings())
+    folders = images_of_folder(str(folder), Findings())
     return {
         image.path.removesuffix(end): image._replace(file=whole_file(image.file, image.path))
         for image in whole_paths(folders)

@@ -1,7 +1,6 @@
-"""Which class an image belongs to, in every layout that users have: class folders, flat validation sets with a list.
+"""Which class each image belongs to, in every layout: class folders, or a flat validation set with a list.
 
-In: images of an archive or folder by their folders. Out: `Classes`, images by WNID with names that are the same in
-every layout, so that the same images give the same manifest whatever form they have.
+Image names come out the same for every layout, so that the same images give the same manifest.
 """
 
 import csv
@@ -18,29 +17,52 @@ from repvgg_companion.errors import CompanionError
 Classes = Iterable[tuple[str, list[Image] | ImageColumns]]
 """WNID and images of whole classes, one class after the other."""
 VALIDATION_NAME = re.compile(r"ILSVRC2012_val_(\d{8})\.JPEG", re.IGNORECASE)
-SPLIT_NAMES = {"train", "val", "validation", "test"}
+VALIDATION_NAMES = ("val", "valid", "validation")
+SPLIT_NAMES = {"train", *VALIDATION_NAMES, "test"}
 
 
-def by_folder(folders: Folders, where: str, *, root_known: bool = False) -> Classes:
+def by_folder(folders: Folders, seen: Iterable[str], where: str, *, root_known: bool = False) -> Classes:
     """Classes by the folder that names them: the first one below what all paths share. Empties `folders` on the way.
 
-    With `root_known` the paths start at the split's root already. Raises CompanionError for images outside any folder.
+    With `root_known` the paths start at the split's root already. `seen` are folders without images of their own.
+    Raises CompanionError for images outside any class folder, and for a class folder without images.
     """
     prefix = "" if root_known else _shared_prefix(folders)
     folders_of: dict[str, list[str]] = {}
     for folder in folders:
-        wnid = f"{folder}/"[len(prefix) :].partition("/")[0]
+        wnid = _class_of(folder, prefix)
         if not wnid:
             image = f"{folder}/{next(iter(folders[folder])).path}".removeprefix("/")
             raise CompanionError(
-                f"{where} holds images in class folders and {image!r} in none; put it into a folder or remove it"
+                f"{where} holds images in class folders and {image!r} in none, so its class is unknown; keep it "
+                "elsewhere, or in the folder of its class"
             )
         folders_of.setdefault(wnid, []).append(folder)
     if found := sorted(SPLIT_NAMES & set(folders_of)):
-        raise CompanionError(
-            f"{where} holds folder {found[0]!r} where classes are due; name that split's folder itself"
-        )
+        raise CompanionError(_splits_sentence(where, prefix, found, root_known=root_known))
+    without = {_class_of(folder, prefix) for folder in seen if f"{folder}/".startswith(prefix)} - {"", *folders_of}
+    if empty := sorted(without):
+        raise CompanionError(no_image_of(empty[0], where))
     return _classes(folders, folders_of, prefix)
+
+
+def _class_of(folder: str, prefix: str) -> str:
+    return f"{folder}/"[len(prefix) :].partition("/")[0]
+
+
+def no_image_of(wnid: str, where: str) -> str:
+    """The sentence about a class without images."""
+    return f"{where} holds no image in class {wnid}; complete the class, or leave it out"
+
+
+def _splits_sentence(where: str, prefix: str, found: list[str], *, root_known: bool) -> str:
+    if prefix.endswith("Data/CLS-LOC/") and not root_known:
+        return (
+            f"{where} is Kaggle's archive, whose labels of the validation images are in a file of their own, "
+            "LOC_val_solution.csv; unpack it, put that file beside ILSVRC/, and name the folder with --kaggle-folder"
+        )
+    do = "name that split's folder itself" if root_known else "pack each split into an archive of its own"
+    return f"{where} holds folder {found[0]!r} where classes are due; {do}"
 
 
 def _classes(folders: Folders, folders_of: dict[str, list[str]], prefix: str) -> Classes:
@@ -82,7 +104,8 @@ def flat_by_devkit(images: Iterable[Image], devkit: Devkit, where: str) -> Class
         if int(match[1]) in by_number:
             other = by_number[int(match[1])].path
             raise CompanionError(
-                f"{where} holds validation image {int(match[1])} twice, as {other} and {image.path}; remove one of them"
+                f"{where} holds validation image {int(match[1])} twice, as {other} and {image.path}; "
+                "only one of them can be right"
             )
         by_number[int(match[1])] = image._replace(path=_base(image.path))
     _require_all(by_number, devkit, where)

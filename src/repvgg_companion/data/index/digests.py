@@ -40,7 +40,7 @@ class DigestRecord:
         self.path = Path(path)
         self._records: dict[str, dict] = read_json(self.path) if self.path.exists() else {}
         if not (isinstance(self._records, dict) and all(isinstance(row, dict) for row in self._records.values())):
-            raise CompanionError(f"{self.path} is no record of digests; remove it and run again")
+            raise CompanionError(f"{self.path} is no record of digests; name another folder with --output")
 
     def known(self, archive: str | os.PathLike) -> str | None:
         """The MD5 of an archive, if it was computed while the archive had its present size and modification time."""

@@ -1,4 +1,4 @@
-"""The `index` verb: archives, folders, a zip or Parquet shards in, `train.parquet`, `val.parquet`, `dataset.json` out.
+"""The `index` verb: writes `train.parquet`, `val.parquet` and `dataset.json` from archives, folders or shards.
 
 Nothing is extracted: a manifest holds byte ranges of the archives as they are. Needs no torch.
 """
@@ -7,63 +7,130 @@ import argparse
 import contextlib
 import os
 import sys
-from collections.abc import Callable, Collection
-from functools import partial
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from repvgg_companion.data.index.devkit import Devkit, read_devkit
-from repvgg_companion.data.index.digests import DigestRecord, expected_md5, require_match
+from repvgg_companion.data.index.archive_opener import ArchiveOpener
+from repvgg_companion.data.index.devkit import read_devkit
+from repvgg_companion.data.index.digests import DigestRecord
+from repvgg_companion.data.index.known_classes import KnownClasses
+from repvgg_companion.data.index.labels_file import read_labels
 from repvgg_companion.data.index.overlap import shared_images
-from repvgg_companion.data.index.source import HashedSource, SeekSource
+from repvgg_companion.data.index.split import IndexJob, Split
 from repvgg_companion.data.index.splits import (
-    Split,
-    from_folder,
     from_kaggle,
-    from_zip,
     train_from_archive,
+    train_from_folder,
     val_from_archive,
+    val_from_folder,
 )
-from repvgg_companion.data.index.verify import ByteProgress, md5_with_progress
-from repvgg_companion.data.label_order import in_label_order
+from repvgg_companion.data.index.zip_splits import from_zip
 from repvgg_companion.data.manifest import Manifest, dataset_sha256
+from repvgg_companion.data.origin import Origin
 from repvgg_companion.errors import CompanionError
 from repvgg_companion.files import atomic_path, json_text
 
-FORMS = """one of: --train-archive, --val-archive and --devkit together; --val-archive and --devkit; --zip;
---train-folder and --val-folder (and --devkit where validation images lie flat); --kaggle-folder; --parquet-folder;
---cityscapes-folder"""
-
 NUMBERS = "the class folders are called by numbers; their labels follow the numbers: 2 comes before 10"
+Splits = dict[str, Split]
 
-_SOURCES = (
-    "train_archive",
-    "val_archive",
-    "devkit",
-    "zip",
-    "train_folder",
-    "val_folder",
-    "kaggle_folder",
-    "parquet_folder",
-    "cityscapes_folder",
-)
+
+@dataclass(frozen=True)
+class IndexRequest:
+    """What to index. `sources` are the paths of `SOURCES` that were given, by option."""
+
+    dataset: str
+    output: Path
+    sources: dict[str, str]
+    labels: str | None = None
+    num_classes: int | None = None
+    verify: bool = True
+    needs_train: bool = False
+
+    def origin(self) -> Origin:
+        """The options that name dataset and images, and where these are."""
+        named = {**self.sources, **({"labels": self.labels} if self.labels is not None else {})}
+        words = [word for name, path in named.items() for word in (_option(name), path)]
+        places = {os.path.abspath(path): path for path in self.sources.values()}  # noqa: PTH100
+        return Origin(("--dataset", self.dataset, *words), places)
+
+
+SOURCES = {
+    "train_archive": ("FILE", "ILSVRC2012_img_train.tar"),
+    "val_archive": ("FILE", "ILSVRC2012_img_val.tar"),
+    "devkit": ("FILE", "ILSVRC2012_devkit_t12.tar.gz, or its folder"),
+    "zip": ("FILE", "a zip with train and val folders, as tiny-imagenet-200.zip or Kaggle's own"),
+    "train_folder": ("FOLDER", "a folder with one folder of images per class"),
+    "val_folder": ("FOLDER", "the same, or a flat folder with --devkit"),
+    "kaggle_folder": ("FOLDER", "the folder that holds LOC_val_solution.csv"),
+    "parquet_folder": ("FOLDER", "Parquet shards train-* and validation-*"),
+    "cityscapes_folder": ("FOLDER", "the folder that holds leftImg8bit and gtFine"),
+}
+
+
+def _archives(sources: dict[str, str], job: IndexJob) -> Splits:
+    opened = job.opener.open
+    return {
+        **({"train": train_from_archive(sources["train_archive"], opened)} if "train_archive" in sources else {}),
+        "val": val_from_archive(sources["val_archive"], opened, job.devkit),
+    }
+
+
+def _folders(sources: dict[str, str], job: IndexJob) -> Splits:
+    return {
+        **({"train": train_from_folder(sources["train_folder"])} if "train_folder" in sources else {}),
+        "val": val_from_folder(sources["val_folder"], job.devkit),
+    }
+
+
+def _kaggle(sources: dict[str, str], _: IndexJob) -> Splits:
+    return from_kaggle(sources["kaggle_folder"])
+
+
+def _zip(sources: dict[str, str], job: IndexJob) -> Splits:
+    return from_zip(sources["zip"], job)
+
+
+def _parquet(sources: dict[str, str], job: IndexJob) -> Splits:
+    from repvgg_companion.data.index.parquet_shards import from_parquet
+
+    return from_parquet(sources["parquet_folder"], job)
+
+
+READERS: dict[frozenset[str], tuple[Callable[[dict[str, str], IndexJob], Splits], bool]] = {
+    frozenset({"train_archive", "val_archive"}): (_archives, True),
+    frozenset({"val_archive"}): (_archives, True),
+    frozenset({"train_folder", "val_folder"}): (_folders, True),
+    frozenset({"val_folder"}): (_folders, True),
+    frozenset({"zip"}): (_zip, False),
+    frozenset({"kaggle_folder"}): (_kaggle, False),
+    frozenset({"parquet_folder"}): (_parquet, True),
+}
+"""The reader of each combination of sources, and whether a devkit may come with it."""
+
+FORMS = """--val-archive or --val-folder, each alone or with --train-archive or --train-folder; --zip; --kaggle-folder;
+--parquet-folder; --cityscapes-folder. Flat validation images need --devkit"""
+
+
+def _option(name: str) -> str:
+    return "--" + name.replace("_", "-")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the `index` verb."""
-    parser.epilog = f"The images are named by {FORMS}."
+    parser.epilog = f"The images are named by one of: {FORMS}."
     parser.add_argument("--dataset", required=True, help="name of the image set")
     parser.add_argument("--output", required=True, metavar="FOLDER", help="results/data/DATASET")
-    parser.add_argument("--train-archive", metavar="FILE", help="ILSVRC2012_img_train.tar")
-    parser.add_argument("--val-archive", metavar="FILE", help="ILSVRC2012_img_val.tar")
-    parser.add_argument("--devkit", metavar="FILE", help="ILSVRC2012_devkit_t12.tar.gz, or its folder")
-    parser.add_argument("--zip", metavar="FILE", help="a zip with train and val folders, as tiny-imagenet-200.zip")
-    parser.add_argument("--train-folder", metavar="FOLDER", help="a folder with one folder of images per class")
-    parser.add_argument("--val-folder", metavar="FOLDER", help="the same, or a flat folder with --devkit")
-    parser.add_argument("--kaggle-folder", metavar="FOLDER", help="the folder that holds LOC_val_solution.csv")
-    parser.add_argument("--parquet-folder", metavar="FOLDER", help="Parquet shards train-* and validation-*")
-    parser.add_argument("--cityscapes-folder", metavar="FOLDER", help="the folder that holds leftImg8bit and gtFine")
+    for name, (metavar, text) in SOURCES.items():
+        parser.add_argument(_option(name), metavar=metavar, help=text)
+    parser.add_argument(
+        "--labels",
+        metavar="FILE",
+        help="which label each class folder has: lines NAME, NAME LABEL or NAME WNID; for folders not called by WNIDs",
+    )
     parser.add_argument("--num-classes", type=int, metavar="N", help="fail unless there are N classes")
+    parser.add_argument("--needs-train", action="store_true", help="fail unless there are training images")
     parser.add_argument(
         "--verify",
         action=argparse.BooleanOptionalAction,
@@ -73,53 +140,116 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
+    """Turn the arguments into a request and index it."""
+    named = {name: getattr(arguments, name) for name in (*SOURCES, "labels")}
+    paths = {name: os.path.expanduser(path) for name, path in named.items() if path is not None}  # noqa: PTH111
+    index(
+        IndexRequest(
+            dataset=arguments.dataset,
+            output=Path(arguments.output),
+            labels=paths.pop("labels", None),
+            sources=paths,
+            num_classes=arguments.num_classes,
+            verify=arguments.verify,
+            needs_train=arguments.needs_train,
+        )
+    )
+
+
+def index(request: IndexRequest) -> None:
     """Write the manifests of a dataset; raises CompanionError where the images cannot be what they should be."""
-    output = Path(arguments.output)
-    _require_utf8(arguments)
-    opener = _Opener(DigestRecord(output / "digests.json"), arguments.verify)
-    devkit = None
-    if arguments.devkit is not None:
-        opener.check(arguments.devkit)
-        devkit = read_devkit(arguments.devkit)
-    splits: dict[str, Split] = {}
-    notes: list[str] = []
+    _require_utf8(request)
     with contextlib.ExitStack() as naming:  # of tars that images are copied into: only when nothing is at fault
-        if arguments.cityscapes_folder is not None:
-            manifests = _segmentation(arguments)
-            classes = list(manifests["train"].classes)
-            _require_number(arguments, classes)
+        if "cityscapes_folder" in request.sources:
+            manifests, notes = _segmentation(request), []
         else:
-            splits = _splits(arguments, devkit, opener, output, naming)
-            classes = _checked(arguments, devkit, *(_wnids(splits, name) for name in ("train", "val")))
-            words = devkit.words if devkit is not None else _words(splits)
-            class_names = [words.get(wnid, wnid) for wnid in classes]
-            manifests = {
-                name: split.builder.build(
-                    classes, class_names, stamps=split.stamps, label_order="devkit" if devkit is not None else ""
-                )
-                for name, split in splits.items()
-            }
-            if next(iter(manifests.values())).label_order == "numbers":
-                notes.append(NUMBERS)
-        notes += [f"{name}: {note}" for name, split in splits.items() for note in split.all_findings().notes()]
-        notes += _overlap(manifests)
+            manifests, notes = _classification(request, naming)
         with contextlib.ExitStack() as stack:  # all of them or, on a full disk, none
             for name, manifest in manifests.items():
-                manifest.write_parquet(stack.enter_context(atomic_path(output / f"{name}.parquet", flush=False)))
-            facts = stack.enter_context(atomic_path(output / "dataset.json", flush=False))
-            facts.write_text(json_text(_facts(arguments, manifests, notes)), encoding="utf-8")
-            naming.close()  # before the manifests take theirs: none names a tar that is not there
+                path = stack.enter_context(atomic_path(request.output / f"{name}.parquet", flush=False))
+                manifest.write_parquet(path)
+            facts = stack.enter_context(atomic_path(request.output / "dataset.json", flush=False))
+            facts.write_text(json_text(_facts(request, manifests, notes)), encoding="utf-8")
+            naming.close()  # before the manifests take their names: no manifest names a tar that does not exist
     for note in notes:
         print(f"index: note: {note}", file=sys.stderr)
     counts = ", ".join(f"{len(manifest):,} {name} images" for name, manifest in manifests.items())
-    print(f"{arguments.dataset}: {counts} in {len(classes)} classes")
+    print(f"{request.dataset}: {counts} in {next(iter(manifests.values())).num_classes} classes")
+
+
+def _segmentation(request: IndexRequest) -> dict[str, Manifest]:
+    from repvgg_companion.data.index.cityscapes_folder import from_cityscapes
+
+    others = [name for name in request.sources if name != "cityscapes_folder"]
+    if request.labels is not None:
+        others.append("labels")
+    if others:
+        raise CompanionError(
+            f"--cityscapes-folder and {_option(others[0])} both name images or labels; leave one of them out"
+        )
+    manifests = from_cityscapes(request.sources["cityscapes_folder"])
+    KnownClasses(request.dataset, num_classes=request.num_classes).require_number(manifests["train"].num_classes)
+    return manifests
+
+
+def _classification(request: IndexRequest, naming: contextlib.ExitStack) -> tuple[dict[str, Manifest], list[str]]:
+    """The manifests, and the notes about them."""
+    opener = ArchiveOpener(DigestRecord(request.output / "digests.json"), verify=request.verify)
+    known = _known_classes(request, opener)
+    splits = _read(request, IndexJob(request.output, naming, opener, known))
+    if request.needs_train and "train" not in splits:
+        raise CompanionError(
+            f"{next(iter(request.sources.values()))} holds validation images only, but something is to be trained; "
+            "name the training images too"
+        )
+    names = {name: split.builder.classes for name, split in splits.items()}
+    classes = known.ordered(names.get("train"), names["val"], splits["val"].class_order)
+    words = {wnid: text for split in splits.values() for wnid, text in split.words.items()}
+    if known.devkit is not None:
+        words = known.devkit.words
+    notes = [f"{name}: {note}" for name, split in splits.items() for note in split.notes()]
+    manifests = {}
+    for name, split in splits.items():
+        if known.labels is not None:
+            split.builder.rename(known.labels.class_named)
+        if missing := len(set(classes) - set(split.builder.classes)):
+            notes.append(f"{name}: {missing} of {len(classes)} classes have no image")
+        manifest = split.builder.build(classes, [words.get(wnid, wnid) for wnid in classes])
+        label_order = known.label_order or manifest.label_order
+        manifests[name] = replace(manifest, stamps=split.stamps, label_order=label_order, origin=request.origin())
+    if manifests["val"].label_order == "numbers":
+        notes.append(NUMBERS)
+    return manifests, notes + _overlap(manifests)
+
+
+def _known_classes(request: IndexRequest, opener: ArchiveOpener) -> KnownClasses:
+    devkit, labels = request.sources.get("devkit"), request.labels
+    if devkit is not None and labels is not None:
+        raise CompanionError("--devkit and --labels both number the classes; leave one of them out")
+    if devkit is not None:
+        opener.check(devkit)
+    return KnownClasses(
+        request.dataset,
+        devkit=None if devkit is None else read_devkit(devkit),
+        labels=None if labels is None else read_labels(labels),
+        num_classes=request.num_classes,
+    )
+
+
+def _read(request: IndexRequest, job: IndexJob) -> Splits:
+    given = request.sources.keys() - {"devkit"}
+    reader, takes_devkit = READERS.get(frozenset(given), (None, False))
+    if reader is None or (job.devkit is not None and not takes_devkit):
+        options = ", ".join(map(_option, sorted(request.sources if reader else given))) or "no images"
+        raise CompanionError(f"{options} given; name the images by one of: {' '.join(FORMS.split())}")
+    return reader(request.sources, job)
 
 
 def _overlap(manifests: dict[str, Manifest]) -> list[str]:
     """A note where validation images are training images."""
     shared = compared = 0
     if "train" in manifests:
-        with contextlib.suppress(CompanionError):  # what cannot be read yet, or at all, is for its reader to tell
+        with contextlib.suppress(CompanionError):  # what cannot be read yet, or at all, is reported by its reader
             shared, compared = shared_images(manifests["train"], manifests["val"])
     if not shared:
         return []
@@ -129,188 +259,23 @@ def _overlap(manifests: dict[str, Manifest]) -> list[str]:
     ]
 
 
-def _require_utf8(arguments: argparse.Namespace) -> None:
+def _require_utf8(request: IndexRequest) -> None:
     """Manifests hold whole paths as UTF-8; Linux takes any bytes for a name."""
-    for path in (arguments.output, *(getattr(arguments, option) for option in _SOURCES)):
+    for path in (str(request.output), *request.sources.values()):
         try:
-            os.path.abspath(path or "").encode()  # noqa: PTH100 - Path.resolve would follow links
+            os.path.abspath(path).encode()  # noqa: PTH100 - Path.resolve would follow links
         except UnicodeEncodeError:
             raise CompanionError(f"the path {path!r} is no UTF-8; rename what is odd in it, or name a link") from None
 
 
-def _segmentation(arguments: argparse.Namespace) -> dict[str, Manifest]:
-    from repvgg_companion.data.index.cityscapes_folder import from_cityscapes
-
-    if others := [option for option in _SOURCES if option != "cityscapes_folder" and getattr(arguments, option)]:
-        raise CompanionError(
-            f"--cityscapes-folder and --{others[0].replace('_', '-')} both name images; leave one of them out"
-        )
-    return from_cityscapes(arguments.cityscapes_folder)
-
-
-class _Opener:
-    """Opens archives; one whose digest is due is read once in order, hashed and indexed in the same pass.
-
-    That pass costs what the digest alone costs; without it only the headers are read, by seeking.
-    """
-
-    def __init__(self, record: DigestRecord, verify: bool) -> None:
-        self.record, self.verify = record, verify
-
-    def check(self, path: str) -> None:
-        """Compare an archive that is no tar of images with its published MD5."""
-        expected = expected_md5(path) if self.verify and Path(path).is_file() else None
-        if expected is not None:
-            md5 = self.record.known(path)
-            if md5 is None:
-                md5, stamp = md5_with_progress(path)
-                self.record.keep(path, md5, stamp)
-            require_match(path, md5, expected)
-
-    def __call__(self, path: str) -> SeekSource:
-        """A source whose `finish` compares the digest where one is due."""
-        expected = expected_md5(path) if self.verify else None
-        if expected is None:
-            source = _SoughtSource(path)
-            if self.verify:
-                print(
-                    f"index: note: no MD5 is published for a file called {Path(path).name}: it is not compared",
-                    file=sys.stderr,
-                )
-            return source
-        known = self.record.known(path)
-        if known is not None:
-            require_match(path, known, expected)
-            return _SoughtSource(path)
-        return _CheckedSource(path, expected, self.record)
-
-
-class _Watched(SeekSource):
-    """A source with a progress bar of the bytes that lie behind it."""
-
-    _bar: ByteProgress | None = None
-
-    def _watch(self, title: str) -> Callable[[int], None]:
-        self._bar = ByteProgress(f"{title} of {Path(self.path).name}", self.size)
-        return self._bar.__enter__()
-
-    def close(self) -> None:
-        if self._bar is not None:
-            bar, self._bar = self._bar, None
-            bar.__exit__(*sys.exc_info())
-        super().close()
-
-
-class _SoughtSource(_Watched):
-    def __init__(self, path: str) -> None:
-        super().__init__(path)
-        self._done, self._advance = 0, self._watch("index")
-
-    def reached(self, offset: int) -> None:
-        self._advance(offset - self._done)
-        self._done = offset
-
-    def finish(self) -> None:
-        self.reached(self.size)
-        super().finish()
-
-
-class _CheckedSource(_Watched, HashedSource):
-    def __init__(self, path: str, expected: str, record: DigestRecord) -> None:
-        super().__init__(path)
-        self._expected, self._record = expected, record
-        self._progress = self._watch("index and MD5")
-
-    def finish(self) -> None:
-        super().finish()
-        self._record.keep(self.path, self.md5, self.stamp)
-        require_match(self.path, self.md5, self._expected)
-
-
-def _splits(
-    arguments: argparse.Namespace, devkit: Devkit | None, opener: _Opener, output: Path, naming: contextlib.ExitStack
-) -> dict[str, Split]:
-    check = partial(_checked, arguments, devkit)
-    given = {
-        name
-        for name in (
-            "train_archive",
-            "val_archive",
-            "zip",
-            "train_folder",
-            "val_folder",
-            "kaggle_folder",
-            "parquet_folder",
-        )
-        if getattr(arguments, name) is not None
-    }
-    if given == {"zip"} and devkit is None:
-        opener.check(arguments.zip)
-        train, val = from_zip(arguments.zip, output, naming, check)
-    elif given == {"kaggle_folder"} and devkit is None:
-        train, val = from_kaggle(arguments.kaggle_folder)
-    elif given == {"parquet_folder"}:
-        from repvgg_companion.data.index.parquet_shards import from_parquet
-
-        train, val = from_parquet(arguments.parquet_folder, devkit, output, naming, check)
-    elif given == {"train_folder", "val_folder"}:
-        train = from_folder(arguments.train_folder, None, flat_allowed=False)
-        val = from_folder(arguments.val_folder, devkit, flat_allowed=True)
-    elif given == {"train_archive", "val_archive"}:
-        train = train_from_archive(arguments.train_archive, opener)
-        val = val_from_archive(arguments.val_archive, devkit, opener)
-    elif given == {"val_archive"} and devkit is not None:
-        return {"val": val_from_archive(arguments.val_archive, devkit, opener)}
-    else:
-        options = ", ".join("--" + name.replace("_", "-") for name in sorted(given)) or "no images"
-        raise CompanionError(f"{options} given; name the images by {' '.join(FORMS.split())}")
-    return {"train": train, "val": val}
-
-
-def _wnids(splits: dict[str, Split], name: str) -> list[str] | None:
-    return splits[name].builder.classes if name in splits else None
-
-
-def _words(splits: dict[str, Split]) -> dict[str, str]:
-    return {wnid: text for split in splits.values() for wnid, text in split.words.items()}
-
-
-def _checked(
-    arguments: argparse.Namespace, devkit: Devkit | None, train: Collection[str] | None, val: Collection[str]
-) -> list[str]:
-    """The WNIDs in label order; raises CompanionError where splits, devkit and --num-classes disagree on them."""
-    classes = devkit.wnids if train is None else in_label_order(train)
-    if devkit is not None and classes != devkit.wnids:
-        odd = min(set(classes) ^ set(devkit.wnids))
-        side = "the devkit but not in the training images" if odd in devkit.words else "the training images only"
-        raise CompanionError(
-            f"the devkit {devkit.path} does not match the training images: {len(devkit.words)} classes against "
-            f"{len(classes)}, class {odd} is in {side}; name the devkit of these images"
-        )
-    if strangers := sorted(set(val) - set(classes)):
-        raise CompanionError(
-            f"validation class {strangers[0]} is no class of the training images; the two splits do not belong together"
-        )
-    _require_number(arguments, classes)
-    return classes
-
-
-def _require_number(arguments: argparse.Namespace, classes: list[str]) -> None:
-    if arguments.num_classes not in (None, len(classes)):
-        raise CompanionError(
-            f"dataset {arguments.dataset} has {len(classes)} classes instead of {arguments.num_classes}; "
-            "correct --num-classes (data.num_classes) or name other images"
-        )
-
-
-def _facts(arguments: argparse.Namespace, manifests: dict[str, Manifest], notes: list[str]) -> dict[str, Any]:
+def _facts(request: IndexRequest, manifests: dict[str, Manifest], notes: list[str]) -> dict[str, Any]:
     some = next(iter(manifests.values()))
     return {
-        "dataset": arguments.dataset,
+        "dataset": request.dataset,
         "dataset_sha256": dataset_sha256(*manifests.values()),
         "num_classes": some.num_classes,
         **{name: {"n_images": len(manifest), "sha256": manifest.sha256} for name, manifest in manifests.items()},
-        "sources": [str(getattr(arguments, option)) for option in _SOURCES if getattr(arguments, option) is not None],
+        "sources": [*request.sources.values(), *([request.labels] if request.labels is not None else [])],
         "label_order": some.label_order,
         "wnids": some.classes,
         "class_names": some.class_names,

@@ -8,6 +8,7 @@ import argparse
 import os
 import sys
 from contextlib import ExitStack
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 
@@ -106,9 +107,8 @@ def write_packed(
         raise CompanionError(f"{target} cannot be written: {error.strerror}; nothing was kept of it") from None
     for wnid, images in emptied(classes):
         builder.add_class(wnid, images)
-    packed = builder.build(
-        manifest.classes,
-        manifest.class_names,
+    packed = replace(
+        builder.build(manifest.classes, manifest.class_names),
         stamps={tar.path: tar.stamp},
         packed=packed_label(short_side_px, quality),
         source_sha256=manifest.sha256,

@@ -1,0 +1,64 @@
+"""Which classes the images of a dataset must have, in label order: by a devkit, a labels file, or the images' own."""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from repvgg_companion.data.index.devkit import Devkit
+from repvgg_companion.data.index.labels_file import LabelsFile
+from repvgg_companion.data.label_order import in_label_order
+from repvgg_companion.errors import CompanionError
+
+
+@dataclass(frozen=True)
+class KnownClasses:
+    """What is known about the classes before the images are read."""
+
+    dataset: str
+    devkit: Devkit | None = None
+    labels: LabelsFile | None = None
+    num_classes: int | None = None
+
+    def ordered(self, train: Collection[str] | None, val: Collection[str], own: list[str] | None = None) -> list[str]:
+        """The classes in label order, from the names that the images of each split are sorted by.
+
+        `own` is the order that the images come with, if they do. Neither devkit nor labels file need it.
+        Raises CompanionError where splits, devkit, labels file and number of classes contradict each other.
+        """
+        if train is not None and (strangers := sorted(set(val) - set(train))):
+            raise CompanionError(
+                f"validation class {strangers[0]} is no class of the training images; the two splits do not belong "
+                "together"
+            )
+        names = val if train is None else train
+        classes = in_label_order(names) if own is None else own
+        if self.labels is not None:
+            for name in sorted(names):
+                self.labels.class_named(name)
+            classes = self.labels.classes
+        elif self.devkit is not None:
+            self._require_devkits(self.devkit, names, whole=train is not None)
+            classes = self.devkit.wnids
+        self.require_number(len(classes))
+        return classes
+
+    def _require_devkits(self, devkit: Devkit, names: Collection[str], *, whole: bool) -> None:
+        wnids = set(devkit.wnids)
+        if odd := sorted(set(names) ^ wnids if whole else set(names) - wnids):
+            side = "the devkit but not in the images" if odd[0] in wnids else "the images only"
+            raise CompanionError(
+                f"the devkit {devkit.path} does not match the training images: {len(wnids)} classes against "
+                f"{len(names)}, class {odd[0]} is in {side}; name the devkit of these images"
+            )
+
+    def require_number(self, number: int) -> None:
+        """Raise CompanionError unless there are as many classes as the user said, if they said it."""
+        if self.num_classes not in (None, number):
+            raise CompanionError(
+                f"dataset {self.dataset} has {number} classes instead of {self.num_classes}; "
+                "correct --num-classes (data.num_classes) or name other images"
+            )
+
+    @property
+    def label_order(self) -> str:
+        """Where the labels come from, unless the class names alone decide (then empty)."""
+        return "labels-file" if self.labels is not None else "devkit" if self.devkit is not None else ""
