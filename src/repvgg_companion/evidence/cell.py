@@ -1,0 +1,99 @@
+"""CELL of the `why` verb: which rows and which column of a CSV file are meant."""
+
+import csv
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from repvgg_companion.errors import CompanionError
+
+SYNTAX = (
+    "which cell: parts separated by commas, colons or spaces. 'row 3' is the third row below the header; the name of a "
+    "column, with or without the word 'column', is that column; anything else must be a value of the row. Examples: "
+    "'row 3, column top1_pct', 'C20', 'RepVGG-A0:ours_top1_pct', 'RepVGG-A0 deploy fp32 eager batch_size=8'. "
+    "Without CELL: what the whole file rests on."
+)
+MOST_ROWS = 12
+"""A cell that fits more rows than this is not followed; the answer would not be short."""
+_PLACE = re.compile(r"\b(row|line)\s*=?\s*(\d+)\b", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class TextTable:
+    """A CSV file as text: its columns and its rows."""
+
+    path: Path
+    columns: list[str]
+    rows: list[dict[str, str]]
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The rows that CELL means, counted from 1 below the header, and the column if it names one."""
+
+    numbers: list[int]
+    column: str | None
+
+
+def read_table(path: Path) -> TextTable:
+    """Read a CSV file as text; raises CompanionError where it is missing or has no header."""
+    try:
+        with path.open(encoding="utf-8", newline="") as stream:
+            reader = csv.DictReader(stream)
+            rows = list(reader)
+    except FileNotFoundError:
+        raise CompanionError(f"{path} does not exist") from None
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise CompanionError(f"{path} cannot be read as CSV ({error})") from None
+    if not reader.fieldnames:
+        raise CompanionError(f"{path} has no header line")
+    return TextTable(path, list(reader.fieldnames), [{key: value or "" for key, value in row.items()} for row in rows])
+
+
+def choose(table: TextTable, cell: str) -> Chosen:
+    """The rows and the column that `cell` means; raises CompanionError where no row, or too many, fit."""
+    place = _PLACE.search(cell)
+    words = [word for word in re.split(r"[\s,:]+", _PLACE.sub(" ", cell)) if word and word.lower() != "column"]
+    known = {name.lower(): name for name in table.columns}
+    columns = [known[word.lower()] for word in words if word.lower() in known]
+    values = [word for word in words if word.lower() not in known]
+    if len(columns) > 1:
+        raise CompanionError(f"CELL names the columns {' and '.join(columns)}; name one")
+    numbers = [number for number, row in enumerate(table.rows, start=1) if all(_has(row, word) for word in values)]
+    if place is not None:
+        wanted = int(place[2]) - (1 if place[1].lower() == "line" else 0)
+        if not 1 <= wanted <= len(table.rows):
+            raise CompanionError(f"{table.path} has {len(table.rows)} rows; {place[0]} is none of them")
+        numbers = [number for number in numbers if number == wanted]
+    if not numbers:
+        unknown = [word for word in values if not any(_has(row, word) for row in table.rows)]
+        what = f"{unknown[0]!r} is neither a column nor a value in it" if unknown else f"no row has all of {cell!r}"
+        raise CompanionError(f"{table.path}: {what}; its columns are {', '.join(table.columns)}")
+    if len(numbers) > MOST_ROWS:
+        rows = [table.rows[number - 1] for number in numbers]
+        raise CompanionError(f"{len(numbers)} rows of {table.path} fit {cell!r}; add {_telling(table.columns, rows)}")
+    return Chosen(numbers, columns[0] if columns else None)
+
+
+def _has(row: dict[str, str], word: str) -> bool:
+    name, equals, wanted = word.partition("=")
+    if equals and name in row:
+        return _same(row[name], wanted)
+    return any(_same(value, word) for value in row.values())
+
+
+def _same(value: str, word: str) -> bool:
+    if value.lower() == word.lower():
+        return True
+    try:
+        return float(value) == float(word)
+    except ValueError:
+        return False
+
+
+def _telling(columns: list[str], rows: list[dict[str, str]]) -> str:
+    """The columns of few values that tell the rows apart, for an error."""
+    plain = [name for name in columns if name not in ("experiment", "run_id", "base_model")]
+    found = {name: sorted({row[name] for row in rows}) for name in plain}
+    few = [f"{name} ({', '.join(values)})" for name, values in found.items() if 1 < len(values) <= 6 and all(values)]
+    return " or ".join(few[:4]) if few else "'row N'"

@@ -1,0 +1,105 @@
+"""What a verdict on a claim rests on: for each term of its condition the measured rows, or why there are none."""
+
+from collections.abc import Callable
+from typing import Any
+
+from repvgg_companion.evidence.raw_row import Basis, rows_basis
+from repvgg_companion.evidence.table_sources import NOW, count_basis
+from repvgg_companion.paper.claim_evidence import Evidence, evidence_for
+from repvgg_companion.paper.grammar import EXACT, Check, NotAvailable, Quantity, Term, parse
+from repvgg_companion.paper.named_checks import block_rows, needs_speed, proxies
+from repvgg_companion.paper.ours import Results, Row
+from repvgg_companion.paper.printed import Facts
+from repvgg_companion.speed.speed_settings import PAPER_BATCH_SIZE
+
+_SETTING = ("device", "precision", "backend")
+_TABLES = {"top1": "accuracy", "miou": "segmentation", "speed": "speed", "density": "kernel_size"}
+
+
+def evidence_of(claim: dict[str, Any], facts: Facts, results: Results, setting: dict[str, str]) -> Evidence:
+    """The evidence of one row of a claim; `setting` holds its device, precision and backend as text."""
+    terms = parse(claim["condition"])
+    measured = [quantity for term in terms for quantity in term.quantities if quantity.name in ("speed", "density")]
+    speeds = bool(measured) or any(isinstance(term, Check) and needs_speed(term.name) for term in terms)
+    every = evidence_for(facts, results, measured, speeds=speeds)
+    for evidence in every:
+        run = evidence.speeds
+        if run is not None and all(setting.get(name) == getattr(run, name) for name in _SETTING):
+            return evidence
+    return every[0] if every[0].speeds is None else Evidence(facts, results, None, "its speeds are not there any more")
+
+
+def claim_basis(claim: dict[str, Any], evidence: Evidence) -> list[tuple[Term, list[Basis]]]:
+    """Each term of the claim with what decides it."""
+    return [(term, term_basis(term, evidence)) for term in parse(claim["condition"])]
+
+
+def term_basis(term: Term, evidence: Evidence) -> list[Basis]:
+    """What one term rests on; where a value is missing, the reason in words."""
+    try:
+        if isinstance(term, Check):
+            return _CHECKS[term.name](evidence) if term.name in _CHECKS else [Basis(NOW)]
+        return quantities_basis(list(term.quantities), evidence)
+    except NotAvailable as reason:
+        return [Basis(f"nothing: {reason}")]
+
+
+def quantities_basis(quantities: list[Quantity], evidence: Evidence) -> list[Basis]:
+    """The rows of quantities that are compared; raises NotAvailable where one has none."""
+    readings = evidence.read_together([quantity for quantity in quantities if quantity.name not in EXACT])
+    found: list[Basis] = []
+    for quantity in quantities:
+        if quantity.name in EXACT:
+            found += count_basis(evidence, quantity)
+        else:
+            found += rows_basis(_TABLES[quantity.name], readings[quantity].rows)
+    return found
+
+
+def _certificates(evidence: Evidence) -> list[Basis]:
+    rows = evidence.results.rows("reparameterization")
+    return [Basis(f"{NOW}: RepVGG-A0 with random weights"), *rows_basis("reparameterization", rows)]
+
+
+def _feature_maps(evidence: Evidence) -> list[Basis]:
+    rows = [block_rows(evidence.results.rows("memory"), kind) for kind in ("residual", "plain")]
+    return [Basis(NOW), *(rows_basis("memory", [*rows[0], *rows[1]]) if all(rows) else [])]
+
+
+def _all_networks(evidence: Evidence) -> list[Basis]:
+    found: list[Basis] = []
+    for table, recipe in (("table4", "120-epochs"), ("table5", "200-epochs")):
+        names = [row["model"] for row in evidence.facts.table(table)]
+        quantities = [Quantity("speed", name) for name in names] + [Quantity("top1", name, (recipe,)) for name in names]
+        found += quantities_basis(quantities, evidence)
+    return found
+
+
+def _ranked(evidence: Evidence) -> list[Basis]:
+    found: list[Basis] = []
+    for point in proxies(evidence):
+        quantities = [Quantity(name, point["model"]) for name in ("speed", "flops", "wino")]
+        found += quantities_basis(quantities, evidence)
+    return found
+
+
+def _batches(evidence: Evidence) -> list[Basis]:
+    same = ("run_id", "model", "backend", "memory_format", "protocol", "input_px")
+    pairs: dict[tuple, dict[int, Row]] = {}
+    for row in evidence.results.rows("speed"):
+        if row["width"] == 1 and row["form"] == "deploy" and row["precision"] == "fp32" and row["examples_per_s"]:
+            pairs.setdefault(tuple(row[name] for name in same), {})[row["batch_size"]] = row
+    sizes = (PAPER_BATCH_SIZE, 2 * PAPER_BATCH_SIZE)
+    rows = [pair[size] for pair in pairs.values() if set(sizes) <= set(pair) for size in sizes]
+    return rows_basis("speed", rows) or [Basis("nothing: no network was measured with batch 128 and 256 in one run")]
+
+
+_CHECKS: dict[str, Callable[[Evidence], list[Basis]]] = {
+    "conversion-keeps-function": _certificates,
+    "residual-block-doubles-memory": _feature_maps,
+    "every-baseline-matched": _all_networks,
+    "wino-ranks-speed": _ranked,
+    "batch-128-saturates": _batches,
+    "no-measurement-in-paper": lambda _: [Basis("nothing: there is no measurement to compare with")],
+}
+"""The checks that rest on measurements; the others are decided on the built networks."""

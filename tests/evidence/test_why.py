@@ -1,0 +1,252 @@
+"""Where a number comes from: the named rows are exactly those whose change changes it."""
+
+import shutil
+
+import pytest
+from paper_synthetic import PAPER, plant, write_demo, write_imagenet
+from repvgg_companion.paper.claim_evidence import Evidence
+
+from repvgg_companion.__main__ import main
+from repvgg_companion.contract import read_rows, write_rows
+from repvgg_companion.errors import CompanionError
+from repvgg_companion.evidence.cell import choose, read_table
+from repvgg_companion.evidence.claim_sources import claim_basis, evidence_of
+from repvgg_companion.evidence.table_sources import cell_basis
+from repvgg_companion.identity import split_model_name
+from repvgg_companion.models.names import MODELS
+from repvgg_companion.paper.claims import rows_of_claim
+from repvgg_companion.paper.comparable_runs import widest
+from repvgg_companion.paper.grammar import Comparison
+from repvgg_companion.paper.ours import Results
+from repvgg_companion.paper.table_rows import TABLES
+
+MEASURED_TABLES = ("table1", "table4", "table5", "table6", "table7", "table8")
+VALUES = ("_pct", "_per_s", "_ms", "_tflops", "_m", "_b", "_error")
+"""A cell whose column ends so is a number that each of its rows moves."""
+SCALED = {
+    "accuracy": ("top1_pct", "top1_low_pct", "top1_high_pct"),
+    "speed": ("examples_per_s", "low_examples_per_s", "high_examples_per_s"),
+    "kernel_size": ("time_ms", "low_ms", "high_ms", "tflops"),
+    "complexity": ("params", "flops", "wino_muls"),
+    "reparameterization": ("float64_max_relative_error",),
+}
+KEY = ("model", "kernel_size", "form", "seed", "recipe")
+
+
+def _counts(folder):
+    """complexity.csv with planted counts of every network."""
+    rows = []
+    for place, (model, spec) in enumerate(sorted(MODELS.items()), start=1):
+        base, variation = split_model_name(model)
+        rows.append({
+            "experiment": "synthetic", "model": model, "base_model": base, "variation": variation, "width": 1.0,
+            "num_classes": spec.num_classes, "run_id": "count", "form": "deploy", "params": place * 10**7,
+            "flops": place * 10**9, "wino_muls": place * 5 * 10**8, "input_px": spec.input_px,
+        })  # fmt: skip
+    write_rows(folder / "complexity.csv", "complexity", rows)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory, facts):
+    folder = _counts(write_demo(tmp_path_factory.mktemp("demo") / "results" / "demo", facts))
+    certificates = read_rows(folder / "reparameterization.csv", "reparameterization")
+    name = "PSPNet-RepVGG-B2"
+    certificates.append(certificates[0] | {"model": name, "base_model": name, "float64_max_relative_error": 2e-15})
+    write_rows(folder / "reparameterization.csv", "reparameterization", certificates)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def imagenet(tmp_path_factory, facts):
+    return _counts(write_imagenet(tmp_path_factory.mktemp("imagenet") / "results" / "imagenet", facts))
+
+
+def _evidence(folder, facts):
+    results = Results(folder)
+    speeds = widest(results)
+    return Evidence(facts, results, speeds, "" if speeds else "none")
+
+
+def _cells(folder, facts):
+    """Every cell of the tables with measurements, by table, row and column."""
+    evidence = _evidence(folder, facts)
+    return {
+        (table, number, column): value
+        for table in MEASURED_TABLES
+        for number, row in enumerate(TABLES[table](evidence), start=1)
+        for column, value in row.items()
+    }
+
+
+def _depending(folder, facts, cells, table, key):
+    """The cells that rest on one row by `cell_basis`."""
+    evidence = _evidence(folder, facts)
+    return {
+        cell
+        for cell in cells
+        for basis in cell_basis(evidence, *cell)
+        if basis.table == table and basis.row is not None and {name: basis.row.get(name) for name in KEY} == key
+    }
+
+
+def _sample(rows):
+    """The first, a middle and the last row of a table."""
+    return [rows[0], rows[len(rows) // 2], rows[-1]]
+
+
+@pytest.mark.parametrize("table", list(SCALED))
+@pytest.mark.parametrize("experiment", ["demo", "imagenet"])
+def test_changing_one_raw_row_changes_exactly_the_cells_that_rest_on_it(experiment, table, facts, tmp_path, request):
+    source = request.getfixturevalue(experiment)
+    if not (source / f"{table}.csv").exists():
+        assert (experiment, table) == ("imagenet", "reparameterization")
+        return
+    before = _cells(source, facts)
+    used = 0
+    for row in _sample(read_rows(source / f"{table}.csv", table)):
+        folder = tmp_path / str(used) / "results" / experiment
+        shutil.copytree(source.parent, folder.parent)
+        key = {name: row.get(name) for name in KEY}
+        factor = 1.5 if table in ("complexity", "reparameterization") else 0.99
+        change = {name: type(row[name])(row[name] * factor) for name in SCALED[table]}
+        plant(folder, table, change, **{name: value for name, value in key.items() if name in row})
+        after = _cells(folder, facts)
+        changed = {cell for cell, value in after.items() if value != before[cell]}
+        depending = _depending(source, facts, before, table, key)
+        assert changed <= depending
+        numbers = {cell for cell in depending if cell[2].endswith(VALUES) and before[cell] is not None}
+        assert {cell for cell in changed if cell[2].endswith(VALUES)} == numbers
+        used += bool(numbers)
+        shutil.rmtree(folder.parent.parent)
+    assert used, f"no sampled row of {table} is in any table"
+
+
+@pytest.mark.parametrize(
+    ("table", "where"),
+    [
+        ("accuracy", {"model": "RepVGG-A0", "recipe": "120-epochs", "seed": "1"}),
+        ("accuracy", {"model": "RepVGG-B3", "recipe": "200-epochs", "seed": "0"}),
+        ("speed", {"model": "ResNet-50", "form": "deploy"}),
+        ("kernel_size", {"kernel_size": 5}),
+        ("complexity", {"model": "VGG-16", "form": "deploy"}),
+    ],
+)
+def test_changing_one_raw_row_changes_exactly_the_claims_that_rest_on_it(table, where, facts, imagenet, tmp_path):
+    folder = tmp_path / "results" / "imagenet"
+    shutil.copytree(imagenet, folder)
+    (row,) = [row for row in read_rows(folder / f"{table}.csv", table) if where.items() <= row.items()]
+    plant(folder, table, {name: type(row[name])(row[name] * 0.97) for name in SCALED[table]}, **where)
+    compared, any_term, changed = set(), set(), set()
+    for claim in facts.table("claims"):
+        first, second = (rows_of_claim(claim, facts, Results(place)) for place in (imagenet, folder))
+        if first != second:
+            changed.add(claim["id"])
+        setting = {name: first[0][name] for name in ("device", "precision", "backend")}
+        for term, basis in claim_basis(claim, evidence_of(claim, facts, Results(imagenet), setting)):
+            if any(part.table == table and part.row and where.items() <= part.row.items() for part in basis):
+                any_term.add(claim["id"])
+                if isinstance(term, Comparison):
+                    compared.add(claim["id"])
+    assert compared <= changed <= any_term
+    assert compared
+
+
+def _table(tmp_path, text):
+    path = tmp_path / "some.csv"
+    path.write_text(text)
+    return read_table(path)
+
+
+def test_a_cell_is_named_in_several_ways(tmp_path):
+    table = _table(tmp_path, "model,form,batch_size,top1_pct\nRepVGG-A0,train,8,72.4\nRepVGG-A0,deploy,8,72.4\n")
+    for cell in ("row 2, column top1_pct", "RepVGG-A0:deploy:top1_pct", "line 3 top1_pct", "repvgg-a0 deploy TOP1_PCT"):
+        assert choose(table, cell) == choose(table, "row 2 top1_pct")
+    assert choose(table, "batch_size=8").numbers == [1, 2]
+    assert choose(table, "RepVGG-A0").column is None
+
+
+@pytest.mark.parametrize(
+    ("cell", "message"),
+    [
+        ("RepVGG-A9", "'RepVGG-A9' is neither a column nor a value"),
+        ("row 7", "has 2 rows; row 7 is none of them"),
+        ("form top1_pct", "names the columns form and top1_pct; name one"),
+        ("train batch_size=9", "'batch_size=9' is neither a column nor a value"),
+    ],
+)
+def test_a_cell_that_is_not_there_is_refused(tmp_path, cell, message):
+    table = _table(tmp_path, "model,form,batch_size,top1_pct\nRepVGG-A0,train,8,72.4\nRepVGG-A0,deploy,8,72.4\n")
+    with pytest.raises(CompanionError, match=message):
+        choose(table, cell)
+
+
+def test_too_many_rows_are_told_apart(tmp_path):
+    lines = [f"RepVGG-A0,{'train' if place % 2 else 'deploy'},{place}" for place in range(20)]
+    table = _table(tmp_path, "model,form,top1_pct\n" + "\n".join(lines) + "\n")
+    with pytest.raises(CompanionError, match=r"20 rows of .* fit 'RepVGG-A0'; add form \(deploy, train\)"):
+        choose(table, "RepVGG-A0")
+
+
+def _said(capsys, *words):
+    assert main(["why", *map(str, words), "--paper", str(PAPER)]) == 0
+    return capsys.readouterr().out
+
+
+def test_a_committed_speed_is_followed_to_run_and_samples(root, capsys):
+    device = next(path for path in sorted((root / "results" / "devices").iterdir()) if path.is_dir())
+    row = next(row for row in read_rows(device / "speed.csv", "speed") if row["n_samples"])
+    number = read_rows(device / "speed.csv", "speed").index(row) + 1
+    said = _said(capsys, device / "speed.csv", f"row {number}", "column", "examples_per_s")
+    assert f"row {number} ({row['model']}, {row['form']}" in said
+    assert f"column examples_per_s = {row['examples_per_s']}" in said
+    assert f"runs/{row['run_id']}.json: commit " in said
+    assert f"{row['run_id']}.parquet: {row['n_samples']} timed samples" in said
+    assert "whose median gives the row" in said
+
+
+def test_a_committed_figure_says_commit_data_and_rows(root, capsys):
+    for kind in ("png", "svg", "pdf"):
+        said = _said(capsys, root / "paper_figures" / "reference" / f"figure1.{kind}", "RepVGG-A0")
+        assert "- commit " in said
+        assert "table4_120epochs.csv: row 1" in said
+        assert "speed.csv: row " in said
+
+
+def test_a_table_cell_a_claim_and_a_printed_row_are_followed(demo, facts, tmp_path, capsys):
+    experiment = ["--experiment", "demo", "--results", str(demo), "--paper", str(PAPER)]
+    assert main(["tables", *experiment, "--output", str(demo / "tables")]) == 0
+    capsys.readouterr()
+    said = _said(capsys, demo / "tables" / "table4.csv", "RepVGG-A0:demo_top1_pct")
+    assert "row 1 (RepVGG-A0), column demo_top1_pct is " in said
+    assert "accuracy.csv: row " in said
+    assert "predictions/RepVGG-A0__demo-5-epochs-deadbeef__seed0" in said
+    assert "weights: SHA-256 " + "0" * 64 in said
+    empty = _said(capsys, demo / "tables" / "table4.csv", "RepVGG-A0:ours_top1_pct")
+    assert "is empty: " in empty
+    assert "decides nothing about ImageNet" in empty
+    rows = rows_of_claim(next(claim for claim in facts.table("claims") if claim["id"] == "C20"), facts, Results(demo))
+    write_rows(demo / "claims.csv", "claims", rows, keep_order=True)
+    said = _said(capsys, demo / "claims.csv", "C20")
+    assert "term speed(RepVGG-A0)/speed(ResNet-18) >= 1.33" in said
+    assert said.count("speed.csv: row ") == 2
+    assert "nothing: RepVGG-A0 was evaluated on demo-digits" in said
+    said = _said(capsys, PAPER / "third_party_accuracy.csv", "row 1")
+    assert "source: mmpretrain" in said
+
+
+def test_the_verb_refuses_what_it_cannot_follow(root, tmp_path, capsys):
+    (tmp_path / "bare.svg").write_text("<svg/>")
+    (tmp_path / "notes.txt").write_text("x")
+    (tmp_path / "other.csv").write_text("a,b\n1,2\n")
+    cases = {
+        ("missing.csv", ""): "does not exist or is no file",
+        ("notes.txt", ""): "is neither a CSV file nor a figure",
+        ("bare.svg", ""): "holds neither commit nor data digest",
+        ("other.csv", "row 1"): "is no table that can be traced",
+    }
+    for (name, cell), message in cases.items():
+        assert main(["why", str(tmp_path / name), *cell.split(), "--paper", str(PAPER)]) == 2
+        error = capsys.readouterr().err
+        assert message in error
+        assert error.count("\n") == 1
