@@ -138,13 +138,13 @@ def test_claims_whose_verdict_differs_and_no_others(tmp_path, facts):
         }  # fmt: skip
 
     folders = []
-    for name, verdict in (("one", "reproduced"), ("two", "contradicted")):
+    for name, verdict in (("one", "met"), ("two", "not met")):
         folders.append(tmp_path / name)
-        rows = [claim("C01", "reproduced"), claim("C02", verdict)]
+        rows = [claim("C01", "met"), claim("C02", verdict)]
         write_rows(folders[-1] / "claims.csv", "claims", rows, keep_order=True)
     (line,) = compared(*map(read_side, folders), facts)
     assert line.subject.startswith("C02 ")
-    assert line.texts == ("reproduced / inconclusive", "contradicted / inconclusive")
+    assert line.texts == ("met / inconclusive", "not met / inconclusive")
 
 
 def test_counts_that_differ_are_listed(tmp_path, facts):

@@ -28,6 +28,7 @@ class Accuracy:
     best_epoch: float | None
     network: str
     recipe: str
+    rows: tuple[Row, ...]
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,7 @@ def summarised(rows: list[Row]) -> Accuracy:
         float(np.mean(best)) if best else None,
         describe_network(rows[0]),
         rows[0]["recipe"] or "",
+        tuple(rows),
     )
 
 

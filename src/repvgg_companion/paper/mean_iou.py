@@ -45,10 +45,11 @@ def groups(results: Results, model: str) -> list[list[Row]]:
         raise NotAvailable(f"{model} was not trained on Cityscapes")
     if not found:
         raise NotAvailable(f"{model} was evaluated on {_described(mine[0])} only, which decides nothing about Table 8")
-    return _trainings(found)
+    return trainings(found)
 
 
-def _trainings(rows: list[Row]) -> list[list[Row]]:
+def trainings(rows: list[Row]) -> list[list[Row]]:
+    """Rows in groups of one training, form and protocol, best first."""
     found: dict[tuple, list[Row]] = {}
     for row in rows:
         found.setdefault((row["form"] != "deploy", row["training_digest"] or "", row["protocol"]), []).append(row)
@@ -96,7 +97,7 @@ def columns(results: Results, model: str, notes: list[str]) -> Row:
     others = [part for part in results.rows("segmentation") if not is_paper_segmentation(part)]
     if others:
         mine = [part for part in others if part["model"] == model]
-        row |= _columns("small", _trainings(mine)[0] if mine else [])
+        row |= _columns("small", trainings(mine)[0] if mine else [])
         if mine:
             notes.append(f"small_mean_iou: measured on {_described(mine[0])}; no result of the paper")
     return row

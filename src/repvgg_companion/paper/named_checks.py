@@ -99,7 +99,13 @@ def _residual_block_doubles_memory(evidence: Evidence) -> Finding:
 
 
 def block_maps(rows: list[Row], kind: str) -> list[float]:
-    """The measured live feature maps at the four points of Figure 3, in units of the block's input.
+    """The live feature maps of `block_rows`, in units of the block's input."""
+    found = block_rows(rows, kind)
+    return [row["live_feature_map_mib"] / found[0]["live_feature_map_mib"] for row in found]
+
+
+def block_rows(rows: list[Row], kind: str) -> list[Row]:
+    """The measured rows at the four points of Figure 3.
 
     Of the first network of its kind: a ResNet for `residual`, the deploy form of a RepVGG for `plain`; empty where
     none was measured.
@@ -107,9 +113,9 @@ def block_maps(rows: list[Row], kind: str) -> list[float]:
     for row in rows:
         is_residual = row["model"].startswith("ResNet")
         if row["layer"] == FIGURE_3[0] and row["form"] == "deploy" and is_residual == (kind == "residual"):
-            same = {part["layer"]: part["live_feature_map_mib"] for part in rows
+            same = {part["layer"]: part for part in rows
                     if all(part[key] == row[key] for key in ("run_id", "model", "form"))}  # fmt: skip
-            return [same[point] / same[FIGURE_3[0]] for point in FIGURE_3]
+            return [same[point] for point in FIGURE_3]
     return []
 
 

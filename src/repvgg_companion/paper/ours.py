@@ -104,17 +104,18 @@ def count(results: Results, quantity: Quantity) -> Reading:
     if quantity.form == "deploy" and not spec.convertible:
         raise NotAvailable(f"{spec.name} has no deploy form: {spec.reason_not_convertible}")
     column = {"params": "params", "flops": "flops", "wino": "wino_muls"}[quantity.name]
+    rows: tuple[Row, ...] = ()
     for row in results.rows("complexity"):
         own = row["model"] == spec.name and row["form"] == quantity.form
         if own and is_paper_network(row) and row["input_px"] == spec.input_px:
-            value, evidence = row[column], f"complexity.csv {spec.name} {quantity.form}"
+            value, evidence, rows = row[column], f"complexity.csv {spec.name} {quantity.form}", (row,)
             break
     else:
         value = getattr(_counted(spec.name, quantity.form), column)
         evidence = f"count of {spec.name} {quantity.form}"
     if value is None:
         raise NotAvailable(f"{spec.name} has no convolution that counts as accelerated")
-    return Reading(float(value), (), (evidence,), exact=True)
+    return Reading(float(value), rows, (evidence,), exact=True)
 
 
 def accuracy_groups(results: Results, facts: Facts, quantity: Quantity) -> list[list[Row]]:
