@@ -4,7 +4,6 @@ import shutil
 
 import pytest
 from paper_synthetic import PAPER, plant, write_demo, write_imagenet
-from repvgg_companion.paper.claim_evidence import Evidence
 
 from repvgg_companion.__main__ import main
 from repvgg_companion.contract import read_rows, write_rows
@@ -14,6 +13,7 @@ from repvgg_companion.evidence.claim_sources import claim_basis, evidence_of
 from repvgg_companion.evidence.table_sources import cell_basis
 from repvgg_companion.identity import split_model_name
 from repvgg_companion.models.names import MODELS
+from repvgg_companion.paper.claim_evidence import Evidence
 from repvgg_companion.paper.claims import rows_of_claim
 from repvgg_companion.paper.comparable_runs import widest
 from repvgg_companion.paper.grammar import Comparison
