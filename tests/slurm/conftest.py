@@ -131,10 +131,26 @@ def demo_data(tmp_path_factory) -> Path:
     (folder / "data.yaml").write_text(yaml.safe_dump(config))
     targets = [f"results/data/demo-digits/{split}.parquet" for split in ("train", "val")]
     done = subprocess.run(
-        [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), "--directory", str(folder),
-         "--configfile", str(folder / "data.yaml"), "--cores", "1", *targets],
-        env=os.environ | {"PYTHONPATH": str(ROOT / "src")}, capture_output=True, text=True, check=False, timeout=200,
-    )  # fmt: skip
+        [
+            sys.executable,
+            "-m",
+            "snakemake",
+            "--snakefile",
+            str(ROOT / "Snakefile"),
+            "--directory",
+            str(folder),
+            "--configfile",
+            str(folder / "data.yaml"),
+            "--cores",
+            "1",
+            *targets,
+        ],
+        env=os.environ | {"PYTHONPATH": str(ROOT / "src")},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=200,
+    )
     assert done.returncode == 0, done.stderr[-4000:]
     return folder
 
@@ -146,18 +162,28 @@ def seconds_per_epoch(folder: Path) -> float:
         recipe = experiment("probe", models=["RepVGG-A0"], epochs=epochs, runtime="10m")["recipes"]["slurm"]
         probe = folder / f"probe{epochs}"
         options = {
-            "--dataset": "demo-digits", "--model": "RepVGG-A0", "--width": "0.125", "--device": "cpu",
-            "--recipe-name": "probe", "--recipe": json.dumps(recipe), "--state": probe / "state",
-            "--train-manifest": data / "train.parquet", "--val-manifest": data / "val.parquet",
-            "--output": probe / "train.safetensors", "--history": probe / "history.csv",
-        }  # fmt: skip
+            "--dataset": "demo-digits",
+            "--model": "RepVGG-A0",
+            "--width": "0.125",
+            "--device": "cpu",
+            "--recipe-name": "probe",
+            "--recipe": json.dumps(recipe),
+            "--state": probe / "state",
+            "--train-manifest": data / "train.parquet",
+            "--val-manifest": data / "val.parquet",
+            "--output": probe / "train.safetensors",
+            "--history": probe / "history.csv",
+        }
         words = [str(word) for pair in options.items() for word in pair]
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
         subprocess.run(
             [sys.executable, "-m", "repvgg_companion", "train", *words],
-            cwd=folder, env=os.environ | {"PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"},
-            check=True, capture_output=True, timeout=120,
-        )  # fmt: skip
+            cwd=folder,
+            env=os.environ | {"PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"},
+            check=True,
+            capture_output=True,
+            timeout=120,
+        )
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         used.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
     return (used[1] - used[0]) / 3

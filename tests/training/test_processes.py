@@ -272,8 +272,11 @@ with held_gpus(int(sys.argv[2]), ["GPU-a", "GPU-b", "GPU-c"], Path(sys.argv[1]))
 def hold(folder, count):
     return subprocess.Popen(
         [sys.executable, "-c", HOLD, str(folder), str(count)],
-        env=clean_environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+        env=clean_environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
 
 
 def test_jobs_get_disjoint_gpus_and_a_dead_one_frees_its_own(tmp_path):

@@ -258,10 +258,19 @@ def test_a_deadline_stops_with_a_checkpoint_and_the_next_attempt_goes_on_from_it
 @pytest.mark.parametrize(
     ("text", "seconds"),
     [
-        ("45", 45), ("1:30", 90), ("59:59", 3599), ("2:00:00", 7200), ("1-00:00:00", 86400), ("2-03", 183600),
-        ("1-02:30", 95400), ("UNLIMITED", None), ("NOT_SET", None), ("INVALID", None), ("", None),
+        ("45", 45),
+        ("1:30", 90),
+        ("59:59", 3599),
+        ("2:00:00", 7200),
+        ("1-00:00:00", 86400),
+        ("2-03", 183600),
+        ("1-02:30", 95400),
+        ("UNLIMITED", None),
+        ("NOT_SET", None),
+        ("INVALID", None),
+        ("", None),
     ],
-)  # fmt: skip
+)
 def test_slurms_time_left(text, seconds):
     assert parse_slurm_time(text) == seconds
 

@@ -56,11 +56,33 @@ def data(tmp_path_factory) -> Path:
 
 def train(data: Path, folder: Path, *more: str, model: str = MODEL, recipe: dict | None = None) -> int:
     return main(
-        ["train", "--dataset", "tiny", "--model", model, "--width", str(WIDTH), "--recipe-name", "tiny", "--recipe",
-         json.dumps(RECIPE | (recipe or {})), "--train-manifest", str(data / "train.parquet"), "--val-manifest",
-         str(data / "val.parquet"), "--state", str(folder / "state"), "--output", str(folder / "train.safetensors"),
-         "--history", str(folder / "history.csv"), "--device", "cpu", *more]
-    )  # fmt: skip
+        [
+            "train",
+            "--dataset",
+            "tiny",
+            "--model",
+            model,
+            "--width",
+            str(WIDTH),
+            "--recipe-name",
+            "tiny",
+            "--recipe",
+            json.dumps(RECIPE | (recipe or {})),
+            "--train-manifest",
+            str(data / "train.parquet"),
+            "--val-manifest",
+            str(data / "val.parquet"),
+            "--state",
+            str(folder / "state"),
+            "--output",
+            str(folder / "train.safetensors"),
+            "--history",
+            str(folder / "history.csv"),
+            "--device",
+            "cpu",
+            *more,
+        ]
+    )
 
 
 @pytest.fixture(scope="module")
@@ -102,12 +124,44 @@ def scored(data, trained, tmp_path_factory) -> Path:
     common = ["--experiment", "tiny", "--val-manifest", str(data / "val.parquet"), "--runs", str(folder / "runs")]
     label = RECIPE["validation"]
     output = str(folder / "reparameterization.csv")
-    assert main(["reparameterize", *common, "--weights", str(trained / "train.safetensors"), "--protocol", label,
-                 "--output", output, "--images", "3", "--device", "cpu"]) == 0  # fmt: skip
-    weights = [word for form in ("train", "deploy")
-               for word in ("--weights", str(trained / f"{form}.safetensors"), label)]  # fmt: skip
-    assert main(["evaluate-segmentation", *common, *weights, "--output", str(folder / "segmentation.csv"),
-                 "--predictions", str(folder / "predictions"), "--device", "cpu"]) == 0  # fmt: skip
+    assert (
+        main(
+            [
+                "reparameterize",
+                *common,
+                "--weights",
+                str(trained / "train.safetensors"),
+                "--protocol",
+                label,
+                "--output",
+                output,
+                "--images",
+                "3",
+                "--device",
+                "cpu",
+            ]
+        )
+        == 0
+    )
+    weights = [
+        word for form in ("train", "deploy") for word in ("--weights", str(trained / f"{form}.safetensors"), label)
+    ]
+    assert (
+        main(
+            [
+                "evaluate-segmentation",
+                *common,
+                *weights,
+                "--output",
+                str(folder / "segmentation.csv"),
+                "--predictions",
+                str(folder / "predictions"),
+                "--device",
+                "cpu",
+            ]
+        )
+        == 0
+    )
     return folder
 
 
@@ -144,8 +198,11 @@ def test_the_score_is_that_of_its_definition(scored, trained, data):
         for answer, label in zip(total.argmax(1).flatten().tolist(), labels.flatten().tolist(), strict=True):
             if label != 255:
                 confusion[label, answer] += 1
-    ious = [confusion[c, c] / union for c in range(19)
-            if (union := confusion[c].sum() + confusion[:, c].sum() - confusion[c, c])]  # fmt: skip
+    ious = [
+        confusion[c, c] / union
+        for c in range(19)
+        if (union := confusion[c].sum() + confusion[:, c].sum() - confusion[c, c])
+    ]
     row = next(row for row in read_rows(scored / "segmentation.csv", "segmentation") if row["form"] == "deploy")
     assert row["mean_iou_pct"] == pytest.approx(100 * np.mean(ious), abs=0.02)
     assert row["pixel_accuracy_pct"] == pytest.approx(100 * np.trace(confusion) / confusion.sum(), abs=0.02)
@@ -264,8 +321,19 @@ def test_weights_of_other_images_are_not_scored(data, trained, tmp_path, capsys)
     state, identity = load_weights(trained / "train.safetensors")
     path = tmp_path / "other.safetensors"
     save_weights(path, state, replace(identity, dataset_sha256="0" * 64))
-    common = ["evaluate-segmentation", "--experiment", "x", "--val-manifest", str(data / "val.parquet"), "--runs",
-              str(tmp_path / "runs"), "--output", str(tmp_path / "o.csv"), "--predictions", str(tmp_path)]  # fmt: skip
+    common = [
+        "evaluate-segmentation",
+        "--experiment",
+        "x",
+        "--val-manifest",
+        str(data / "val.parquet"),
+        "--runs",
+        str(tmp_path / "runs"),
+        "--output",
+        str(tmp_path / "o.csv"),
+        "--predictions",
+        str(tmp_path),
+    ]
     assert main([*common, "--weights", str(path), RECIPE["validation"]]) == 2
     assert "was trained on other images" in capsys.readouterr().err
     weights = str(trained / "train.safetensors")

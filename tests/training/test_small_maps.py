@@ -14,11 +14,18 @@ from repvgg_companion.training.small_maps import SmallMapConv2d
 @pytest.mark.parametrize(
     ("kernel", "stride", "padding", "bias", "size"),
     [
-        (3, 1, 1, False, (2, 2)), (3, 2, 1, False, (2, 2)), (3, 2, 1, False, (1, 1)), (3, 2, 1, True, (4, 4)),
-        (1, 1, 0, True, (1, 1)), (1, 2, 0, False, (3, 3)), (3, 2, 1, False, (3, 4)), (5, 3, 2, False, (4, 5)),
-        ((3, 1), (2, 1), (1, 0), False, (3, 2)), (3, 1, 0, False, (4, 4)),
+        (3, 1, 1, False, (2, 2)),
+        (3, 2, 1, False, (2, 2)),
+        (3, 2, 1, False, (1, 1)),
+        (3, 2, 1, True, (4, 4)),
+        (1, 1, 0, True, (1, 1)),
+        (1, 2, 0, False, (3, 3)),
+        (3, 2, 1, False, (3, 4)),
+        (5, 3, 2, False, (4, 5)),
+        ((3, 1), (2, 1), (1, 0), False, (3, 2)),
+        (3, 1, 0, False, (4, 4)),
     ],
-)  # fmt: skip
+)
 def test_outputs_and_gradients_are_those_of_the_convolution(kernel, stride, padding, bias, size, layout, monkeypatch):
     torch.manual_seed(1)
     conv = nn.Conv2d(6, 10, kernel, stride, padding, bias=bias).double().to(memory_format=layout)

@@ -51,6 +51,9 @@ def test_every_state_is_told_apart(trainings, capsys):
     assert main(["status", "--state", str(trainings.folder / "state")]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[:2] for line in lines[1:5]] == [
-        ["bad", "unreadable"], ["done", "finished"], ["other", "unreadable"], ["run", "failed"],
-    ]  # fmt: skip
-    assert "state.json is damaged" in lines[5] and "is not one of a training" in lines[6]
+        ["bad", "unreadable"],
+        ["done", "finished"],
+        ["other", "unreadable"],
+        ["run", "failed"],
+    ]
+    assert "state.json is damaged" in lines[5] and "is not the state of a training" in lines[6]

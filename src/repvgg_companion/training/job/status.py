@@ -76,7 +76,7 @@ def status_of(folder: str | Path, root: str | Path = "") -> Status:
     start = starts[-1] if starts else {}
     step = beat["step"] if beat else 0
     steps_per_epoch = start.get("steps_per_epoch")
-    epochs = read_json(state.folder / "state.json")["recipe"]["epochs"]
+    epochs = (state.stored() or {})["recipe"]["epochs"]
     total = steps_per_epoch * epochs if steps_per_epoch else None
     finished = (state.folder / SEAL).exists()
     if finished:
