@@ -1,5 +1,6 @@
 """Experiment files: what is accepted, and the one sentence for what is not."""
 
+import argparse
 import csv
 import json
 from pathlib import Path
@@ -8,10 +9,11 @@ import jsonschema
 import pytest
 import yaml
 
+from repvgg_companion.data.index import index
 from repvgg_companion.errors import CompanionError
 from repvgg_companion.experiment.experiment_file import SOURCES
 from repvgg_companion.experiment.load import load_experiment, read_experiment, require_sources
-from repvgg_companion.experiment.paths import batches, digest_of, weights_of
+from repvgg_companion.experiment.paths import batches, digest_of, source_options, weights_of
 from repvgg_companion.experiment.schema import SCHEMA_FILE, schema_text
 from repvgg_companion.models.names import VARIATIONS
 
@@ -94,13 +96,49 @@ def test_missing_keys_files_and_yaml_are_named(tmp_path):
 
 def test_sources_need_their_companions():
     config = demo()
-    config["data"] = {"dataset": "imagenet", "train_archive": "t.tar", "val_archive": "v.tar"}
-    with pytest.raises(CompanionError, match="needs devkit_archive"):
+    config["data"] = {"dataset": "imagenet", "train_archive": "t.tar", "devkit_archive": "d.tar.gz"}
+    with pytest.raises(CompanionError, match="needs val_archive"):
+        load_experiment(config, "f")
+    config["data"] |= {"val_archive": "v.tar", "labels": "labels.txt"}
+    with pytest.raises(CompanionError, match="devkit_archive and labels both number the classes"):
         load_experiment(config, "f")
     config["data"] = {"dataset": "imagenet", "val_archive": "v.tar", "devkit_archive": "d.tar.gz"}
     with pytest.raises(CompanionError, match="training needs training images"):
         load_experiment(config, "f")
     assert set(SOURCES) <= set(type(load_experiment(demo(), "f").data).model_fields)
+
+
+VALIDATION_ALONE = {
+    "an archive": {"val_archive": "v.tar"},
+    "an archive and a devkit": {"val_archive": "v.tar", "devkit_archive": "d.tar.gz"},
+    "a folder": {"val_folder": "val"},
+    "a flat folder and a devkit": {"val_folder": "val", "devkit_archive": "d.tar.gz"},
+    "a folder and a labels file": {"val_folder": "val", "labels": "labels.txt"},
+    "a zip": {"zip": "v.zip"},
+    "Kaggle's folder": {"kaggle_folder": "kaggle"},
+    "Parquet shards": {"parquet_folder": "shards"},
+}
+
+
+@pytest.mark.parametrize("form", VALIDATION_ALONE)
+def test_released_weights_need_validation_images_only_in_every_form(form):
+    """The schema takes what the verb `index` takes; `tests/data/test_validation_alone.py` runs the verb."""
+    config = yaml.safe_load((ROOT / "config" / "released.yaml").read_text())
+    config["data"] = {"dataset": "imagenet", **VALIDATION_ALONE[form]}
+    experiment = load_experiment(config, "f")
+    options = source_options(experiment, "")
+    assert sorted(options.values()) == sorted(VALIDATION_ALONE[form].values())
+    parser = argparse.ArgumentParser()
+    index.add_arguments(parser)
+    words = [word for pair in options.items() for word in pair]
+    assert parser.parse_args(["--dataset", "d", "--output", "o", *words])
+
+
+def test_a_path_of_images_may_begin_with_the_home_folder(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/someone")
+    config = demo()
+    config["data"] = {"dataset": "imagenet", "zip": "~/tiny.zip"}
+    assert load_experiment(config, "f").data.source == {"zip": "/home/someone/tiny.zip"}
 
 
 def test_only_the_changed_recipe_gets_another_digest():

@@ -3,7 +3,11 @@ import shlex
 
 DEMO_FOLDER = f"{DATA}/archives"
 SOURCE = source_options(EXPERIMENT, DEMO_FOLDER)
-SPLITS = ["train", "val"] if EXPERIMENT.data.trains else ["val"]
+SPLITS = ["train", "val"] if EXPERIMENT.training else ["val"]
+# Only the images themselves show whether these forms hold training images.
+NEEDS_TRAIN = ["--needs-train"] if EXPERIMENT.training and {"zip", "kaggle_folder", "parquet_folder"} & {
+    *EXPERIMENT.data.source
+} else []
 
 
 if EXPERIMENT.data.source.get("generate"):
@@ -27,7 +31,7 @@ if EXPERIMENT.data.source.get("generate"):
 rule index:
     input:
         # Missing files are named by require_sources before any job starts; a dry run goes on without them.
-        [] if missing_sources(EXPERIMENT) else list(SOURCE.values()),
+        [] if missing_sources(EXPERIMENT) else [path.replace("{", "{{").replace("}", "}}") for path in SOURCE.values()],
     output:
         manifests=[f"{DATA}/{split}.parquet" for split in SPLITS],
         dataset=f"{DATA}/dataset.json",
@@ -38,7 +42,7 @@ rule index:
     resources:
         **asked(EXPERIMENT.execution.index),
     params:
-        source=" ".join(f"{option} {shlex.quote(path)}" for option, path in SOURCE.items()),
+        source=" ".join([*(f"{option} {shlex.quote(path)}" for option, path in SOURCE.items()), *NEEDS_TRAIN]),
         dataset=DATASET,
         folder=lambda wildcards: DATA,
         classes=f"--num-classes {EXPERIMENT.data.num_classes}" if EXPERIMENT.data.num_classes else "",

@@ -3,6 +3,7 @@
 Unknown keys are refused everywhere. The JSON schema in `workflow/schemas/` is generated from this module.
 """
 
+import os
 from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -18,14 +19,14 @@ Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]*$")]
 
 SOURCES: dict[str, tuple[str, ...]] = {
     "generate": (),
-    "train_archive": ("val_archive", "devkit_archive"),
-    "zip": (),
-    "train_folder": ("val_folder", "devkit_archive"),
-    "kaggle_folder": (),
-    "parquet_folder": ("devkit_archive",),
+    "train_archive": ("val_archive", "devkit_archive", "labels"),
+    "zip": ("labels",),
+    "train_folder": ("val_folder", "devkit_archive", "labels"),
+    "kaggle_folder": ("labels",),
+    "parquet_folder": ("devkit_archive", "labels"),
     "cityscapes_folder": (),
-    "val_archive": ("devkit_archive",),
-    "val_folder": ("devkit_archive",),
+    "val_archive": ("devkit_archive", "labels"),
+    "val_folder": ("devkit_archive", "labels"),
 }
 """Each form of a dataset: the key that names it, and the keys that may stand beside that one."""
 
@@ -76,15 +77,24 @@ class Data(Strict):
     train_archive: str | None = Field(None, description="ILSVRC2012_img_train.tar")
     val_archive: str | None = Field(None, description="ILSVRC2012_img_val.tar")
     devkit_archive: str | None = Field(None, description="ILSVRC2012_devkit_t12.tar.gz")
-    zip: str | None = Field(None, description="a zip in the layout of tiny-imagenet-200.zip")
+    zip: str | None = Field(None, description="a zip in the layout of tiny-imagenet-200.zip, or Kaggle's own")
     train_folder: str | None = Field(None, description="a folder with one folder of images per WNID")
     val_folder: str | None = Field(None, description="the same for validation, or a flat folder beside a devkit")
     kaggle_folder: str | None = Field(None, description="the folder that holds ILSVRC/ and LOC_val_solution.csv")
-    parquet_folder: str | None = Field(None, description="imagenet-1k as Parquet shards")
+    parquet_folder: str | None = Field(None, description="Parquet shards train-* and validation-*")
     cityscapes_folder: str | None = Field(None, description="the folder that holds leftImg8bit/ and gtFine/")
+    labels: str | None = Field(
+        None, description="a file that says which label each class folder has; for folders not called by WNIDs"
+    )
     verify: bool = Field(True, description="compare the archives with their published digests, where there are any")
     undecodable: Literal["stop", "count"] = Field("stop", description="what an image that cannot be decoded does")
     cache: bool = Field(True, description="decode the validation images once for all evaluations")
+
+    @field_validator(*SOURCES, "devkit_archive", "labels")
+    @classmethod
+    def _with_home(cls, path: str | None) -> str | None:
+        """A path may begin with ~, the home folder."""
+        return None if path is None else os.path.expanduser(path)  # noqa: PTH111 - a Path would change the text
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
@@ -92,21 +102,20 @@ class Data(Strict):
         if not given:
             raise ValueError(f"no images are named; set one of {', '.join(SOURCES)}")
         main, *others = given
-        if self.devkit_archive is not None:
-            others.append("devkit_archive")
+        others += [key for key in ("devkit_archive", "labels") if getattr(self, key) is not None]
         if unfit := [key for key in others if key not in SOURCES[main]]:
             raise ValueError(f"the images are named twice, by {main} and by {unfit[0]}; leave one of them out")
-        needed = {"train_archive": ("val_archive", "devkit_archive"), "val_archive": ("devkit_archive",)}
-        if missing := [key for key in needed.get(main, ()) if getattr(self, key) is None]:
-            raise ValueError(f"{main} needs {missing[0]} beside it; add it")
-        if main == "train_folder" and self.val_folder is None:
-            raise ValueError("train_folder needs val_folder beside it; add it")
+        needed = {"train_archive": "val_archive", "train_folder": "val_folder"}.get(main)
+        if needed is not None and needed not in others:
+            raise ValueError(f"{main} needs {needed} beside it; add it")
+        if {"devkit_archive", "labels"} <= set(others):
+            raise ValueError("devkit_archive and labels both number the classes; leave one of them out")
         return self
 
     @property
     def source(self) -> dict[str, str]:
         """The keys that name the images, with their paths, in the order of `SOURCES`."""
-        keys = dict.fromkeys([*SOURCES, "devkit_archive"])
+        keys = dict.fromkeys([*SOURCES, "devkit_archive", "labels"])
         return {key: getattr(self, key) for key in keys if getattr(self, key) is not None}
 
     @property
@@ -121,8 +130,8 @@ class Data(Strict):
 
     @property
     def trains(self) -> bool:
-        """Whether there are training images."""
-        return self.val_archive is None or self.train_archive is not None
+        """Whether there can be training images; a zip, Kaggle's folder or shards may turn out to hold none."""
+        return next(key for key in SOURCES if getattr(self, key) is not None) not in ("val_archive", "val_folder")
 
 
 class TrainingGroup(Strict):

@@ -70,18 +70,18 @@ SOURCES = {
 
 
 def _archives(sources: dict[str, str], job: IndexJob) -> Splits:
-    opened = job.opener.open
-    return {
-        **({"train": train_from_archive(sources["train_archive"], opened)} if "train_archive" in sources else {}),
-        "val": val_from_archive(sources["val_archive"], opened, job.devkit),
-    }
+    # Validation first: it is small, and shows whether the devkit is missing.
+    val = val_from_archive(sources["val_archive"], job.opener.open, job.devkit)
+    if "train_archive" not in sources:
+        return {"val": val}
+    return {"train": train_from_archive(sources["train_archive"], job.opener.open), "val": val}
 
 
 def _folders(sources: dict[str, str], job: IndexJob) -> Splits:
-    return {
-        **({"train": train_from_folder(sources["train_folder"])} if "train_folder" in sources else {}),
-        "val": val_from_folder(sources["val_folder"], job.devkit),
-    }
+    val = val_from_folder(sources["val_folder"], job.devkit)
+    if "train_folder" not in sources:
+        return {"val": val}
+    return {"train": train_from_folder(sources["train_folder"]), "val": val}
 
 
 def _kaggle(sources: dict[str, str], _: IndexJob) -> Splits:
