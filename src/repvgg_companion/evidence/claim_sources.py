@@ -80,7 +80,7 @@ def _ranked(evidence: Evidence) -> list[Basis]:
     for point in proxies(evidence):
         quantities = [Quantity(name, point["model"]) for name in ("speed", "flops", "wino")]
         found += quantities_basis(quantities, evidence)
-    return found
+    return found or [Basis(f"nothing: {evidence.why_no_speeds or 'no network of Table 4 was measured'}")]
 
 
 def _batches(evidence: Evidence) -> list[Basis]:
