@@ -38,6 +38,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "claims": ("paper.claims", "the verdicts on the paper's claims"),
     "provenance": ("results.provenance", "what the results of an experiment rest on"),
     "report": ("results.report", "one HTML page of an experiment"),
+    "dictionary": ("evidence.dictionary", "every column of the result tables with its unit and meaning"),
     "crate": ("evidence.crate", "an experiment, or the ledger, as a Workflow Run RO-Crate"),
     "why": ("evidence.why", "which rows, weights, images and sources a number rests on"),
     "compare": ("evidence.compare", "two experiments or devices side by side"),

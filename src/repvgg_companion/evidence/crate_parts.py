@@ -114,8 +114,14 @@ def fill(crate: "ROCrate", contents: Contents, root: Path, agent: str, maker: st
             "endTime": ended,
         },
     )
+    readme = root / "README.md"
+    if readme.is_file():
+        _add_file(crate, readme, root)["about"] = crate.root_dataset
     made = _files_of_runs(files)
-    actions = [action, *(_add_run(crate, facts, made.get(facts["run_id"], [])) for facts in contents.runs)]
+    actions = [action]
+    for facts in contents.runs:
+        done = max((path.stat().st_mtime for path in files if path.stem == facts["run_id"]), default=0.0)
+        actions.append(_add_run(crate, facts, made.get(facts["run_id"], []), _moment(done)))
     if agent:
         who = _context(crate, "#agent", {"@type": "Person", "name": agent})
         for one in actions:
@@ -179,6 +185,8 @@ def _add_workflow(crate: "ROCrate", contents: Contents, root: Path) -> "Entity":
             "name": f"The workflow of the RepVGG companion ({contents.workflow.name})",
             "version": __version__,
             "sha256": sha256_of_file(contents.workflow),
+            "encodingFormat": "text/plain",
+            "url": PAPER,
         },
     )
 
@@ -207,7 +215,7 @@ def _files_of_runs(files: dict[Path, "Entity"]) -> dict[str, list["Entity"]]:
     return made
 
 
-def _add_run(crate: "ROCrate", facts: dict[str, Any], made: list["Entity"]) -> "Entity":
+def _add_run(crate: "ROCrate", facts: dict[str, Any], made: list["Entity"], ended: str) -> "Entity":
     """One execution of a measuring verb with the files that it made and the tables that hold its rows."""
     run_id = facts["run_id"]
     stamp, _, rest = run_id.partition("-")
@@ -228,6 +236,7 @@ def _add_run(crate: "ROCrate", facts: dict[str, Any], made: list["Entity"]) -> "
         "name": f"{verb} at commit {facts.get('commit', 'unknown')}",
         "description": " ".join(facts.get("command", [])) or verb,
         "startTime": started.isoformat(),
+        "endTime": ended,
     }
     return crate.add_action(tool, identifier=f"#{run_id}", result=made, properties=properties)
 
