@@ -1,33 +1,41 @@
-# make            set up .venv and run the whole pipeline on the embedded demo data
-# make test       set up .venv and run the tests that need neither root nor much time
+# Targets; `make help` prints this list.
+#
+# make            set up .venv and run the demo, or another experiment: make EXPERIMENT=config/mine.yaml
+# make help       print this list
+# make report     the same run, then Snakemake's own HTML report of it
+# make plan       what the trainings of EXPERIMENT cost here (default: config/imagenet.yaml, the whole paper)
+# make test       the tests that need neither root nor much time
 # make test-all   all tests: also the long ones, Slurm and a browser (root installs them), conda and Kubernetes
-#                 (stand-ins fetched by pip)
-# make lint       ruff, snakefmt and snakemake --lint
+# make lint       ruff, mypy, snakefmt and snakemake --lint
 # make lab        open the results in JupyterLab
-# make plan       what training the whole paper costs here; EXPERIMENT=config/NAME.yaml for another experiment
-# make reference  check the committed measurements and draw paper_figures/reference from them and the paper
-# make report     Snakemake's own HTML report of the demo, with the rule graph and run times
+# make docs       draw the rule graph and the rooms into docs/
+# make reference  check the committed measurements and draw the figures of paper_figures/reference from them
 # make unlock     remove the lock that a killed run left in this folder
 # make setup      set up .venv and nothing else
 # make lock       resolve requirements.lock anew from pyproject.toml (needs uv)
+#
+# ARGS="..." passes further options on, CORES=N limits the cores.
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := demo
 
-PYTHON ?= $(shell for name in python3 python3.13 python3.12 python3.11 python3.14; do \
+# A PYTHONHOME is another Python's, and breaks the one here. `$(shell)` does not see `unexport`.
+unexport PYTHONHOME
+PYTHON ?= $(shell unset PYTHONHOME; for name in python3 python3.13 python3.12 python3.11 python3.14; do \
   "$$name" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo "$$name"; break; }; done)
 VENV := .venv
 BIN := $(CURDIR)/$(VENV)/bin
 READY := $(VENV)/.ready
 CORES ?= all
 ARGS ?=
-EXPERIMENT ?= config/imagenet.yaml
+EXPERIMENT ?=
+CONFIG := $(if $(EXPERIMENT),--configfile "$(EXPERIMENT)")
 export PATH := $(BIN):$(PATH)
 export PYTHONPATH := $(CURDIR)/src
 
 # The programs in .venv name the folder and the Python that they were installed with: after a move, a copy or an upgrade
 # of Python they are installed anew.
-INSTALLED_IN := $(shell [ ! -e $(READY) ] || { $(VENV)/bin/python -c '' 2>/dev/null && cat $(READY); } || echo "?")
+INSTALLED_IN := $(shell unset PYTHONHOME; [ ! -e $(READY) ] || { $(VENV)/bin/python -c '' 2>/dev/null && cat $(READY); } || echo "?")
 ifneq ($(INSTALLED_IN),)
 ifneq ("$(INSTALLED_IN)","$(CURDIR)")
 STALE := stale
@@ -37,16 +45,19 @@ endif
 QUICK := not slow and not slurm and not conda and not kubernetes and not browser
 
 # What a run that found this folder locked should be told; a run that fails otherwise has given its lock back.
-RUN = snakemake --cores $(CORES) $(ARGS) || { status=$$?; \
+RUN = snakemake --cores $(CORES) $(CONFIG) $(ARGS) || { status=$$?; \
   if [ -n "$$(ls .snakemake/locks 2>/dev/null)" ]; then \
     echo "make: this folder is locked by another run. Wait for it; if none is running, since the last one was killed," \
       "type 'make unlock' and then 'make' again: finished work is kept, trainings continue." >&2; fi; \
   exit $$status; }
 
-.PHONY: demo test test-all lint lab plan reference report unlock lock setup stale
+.PHONY: demo help test test-all lint lab plan docs reference report unlock lock setup stale
 
 demo: $(READY)
 	@$(RUN)
+
+help:
+	@sed -n 's/^# \{0,1\}//; /^SHELL/q; p' Makefile
 
 test: $(READY)
 	@echo "Left out here, run by 'make test-all': slow (long kill tests, large archives), slurm, conda, kubernetes, browser."
@@ -58,14 +69,15 @@ test-all: $(READY)
 lint: $(READY)
 	@ruff check src tests benchmarks
 	@ruff format --check src tests benchmarks
+	@mypy
 	@snakefmt --check Snakefile workflow
 	@snakemake --lint
 
 lab: $(READY)
-	@jupyter lab notebooks
+	@jupyter lab notebooks/results.ipynb $(if $(filter 0,$(shell id -u)),--allow-root) $(ARGS)
 
 plan: $(READY)
-	@python -m repvgg_companion plan $(EXPERIMENT) $(ARGS)
+	@python -m repvgg_companion plan "$(or $(EXPERIMENT),config/imagenet.yaml)" $(ARGS)
 
 reference: $(READY)
 	@python -m repvgg_companion check-devices
@@ -73,12 +85,18 @@ reference: $(READY)
 
 report: $(READY)
 	@$(RUN)
-	@snakemake --report results/demo/snakemake-report.html
+	@name=$$(python -c 'import sys, yaml; print(yaml.safe_load(open(sys.argv[1]))["experiment"])' \
+	  "$(or $(EXPERIMENT),config/demo.yaml)"); \
+	snakemake $(CONFIG) --report "results/$$name/snakemake-report.html"
 
 unlock: $(READY)
-	@snakemake --unlock
+	@snakemake $(CONFIG) --unlock
 
 setup: $(READY)
+
+# The user's settings of pip that the set-up heeds: where packages come from, and how it talks. Others, such as a target
+# folder, belong to other installations.
+PIP_KEEPS := ^PIP_(.*INDEX.*|TRUSTED_HOST|CERT|CLIENT_CERT|PROXY|FIND_LINKS|.*CACHE_DIR|.*TIMEOUT|RETRIES|CONFIG_FILE|KEYRING_PROVIDER|NO_INPUT|QUIET|VERBOSE|PROGRESS_BAR)$$
 
 # One set-up at a time; .started marks one that was interrupted, whose packages may be incomplete.
 $(READY): requirements.lock $(STALE)
@@ -96,9 +114,14 @@ $(READY): requirements.lock $(STALE)
 	  echo "make: '$(PYTHON) -m venv' failed; on Debian and Ubuntu: apt install python3-venv" >&2; \
 	  if [ -z "$$existed" ]; then rm -rf $(VENV); fi; exit 1; }; \
 	quiet=--quiet; if [ -t 1 ]; then quiet=; fi; \
-	"$(BIN)/python" -m pip install $$quiet --disable-pip-version-check --require-hashes -r requirements.lock || { \
+	for name in $${!PIP_@}; do [[ $$name =~ $(PIP_KEEPS) ]] || unset $$name; done; \
+	"$(BIN)/python" -m pip install $$quiet --disable-pip-version-check --no-user --target= \
+	  --require-hashes -r requirements.lock || { \
 	  echo "make: installing the packages failed, for the reason above; is the network (or a proxy) and 6 GB of disk" \
 	    "there? Type 'make' again then: what was downloaded is kept." >&2; exit 1; }; \
+	"$(BIN)/python" -c 'import snakemake' || { \
+	  echo "make: pip did not install the packages into $(VENV); see where its settings send them:" \
+	    "$(BIN)/python -m pip config list" >&2; exit 1; }; \
 	rm -f $(VENV)/.started; echo "$(CURDIR)" > $(READY)
 
 lock:

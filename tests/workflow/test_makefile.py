@@ -1,0 +1,86 @@
+"""The Makefile: the set-up whatever the user's settings of pip are, and the experiment that is named."""
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from .conftest import ROOT
+
+
+def make(folder: Path, *words: str, **variables: str) -> subprocess.CompletedProcess:
+    """Run make in `folder` without the variables of the outer Python."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("PIP_", "PYTHON"))}
+    environment = {**inherited, "HOME": str(folder), **variables}
+    return subprocess.run(
+        ["make", *words, f"PYTHON={sys.executable}"],
+        cwd=folder, env=environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def companion(tmp_path) -> Path:
+    """A folder with the Makefile and a lock file of one tiny package, which lies beside it as a wheel."""
+    folder = tmp_path / "companion"
+    (folder / "src").mkdir(parents=True)
+    shutil.copy(ROOT / "Makefile", folder)
+    wheel = folder / "wheels" / "snakemake-1.0-py3-none-any.whl"
+    wheel.parent.mkdir()
+    about = "snakemake-1.0.dist-info"
+    files = {
+        "snakemake/__init__.py": "",
+        f"{about}/METADATA": "Metadata-Version: 2.1\nName: snakemake\nVersion: 1.0\n",
+        f"{about}/WHEEL": "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+    }
+    files[f"{about}/RECORD"] = "".join(f"{name},,\n" for name in (*files, f"{about}/RECORD"))
+    with zipfile.ZipFile(wheel, "w") as archive:
+        for name, text in files.items():
+            archive.writestr(name, text)
+    digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
+    (folder / "requirements.lock").write_text(f"snakemake==1.0 --hash=sha256:{digest}\n")
+    return folder
+
+
+def installed(folder: Path) -> list[Path]:
+    return list(folder.glob(".venv/lib/python*/site-packages/snakemake/__init__.py"))
+
+
+def test_the_set_up_ignores_settings_of_pip_for_other_installations(companion):
+    """PIP_FIND_LINKS and PIP_NO_INDEX say where packages come from, and count."""
+    (companion / ".config/pip").mkdir(parents=True)
+    (companion / ".config/pip/pip.conf").write_text(f"[install]\ntarget = {companion}/configured\n")
+    sources = {"PIP_FIND_LINKS": str(companion / "wheels"), "PIP_NO_INDEX": "1"}
+    leaking = {"PIP_TARGET": str(companion / "elsewhere"), "PIP_PREFIX": str(companion / "prefix"), "PIP_USER": "1",
+               "PIP_DRY_RUN": "1", "PIP_REQUIRE_VIRTUALENV": "1", "PYTHONHOME": "/nowhere"}  # fmt: skip
+    done = make(companion, "setup", **sources, **leaking)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert installed(companion) and (companion / ".venv/.ready").exists()
+    assert not [name for name in ("elsewhere", "configured", "prefix") if (companion / name).exists()]
+
+
+def test_a_set_up_that_installed_nothing_is_not_called_ready(companion):
+    (companion / "requirements.lock").write_text("")
+    done = make(companion, "setup")
+    assert done.returncode != 0 and "pip did not install the packages" in done.stderr
+    assert not (companion / ".venv/.ready").exists()
+
+
+@pytest.mark.parametrize("target", ["demo", "report", "unlock"])
+def test_every_target_is_about_the_experiment_that_is_named(companion, target):
+    def commands(*words: str) -> str:
+        return make(companion, "--dry-run", target, *words).stdout
+
+    assert '--configfile "config/mine.yaml"' in commands("EXPERIMENT=config/mine.yaml")
+    assert "--configfile" not in commands()
+
+
+def test_help_lists_every_target(companion):
+    said = make(companion, "help").stdout
+    phony = next(line for line in (ROOT / "Makefile").read_text().splitlines() if line.startswith(".PHONY:"))
+    for target in set(phony.split()[1:]) - {"demo", "stale"}:
+        assert f"\nmake {target} " in said
