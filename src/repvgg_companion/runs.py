@@ -15,24 +15,62 @@ from typing import Any
 from repvgg_companion import __version__
 from repvgg_companion.files import write_json
 
-_RECORDED = ("torch", "torchvision", "numpy", "scipy", "pyarrow", "safetensors", "pillow", "simplejpeg", "timm",
-             "onnxruntime", "openvino", "pandas", "matplotlib", "snakemake")  # fmt: skip
+_RECORDED = (
+    "torch",
+    "torchvision",
+    "numpy",
+    "scipy",
+    "pyarrow",
+    "safetensors",
+    "pillow",
+    "simplejpeg",
+    "timm",
+    "onnxruntime",
+    "openvino",
+    "pandas",
+    "matplotlib",
+    "snakemake",
+)
+COMMIT_VARIABLE = "REPVGG_COMPANION_COMMIT"
+COMMIT_FILE = Path(__file__).with_name("COMMIT")
+"""In an archive that git or GitHub made of the repository, the commit; in a checkout a placeholder (.gitattributes)."""
+_MISLEADING = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR")
 
 
 @cache
 def commit() -> str:
-    """The commit of the companion's checkout, `-dirty` appended where tracked files differ; `unknown` outside git."""
-    root = Path(__file__).resolve().parents[2]
+    """The companion's commit, `-dirty` appended if tracked files differ, or `unknown (REASON)`.
+
+    It is that of the companion's own checkout, else that in REPVGG_COMPANION_COMMIT, else that of an unpacked archive.
+    The repository of a user around the package does not count.
+    """
+    try:
+        return _commit_of_checkout(Path(__file__).resolve().parents[2])
+    except LookupError as error:
+        carried = os.environ.get(COMMIT_VARIABLE, "") or COMMIT_FILE.read_text(encoding="utf-8").strip()
+        return carried if re.fullmatch(r"[0-9a-f]{7,64}(-dirty)?", carried) else f"unknown ({error})"
+
+
+def _commit_of_checkout(root: Path) -> str:
+    """The commit of the checkout at `root`; raises LookupError with the reason if there is none to ask."""
+    environment = {name: value for name, value in os.environ.items() if name not in _MISLEADING}
 
     def git(*arguments: str) -> str:
-        done = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, check=True)
+        words = ["git", "-C", str(root), *arguments]
+        try:
+            done = subprocess.run(words, capture_output=True, text=True, check=True, env=environment)
+        except FileNotFoundError:
+            raise LookupError("git is not installed") from None
+        except subprocess.CalledProcessError as error:
+            dubious = "dubious ownership" in error.stderr
+            reason = "dubious ownership, see git config safe.directory" if dubious else "not a checkout with a commit"
+            raise LookupError(reason) from None
         return done.stdout.strip()
 
-    try:
-        revision = git("rev-parse", "HEAD")
-        return revision + ("-dirty" if git("status", "--porcelain", "--untracked-files=no") else "")
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
+    if Path(git("rev-parse", "--show-toplevel")) != root:
+        raise LookupError("not a checkout of the companion")
+    revision = git("rev-parse", "HEAD")
+    return revision + ("-dirty" if git("status", "--porcelain", "--untracked-files=no") else "")
 
 
 def environment() -> dict[str, str]:
