@@ -5,10 +5,4 @@ include: "workflow/Snakefile"
 rule all:
     default_target: True
     input:
-        list(COLLECTED.values()),
-        TABLES,
-        FIGURES,
-        f"{RESULTS}/claims.csv",
-        f"{RESULTS}/claims.md",
-        f"{RESULTS}/provenance.json",
-        f"{RESULTS}/report.html",
+        TARGETS,

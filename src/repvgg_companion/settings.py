@@ -129,10 +129,14 @@ def read_mapping(text: str) -> tuple[dict[str, Any], str]:
         value: Any = _object(Path(path).read_text(encoding="utf-8"), path)
     except OSError as error:
         raise CompanionError(f"{path} cannot be read ({error.strerror}); give JSON or a JSON file") from None
-    for key in filter(None, keys.split(".")):
-        if not isinstance(value, dict) or key not in value:
-            raise CompanionError(f"{path} has no key {keys}; it has {', '.join(value) if value else 'none'} there")
-        value = value[key]
+    rest = keys
+    while rest:
+        # A key may have dots in it, as in recipes.resnet-v1.5: the longest that fits is meant.
+        known = list(value) if isinstance(value, dict) else []
+        key = max((key for key in known if f"{rest}.".startswith(f"{key}.")), key=len, default=None)
+        if key is None:
+            raise CompanionError(f"{path} has no key {keys}; it has {', '.join(known) or 'none'} there")
+        value, rest = value[key], rest[len(key) + 1 :]
     if not isinstance(value, dict):
         raise CompanionError(f"{text} is not a JSON object of settings")
     return value, text

@@ -175,7 +175,7 @@ def test_work_goes_to_a_machine_without_snakemake_and_back(tmp_path, monkeypatch
     assert main(["jobs", "carried.yaml"]) == 0
     assert "2 of them trainings" in capsys.readouterr().out
     first = Bare(tmp_path / "first")
-    assert first.fetch(here) == []
+    assert first.fetch(here) == ["results/carried/experiment.json"]
     assert "start the script again" in first.stop_a_training()
     # A training that is half done comes back, and the script for the next machine takes its state along.
     assert main(["adopt", str(first.folder)]) == 0

@@ -74,6 +74,8 @@ def test_text_file_part_of_a_file_and_pydantic_give_the_same_settings(tmp_path):
     assert Oven.read(json.dumps(values)) == expected
     assert Oven.read(str(tmp_path / "oven.json")) == expected
     assert Oven.read(f"{tmp_path / 'all.json'}#kitchen.oven") == expected
+    (tmp_path / "dots.json").write_text(json.dumps({"r": {"a": {}, "a.b": {"c": values}}}))
+    assert Oven.read(f"{tmp_path / 'dots.json'}#r.a.b.c") == expected
     kitchen = Kitchen.model_validate({"oven": values})
     assert kitchen.oven == expected
     assert Kitchen.model_validate(kitchen.model_dump(mode="json")) == kitchen

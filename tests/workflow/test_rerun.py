@@ -2,6 +2,7 @@
 
 import base64
 import copy
+import json
 import os
 import re
 import shutil
@@ -57,12 +58,37 @@ def test_a_changed_recipe_trains_its_model_and_a_new_seed_trains_that_seed(micro
     assert dry_run(micro, config, "seeds.yaml")["train"] == 2
 
 
-def test_measuring_otherwise_trains_nothing(micro):
+CHEAP = {"collect", "tables", "figures", "claims", "provenance", "report", "all"}
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"speed": {"rounds": 21}}, {"measure_speed": 1}),
+        ({"kernel_size": {"channels": 32}}, {"measure_kernel_sizes": 1}),
+        ({"memory": {"batch_size": 2}}, {"measure_memory": 1}),
+        ({"evaluation": {"batch_size": 50}}, {"evaluate_batch1": 1}),
+        ({"reparameterization_inputs": 16}, {"reparameterize_batch1": 1, "evaluate_batch1": 1}),
+        ({"execution": {"train": {"threads": 2}}}, {}),
+    ],
+    ids=lambda value: "-".join(value) if value else "nothing",
+)
+def test_a_changed_key_makes_again_what_rests_on_it_and_nothing_else(micro, change, expected):
     config = copy.deepcopy(MICRO)
-    config["speed"]["rounds"] = 21
-    config["evaluation"]["batch_size"] = 50
-    jobs = dry_run(micro, config, "rounds.yaml")
-    assert "train" not in jobs and jobs["measure_speed"] == 1
+    for key, value in change.items():
+        config[key] = {**config[key], **value} if isinstance(value, dict) else value
+    jobs = dry_run(micro, config, "changed.yaml")
+    assert {rule: count for rule, count in jobs.items() if rule not in CHEAP and rule != "total"} == expected
+    assert jobs["provenance"] == 1
+
+
+def test_the_file_of_the_resolved_experiment_is_no_trigger(copied):
+    written = copied / "results/micro/experiment.json"
+    assert json.loads(written.read_text())["recipes"]["micro-1-epoch"]["momentum"] == 0.9, "keys left out are written"
+    os.utime(written)
+    assert dry_run(copied, MICRO, "micro.yaml") == {}
+    written.unlink()
+    assert dry_run(copied, MICRO, "micro.yaml") == {} and not written.exists(), "a dry run writes nothing"
 
 
 def test_an_edited_plot_draws_again_and_trains_nothing(copied, tmp_path):

@@ -39,7 +39,8 @@ rule provenance:
     params:
         experiment=NAME,
         results=lambda wildcards: RESULTS,
+        # What the file holds: a changed key writes the provenance again.
         configuration=configuration_json(EXPERIMENT),
     shell:
         "python -m repvgg_companion provenance --experiment {params.experiment} --results {params.results} "
-        "--dataset {input.dataset} --configuration '{params.configuration}' --output {output} --log {log}"
+        f"--dataset {{input.dataset}} --configuration {RESOLVED} --output {{output}} --log {{log}}"

@@ -37,6 +37,8 @@ rule index:
         dataset=f"{DATA}/dataset.json",
     log:
         f"logs/{NAME}/index.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/index.tsv"
     conda:
         ENVIRONMENT
     resources:
@@ -61,6 +63,8 @@ rule pack:
         manifest=f"{DATA}/packed/short{{short_side}}-q{{quality}}/train.parquet",
     log:
         f"logs/{NAME}/pack-short{{short_side}}-q{{quality}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/pack-short{{short_side}}-q{{quality}}.tsv"
     wildcard_constraints:
         short_side=r"\d+",
         quality=r"\d+",
@@ -84,6 +88,8 @@ rule cache:
         f"{DATA}/cache/{{protocol}}.npy",
     log:
         f"logs/{NAME}/cache-{{protocol}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/cache-{{protocol}}.tsv"
     conda:
         ENVIRONMENT
     resources:

@@ -34,6 +34,8 @@ for batch, members in BATCHES:
             ],
         log:
             f"logs/{NAME}/{rule_name(VERB)}-{batch}.log",
+        benchmark:
+            f"{RESULTS}/benchmarks/{rule_name(VERB)}-{batch}.tsv"
         conda:
             ENVIRONMENT
         threads: EXPERIMENT.execution.evaluate.threads

@@ -16,6 +16,8 @@ for batch, members in CONVERTED:
             rows=f"{PARTS}/reparameterization-{batch}.csv",
         log:
             f"logs/{NAME}/reparameterize-{batch}.log",
+        benchmark:
+            f"{RESULTS}/benchmarks/reparameterize-{batch}.tsv"
         conda:
             ENVIRONMENT
         threads: EXPERIMENT.execution.reparameterize.threads

@@ -1,4 +1,5 @@
 # What is counted and what is timed. A job that measures time has the machine to itself: it takes all cores of the run.
+# It has no `benchmark:` either, for which Snakemake would read the job's memory maps every few seconds.
 COMPLEXITY = complexity_groups(EXPERIMENT)
 # All cores of a local run. A cluster has no such number, and neither have --unlock and --report.
 MACHINE = workflow.resource_settings.cores or EXPERIMENT.execution.measure.threads
@@ -12,6 +13,8 @@ rule count_complexity:
         f"{PARTS}/complexity-{{number}}.csv",
     log:
         f"logs/{NAME}/count_complexity-{{number}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/count_complexity-{{number}}.tsv"
     wildcard_constraints:
         number=r"\d+",
     conda:
@@ -26,8 +29,8 @@ rule count_complexity:
 
 
 # Classification, and the networks of Table 8, which have another input: a run of their own each.
-SPEEDS = {"speed": EXPERIMENT.speed, "speed-segmentation": EXPERIMENT.segmentation_speed}
-SPEEDS = {part: settings for part, settings in SPEEDS.items() if settings}
+SPEEDS = {"speed": "speed", "speed-segmentation": "segmentation_speed"}
+SPEEDS = {part: key for part, key in SPEEDS.items() if getattr(EXPERIMENT, key)}
 
 if SPEEDS:
 
@@ -45,11 +48,13 @@ if SPEEDS:
             **asked(EXPERIMENT.execution.measure),
         params:
             experiment=NAME,
-            plan=lambda wildcards: plain(SPEEDS[wildcards.part]),
+            key=lambda wildcards: SPEEDS[wildcards.part],
+            # What the file holds there: a changed plan measures again.
+            plan=lambda wildcards: plain(getattr(EXPERIMENT, SPEEDS[wildcards.part])),
             samples=f"{RESULTS}/speed",
             runs=RUNS,
         shell:
-            "python -m repvgg_companion measure-speed --experiment {params.experiment} --plan '{params.plan}' "
+            f"python -m repvgg_companion measure-speed --experiment {{params.experiment}} --plan '{RESOLVED}#{{params.key}}' "
             "--output {output} --samples {params.samples} --runs {params.runs} --log {log}"
 
 
@@ -72,7 +77,8 @@ if EXPERIMENT.kernel_size:
             runs=RUNS,
         shell:
             "python -m repvgg_companion measure-kernel-sizes --experiment {params.experiment} "
-            "--plan '{params.plan}' --output {output} --samples {params.samples} --runs {params.runs} --log {log}"
+            f"--plan '{RESOLVED}#kernel_size' "
+            "--output {output} --samples {params.samples} --runs {params.runs} --log {log}"
 
 
 if EXPERIMENT.memory:
@@ -92,5 +98,5 @@ if EXPERIMENT.memory:
             plan=plain(EXPERIMENT.memory),
             runs=RUNS,
         shell:
-            "python -m repvgg_companion measure-memory --experiment {params.experiment} --plan '{params.plan}' "
+            f"python -m repvgg_companion measure-memory --experiment {{params.experiment}} --plan '{RESOLVED}#memory' "
             "--output {output} --runs {params.runs} --log {log}"

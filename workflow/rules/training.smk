@@ -11,6 +11,8 @@ if TRAINED:
             history=f"results/weights/{DATASET}/{{model}}/{{digest}}/seed{{seed}}/history.csv",
         log:
             f"logs/{NAME}/train-{{model}}-{{digest}}-seed{{seed}}.log",
+        benchmark:
+            f"{RESULTS}/benchmarks/train-{{model}}-{{digest}}-seed{{seed}}.tsv"
         # In the order of the experiment file, so that the longest can stand first.
         priority: lambda wildcards: ORDER[trained(wildcards).key]
         conda:
@@ -24,6 +26,7 @@ if TRAINED:
             state=lambda wildcards: trained(wildcards).state,
             width=lambda wildcards: trained(wildcards).width,
             recipe_name=lambda wildcards: trained(wildcards).recipe,
+            # What the file holds there: a changed recipe trains again.
             recipe=lambda wildcards: recipe_json(EXPERIMENT, trained(wildcards).recipe),
             classes=f"--num-classes {EXPERIMENT.data.num_classes}" if EXPERIMENT.data.num_classes else "",
             experiment=NAME,
@@ -33,7 +36,8 @@ if TRAINED:
         shell:
             "python -m repvgg_companion train --experiment {params.experiment} --dataset {params.dataset} "
             "--model {wildcards.model} --width {params.width} {params.classes} "
-            "--recipe-name {params.recipe_name} --recipe '{params.recipe}' --training-digest {wildcards.digest} "
+            f"--recipe-name {{params.recipe_name}} --recipe '{RESOLVED}#recipes.{{params.recipe_name}}' "
+            "--training-digest {wildcards.digest} "
             "--seed {wildcards.seed} {params.backbone} --train-manifest {input.train_manifest} "
             "--val-manifest {input.val_manifest} "
             "--undecodable {params.undecodable} --state {params.state} --gpus {resources.gpu} "
@@ -44,22 +48,22 @@ if TRAINED:
 
 
 # With released weights there is no rule that trains, so a missing file is an error and never a surprise training.
-for number, weights in enumerate(IMPORTED):
+if IMPORTED:
 
-    rule:
-        name:
-            rule_name("import_weights", f"{weights.model}_{number}")
+    rule import_weights:
         input:
-            weights.source,
+            lambda wildcards: IMPORTED[wildcards.imported].source,
         output:
-            weights.file(weights.source_form),
+            "{imported}.safetensors",
         log:
-            f"logs/{NAME}/import_weights-{weights.model}-{weights.digest}.log",
+            f"logs/{NAME}/import_weights/{{imported}}.log",
+        wildcard_constraints:
+            imported="|".join(map(re.escape, IMPORTED)),
         conda:
             ENVIRONMENT
         params:
             dataset=DATASET,
-            model=weights.model,
+            model=lambda wildcards: IMPORTED[wildcards.imported].model,
         shell:
             "python -m repvgg_companion weights --log {log} convert {input:q} --to companion --model {params.model} "
             "--dataset {params.dataset} --output {output}"

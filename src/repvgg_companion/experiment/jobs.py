@@ -16,7 +16,9 @@ from pathlib import Path
 
 from repvgg_companion.errors import CompanionError
 from repvgg_companion.experiment.load import read_experiment
+from repvgg_companion.experiment.paths import write_resolved
 from repvgg_companion.files import write_text
+from repvgg_companion.runs import commit
 
 ROOT = Path(__file__).resolve().parents[3]
 PREPARING = ("make-demo-data", "index", "pack", "cache")
@@ -40,7 +42,7 @@ HEAD = (
 #   python -m repvgg_companion adopt FOLDER
 set -uo pipefail
 cd "$(dirname "${{BASH_SOURCE[0]}}")"
-export PYTHONPATH="$PWD/src"
+export PYTHONPATH="$PWD/src" REPVGG_COMPANION_COMMIT={commit}
 PYTHON=${{PYTHON:-python3}}
 failed=0
 python() {{ command "$PYTHON" "$@"; }}
@@ -100,7 +102,7 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.gpus is not None:
         jobs = [_with_gpus(job, arguments.gpus) for job in jobs]
     images = [path for key, path in experiment.data.source.items() if key != "generate"]
-    write_text(output, script(jobs, arguments.experiment, [*images, *files_to_carry(jobs)]))
+    write_text(output, script(jobs, arguments.experiment, [*images, write_resolved(experiment), *files_to_carry(jobs)]))
     output.chmod(0o755)
     print(f"{output}: {len(jobs)} jobs, {sum(job.verb == 'train' for job in jobs)} of them trainings")
 
@@ -162,6 +164,6 @@ def parse_dry_run(text: str) -> list[Job]:
 def script(jobs: list[Job], origin: str, files: Sequence[str] = ()) -> str:
     """The shell script that runs the jobs one after the other; `files` are what must be carried along."""
     told = "".join(f"#   {path}\n" for path in dict.fromkeys(files))
-    lines = [HEAD.format(count=len(jobs), origin=origin, files=told)]
+    lines = [HEAD.format(count=len(jobs), origin=origin, files=told, commit=shlex.quote(commit()))]
     lines += [f"job {shlex.quote(' '.join(job.outputs))} {shlex.join(job.command)}" for job in jobs]
     return "\n".join(lines) + "\n" + TAIL

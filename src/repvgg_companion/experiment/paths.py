@@ -11,7 +11,7 @@ from typing import Any
 
 from repvgg_companion.data.protocols import parse_protocol
 from repvgg_companion.experiment.experiment_file import Experiment, Resources, TrainingGroup
-from repvgg_companion.files import canonical_json, sha256_of_file
+from repvgg_companion.files import canonical_json, json_text, sha256_of_file, write_text
 from repvgg_companion.identity import predictions_name, training_digest
 from repvgg_companion.models.names import MODELS, require_model
 
@@ -225,9 +225,27 @@ def evaluation_options(experiment: Experiment, members: list[Weights]) -> str:
     )
 
 
+def resolved_file(experiment: Experiment) -> str:
+    """Where the resolved experiment is written: every key with its value, also those that the file leaves out."""
+    return f"results/{experiment.experiment}/experiment.json"
+
+
+def write_resolved(experiment: Experiment) -> str:
+    """Write the resolved experiment if the file does not hold it already; returns its path.
+
+    Rules hand verbs this file and the place in it (`FILE#speed`). No rule has it as an input, so its time re-runs
+    nothing: each rule's `params` hold what decides.
+    """
+    path = Path(resolved_file(experiment))
+    text = json_text(experiment.model_dump(mode="json"))
+    if not path.is_file() or path.read_bytes() != text.encode():
+        write_text(path, text)
+    return str(path)
+
+
 def configuration_json(experiment: Experiment) -> str:
-    """The whole effective configuration as one line of JSON, for the provenance; no training depends on it."""
-    return canonical_json(experiment.model_dump(mode="json", exclude_defaults=False)).replace("'", "\\u0027")
+    """The resolved experiment as one line of JSON with sorted keys."""
+    return canonical_json(experiment.model_dump(mode="json"))
 
 
 def rule_name(*parts: object) -> str:

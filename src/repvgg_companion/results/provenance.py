@@ -16,7 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--experiment", required=True)
     parser.add_argument("--results", required=True, help="folder results/EXPERIMENT")
     parser.add_argument("--dataset", required=True, help="dataset.json of the images")
-    parser.add_argument("--configuration", required=True, help="the effective configuration as JSON")
+    parser.add_argument("--configuration", required=True, help="results/EXPERIMENT/experiment.json")
     parser.add_argument("--output", required=True)
 
 
@@ -61,9 +61,6 @@ def provenance(results: Path, dataset: Path, configuration: dict[str, Any], expe
 
 def run(arguments: argparse.Namespace) -> None:
     """Write provenance.json."""
-    import json
-
-    value = provenance(
-        Path(arguments.results), Path(arguments.dataset), json.loads(arguments.configuration), arguments.experiment
-    )
+    configuration = read_json(arguments.configuration)
+    value = provenance(Path(arguments.results), Path(arguments.dataset), configuration, arguments.experiment)
     write_json(arguments.output, value)
