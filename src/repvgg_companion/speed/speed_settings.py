@@ -6,11 +6,11 @@ It is a plain dataclass, so that a bare GPU machine needs no pydantic; the exper
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from pathlib import Path
 from typing import Any, ClassVar
 
 from repvgg_companion.errors import CompanionError
 from repvgg_companion.identity import FORMS, split_model_name
+from repvgg_companion.settings import read_mapping
 
 PROTOCOLS = ("interleaved", "paper")
 """`interleaved`: models in turn, round by round (ours). `paper`: 50 batches to warm up, 50 timed, one model after the
@@ -143,21 +143,8 @@ class SpeedSettings:
 
 
 def read_plan(plan: str) -> dict[str, Any]:
-    """A plan given as JSON text or as the path of a JSON file; raises CompanionError where it is neither."""
-    text, origin = plan, "the plan on the command line"
-    if not plan.lstrip().startswith("{"):
-        origin = plan
-        try:
-            text = Path(plan).read_text(encoding="utf-8")
-        except OSError as error:
-            raise CompanionError(f"the plan {plan} cannot be read ({error.strerror}); give JSON or a file") from None
-    try:
-        values = json.loads(text)
-    except ValueError as error:
-        raise CompanionError(f"{origin} is no valid JSON ({error})") from None
-    if not isinstance(values, dict):
-        raise CompanionError(f"{origin} holds no keys; give a JSON object")
-    return values
+    """A plan given as JSON text, as a JSON file or as `FILE#KEY`; raises CompanionError if it is none of these."""
+    return read_mapping(plan)[0]
 
 
 def _require_type(key: str, value: Any, annotation: str) -> None:
