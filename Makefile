@@ -30,6 +30,10 @@ CORES ?= all
 ARGS ?=
 EXPERIMENT ?=
 CONFIG := $(if $(EXPERIMENT),--configfile "$(EXPERIMENT)")
+# Snakemake keeps a cache in the home folder; a user without one (docker run -u 1234) gets it here.
+ifeq ($(shell [ -w "$$HOME" ] && echo writable),)
+export XDG_CACHE_HOME := $(CURDIR)/.snakemake/cache
+endif
 export PATH := $(BIN):$(PATH)
 export PYTHONPATH := $(CURDIR)/src
 

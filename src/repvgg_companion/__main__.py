@@ -1,19 +1,28 @@
-"""The thin command line: `python -m repvgg_companion VERB …`; each verb lives in the module that does the work.
+"""The command line: `python -m repvgg_companion VERB ...`.
 
-A verb's module defines `add_arguments(parser)` and `run(arguments) -> int | None`. It is imported only when its verb is
-called, so that a job without torch starts in half a second.
+Each verb has a module of its name with `add_arguments(parser)` and `run(arguments) -> int | None`. Only the module of
+the verb that is called is imported, so a verb without torch starts in half a second.
 """
 
 import argparse
 import contextlib
+import errno
 import faulthandler
 import importlib
+import io
 import os
+import resource
 import signal
 import sys
 from pathlib import Path
+from typing import Any
 
 from repvgg_companion.errors import CompanionError, Interrupted, one_line
+from repvgg_companion.runs import ensure_user_name
+
+DESCRIPTION = "Reproduce the RepVGG paper step by step: index images, train, convert, evaluate, measure, compare."
+OPEN_FILES = 4096
+"""This many files a process may open, if the system lets it: batches that loaders hand over count as open files."""
 
 VERBS: dict[str, tuple[str, str]] = {
     "make-demo-data": ("data.make_demo_data", "write the handwritten digits in the ILSVRC2012 archive layout"),
@@ -53,40 +62,75 @@ VERBS: dict[str, tuple[str, str]] = {
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one verb; returns its exit status (0 done, 2 a mendable mistake, 75 interrupted with the state saved)."""
+    """Run one verb; returns its exit status (0 done, 2 user error, 75 interrupted with the state saved)."""
     argv = sys.argv[1:] if argv is None else argv
-    parser = argparse.ArgumentParser(prog="python -m repvgg_companion", description=__doc__.splitlines()[0])
-    commands = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
-    chosen = next((word for word in argv if not word.startswith("-")), None)
-    modules = {}
-    for verb, (module_name, summary) in VERBS.items():
-        command = commands.add_parser(verb, help=summary, description=summary)
-        if verb == chosen:
-            modules[verb] = importlib.import_module(f"repvgg_companion.{module_name}")
-            modules[verb].add_arguments(command)
-            command.add_argument("--log", help="also write what goes to standard error into this file")
-    arguments = parser.parse_args(argv)
+    _prepare_process()
+    arguments, module = _parse(argv)
     try:
-        if getattr(arguments, "log", None):
+        if arguments.log:
             sys.stderr = _Log(arguments.log)
-            faulthandler.enable(file=sys.stderr.file)  # a process that a library crashes still says where
-        return modules[arguments.verb].run(arguments) or 0
+            faulthandler.enable(file=sys.stderr.file)  # shows where a library crashed the process
+        return module.run(arguments) or 0
     except Interrupted as error:
         print(f"{arguments.verb}: {one_line(error)}", file=sys.stderr)
         return 75
     except CompanionError as error:
-        print(f"{arguments.verb}: error: {one_line(error)}", file=sys.stderr)
-        return 2
+        return _user_error(arguments.verb, one_line(error))
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
-    except OSError as error:
-        where = f" {error.filename}" if error.filename else ""
-        print(f"{arguments.verb}: error:{where}: {error.strerror or error}; mend that and run again", file=sys.stderr)
-        return 2
     except KeyboardInterrupt:
         print(f"{arguments.verb}: interrupted", file=sys.stderr)
         return 130
+    except Exception as error:
+        if _out_of_files(error):
+            limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+            return _user_error(arguments.verb, f"only {limit} files may be open here; allow more with `ulimit -n 4096`")
+        if not isinstance(error, OSError):
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        return _user_error(arguments.verb, f"{where}{error.strerror or error}; fix that and run again")
+
+
+def _parse(argv: list[str]) -> tuple[argparse.Namespace, Any]:
+    """The arguments of one verb, and its module: the only one that is imported."""
+    parser = argparse.ArgumentParser(prog="python -m repvgg_companion", description=DESCRIPTION)
+    commands = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
+    chosen = next((word for word in argv if not word.startswith("-")), None)
+    module = None
+    for verb, (name, summary) in VERBS.items():
+        command = commands.add_parser(verb, help=summary, description=summary)
+        if verb == chosen:
+            module = importlib.import_module(f"repvgg_companion.{name}")
+            module.add_arguments(command)
+            command.add_argument("--log", help="also write what goes to standard error into this file")
+    return parser.parse_args(argv), module
+
+
+def _prepare_process() -> None:
+    """Set up what the outer environment may lack: output of any character, enough open files, a user's name."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < OPEN_FILES and (hard == resource.RLIM_INFINITY or hard > soft):
+        most = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+    ensure_user_name()
+
+
+def _user_error(verb: str, sentence: str) -> int:
+    print(f"{verb}: error: {sentence}", file=sys.stderr)
+    return 2
+
+
+def _out_of_files(error: BaseException | None) -> bool:
+    """Whether an error, or one that led to it, is that too many files are open; torch hides the number of the error."""
+    while error is not None:
+        if getattr(error, "errno", None) == errno.EMFILE or os.strerror(errno.EMFILE) in str(error):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 class _Log:

@@ -1,6 +1,7 @@
 """One execution of a measuring verb: its `run_id` and the JSON file of commit, environment and flags."""
 
 import datetime
+import getpass
 import os
 import platform
 import re
@@ -71,6 +72,14 @@ def _commit_of_checkout(root: Path) -> str:
         raise LookupError("not a checkout of the companion")
     revision = git("rev-parse", "HEAD")
     return revision + ("-dirty" if git("status", "--porcelain", "--untracked-files=no") else "")
+
+
+def ensure_user_name() -> None:
+    """Give a user without an entry in passwd a name, as in `docker run -u 1234`; Snakemake and torch ask for one."""
+    try:
+        getpass.getuser()
+    except (KeyError, OSError):
+        os.environ["USER"] = f"uid-{os.getuid()}"
 
 
 def environment() -> dict[str, str]:

@@ -1,6 +1,7 @@
 """Which configuration reaches a run, and how mistakes in it end."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -68,6 +69,36 @@ def test_a_dry_run_of_imagenet_lists_the_chain_without_the_archives(tmp_path):
     output = done.stdout + done.stderr
     assert "train " in output and "index" in output and "measure_speed" in output
     assert not (tmp_path / "results").exists()
+
+
+def test_a_path_may_name_the_home_folder_and_have_braces(tmp_path, monkeypatch):
+    """Snakemake takes braces for wildcards."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "images {a}").mkdir()
+    (tmp_path / "images {a}" / "t.zip").write_bytes(b"")
+    done = snakemake(
+        tmp_path, "--dry-run", "--printshellcmds", "--configfile", str(ROOT / "config/tiny-imagenet.yaml"), "--config",
+        "data={zip: '~/images {a}/t.zip'}",
+    )  # fmt: skip
+    assert f"--zip '{tmp_path}/images {{a}}/t.zip'" in done.stdout + done.stderr
+
+
+def test_the_workflow_folder_is_a_workflow_of_its_own(tmp_path):
+    """As the workflow catalog has it: `snakemake -s workflow/Snakefile`, or a module of another workflow."""
+    inner = ROOT / "workflow/Snakefile"
+    done = snakemake(tmp_path, "--snakefile", str(inner), "--dry-run")
+    assert re.search(r"^train +25$", done.stdout + done.stderr, re.MULTILINE)
+    (tmp_path / "Snakefile").write_text(
+        f'module companion:\n    snakefile: "{inner}"\n    config: config["companion"]\n\n'
+        "use rule * from companion as companion_*\n\n"
+        "rule everything:\n    default_target: True\n    input: rules.companion_all.input\n"
+    )
+    config = write_config(tmp_path, {"companion": MICRO})
+    words = ("--snakefile", str(tmp_path / "Snakefile"), "--configfile", config)
+    done = snakemake(tmp_path, *words, "--dry-run")
+    assert re.search(r"^companion_train +2$", done.stdout + done.stderr, re.MULTILINE)
+    snakemake(tmp_path, *words, "--touch")
+    assert json.loads((tmp_path / "results/micro/experiment.json").read_text())["experiment"] == "micro"
 
 
 def test_linters_are_clean():

@@ -5,9 +5,11 @@ DEMO_FOLDER = f"{DATA}/archives"
 SOURCE = source_options(EXPERIMENT, DEMO_FOLDER)
 SPLITS = ["train", "val"] if EXPERIMENT.training else ["val"]
 # Only the images themselves show whether these forms hold training images.
-NEEDS_TRAIN = ["--needs-train"] if EXPERIMENT.training and {"zip", "kaggle_folder", "parquet_folder"} & {
-    *EXPERIMENT.data.source
-} else []
+NEEDS_TRAIN = (
+    ["--needs-train"]
+    if EXPERIMENT.training and {"zip", "kaggle_folder", "parquet_folder"} & {*EXPERIMENT.data.source}
+    else []
+)
 
 
 if EXPERIMENT.data.source.get("generate"):
@@ -30,8 +32,9 @@ if EXPERIMENT.data.source.get("generate"):
 
 rule index:
     input:
-        # Missing files are named by require_sources before any job starts; a dry run goes on without them.
-        [] if missing_sources(EXPERIMENT) else [path.replace("{", "{{").replace("}", "}}") for path in SOURCE.values()],
+        # Missing files are named by require_sources before any job starts; a dry run goes on without them. A path with
+        # braces cannot be an input, since Snakemake takes them for wildcards: such a file re-runs nothing.
+        [] if missing_sources(EXPERIMENT) else [path for path in SOURCE.values() if "{" not in path],
     output:
         manifests=[f"{DATA}/{split}.parquet" for split in SPLITS],
         dataset=f"{DATA}/dataset.json",
@@ -44,7 +47,9 @@ rule index:
     resources:
         **asked(EXPERIMENT.execution.index),
     params:
-        source=" ".join([*(f"{option} {shlex.quote(path)}" for option, path in SOURCE.items()), *NEEDS_TRAIN]),
+        source=lambda wildcards: " ".join(
+            [*(f"{option} {shlex.quote(path)}" for option, path in SOURCE.items()), *NEEDS_TRAIN]
+        ),
         dataset=DATASET,
         folder=lambda wildcards: DATA,
         classes=f"--num-classes {EXPERIMENT.data.num_classes}" if EXPERIMENT.data.num_classes else "",

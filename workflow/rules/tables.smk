@@ -16,7 +16,8 @@ TABLES = [f"{RESULTS}/tables/{name}.{kind}" for name in TABLE_NAMES for kind in 
 rule collect:
     input:
         parts=[part for table in COLLECTED for part in PART_FILES[table]],
-        modules=[*modules("results"), f"{ROOT}/src/repvgg_companion/contract.py"],
+        modules=modules("results"),
+        contract=str(ROOT / "src" / "repvgg_companion" / "contract.py"),
     output:
         list(COLLECTED.values()),
     log:

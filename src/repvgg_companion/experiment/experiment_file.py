@@ -31,6 +31,10 @@ SOURCES: dict[str, tuple[str, ...]] = {
 """Each form of a dataset: the key that names it, and the keys that may stand beside that one."""
 
 
+Place = Annotated[str, AfterValidator(os.path.expanduser)]
+"""The path of a file or folder; `~` is the home folder."""
+
+
 class Strict(BaseModel):
     """A part of an experiment file; a key that is not named here is an error."""
 
@@ -74,16 +78,16 @@ class Data(Strict):
     dataset: Name = Field(description="name of the image set; its manifests and weights live under this name")
     num_classes: int | None = Field(None, ge=2, description="checked against the images where it is given")
     generate: Literal["digits"] | None = Field(None, description="make the demo data on this machine")
-    train_archive: str | None = Field(None, description="ILSVRC2012_img_train.tar")
-    val_archive: str | None = Field(None, description="ILSVRC2012_img_val.tar")
-    devkit_archive: str | None = Field(None, description="ILSVRC2012_devkit_t12.tar.gz")
-    zip: str | None = Field(None, description="a zip in the layout of tiny-imagenet-200.zip, or Kaggle's own")
-    train_folder: str | None = Field(None, description="a folder with one folder of images per WNID")
-    val_folder: str | None = Field(None, description="the same for validation, or a flat folder beside a devkit")
-    kaggle_folder: str | None = Field(None, description="the folder that holds ILSVRC/ and LOC_val_solution.csv")
-    parquet_folder: str | None = Field(None, description="Parquet shards train-* and validation-*")
-    cityscapes_folder: str | None = Field(None, description="the folder that holds leftImg8bit/ and gtFine/")
-    labels: str | None = Field(
+    train_archive: Place | None = Field(None, description="ILSVRC2012_img_train.tar")
+    val_archive: Place | None = Field(None, description="ILSVRC2012_img_val.tar")
+    devkit_archive: Place | None = Field(None, description="ILSVRC2012_devkit_t12.tar.gz")
+    zip: Place | None = Field(None, description="a zip in the layout of tiny-imagenet-200.zip, or Kaggle's own")
+    train_folder: Place | None = Field(None, description="a folder with one folder of images per WNID")
+    val_folder: Place | None = Field(None, description="the same for validation, or a flat folder beside a devkit")
+    kaggle_folder: Place | None = Field(None, description="the folder that holds ILSVRC/ and LOC_val_solution.csv")
+    parquet_folder: Place | None = Field(None, description="Parquet shards train-* and validation-*")
+    cityscapes_folder: Place | None = Field(None, description="the folder that holds leftImg8bit/ and gtFine/")
+    labels: Place | None = Field(
         None, description="a file that says which label each class folder has; for folders not called by WNIDs"
     )
     verify: bool = Field(True, description="compare the archives with their published digests, where there are any")
@@ -141,7 +145,7 @@ class TrainingGroup(Strict):
     recipe: Name
     seeds: list[Annotated[int, Field(ge=0)]] = Field([0], min_length=1)
     width: float = Field(1.0, gt=0, le=4, description="factor on every stage's width; 1 is the paper's network")
-    backbones: dict[str, str] = Field(
+    backbones: dict[str, Place] = Field(
         {}, description="for PSPNet: the train file that each backbone starts from, or the word random"
     )
 
@@ -167,7 +171,7 @@ class TrainingGroup(Strict):
 class Released(Strict):
     """Weights that exist already: a folder of files from the authors, timm or mmpretrain."""
 
-    folder: str
+    folder: Place
     models: Models = Field([], description="which to use; empty means every file that is there")
 
 
