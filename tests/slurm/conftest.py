@@ -41,7 +41,7 @@ class Slurm:
 
 @pytest.fixture(scope="session")
 def slurm() -> Iterator[Slurm]:
-    """Starts a Slurm of its own, with two nodes of two fake GPUs; skips where it can neither be found nor installed."""
+    """Starts a Slurm of its own, with two nodes of two fake GPUs; skips if it can neither be found nor installed."""
     if os.geteuid() != 0 and not shutil.which("slurmctld"):
         pytest.skip("needs root to install Slurm")
     # Not below pytest's own folder: munge wants its socket in folders that everybody may enter.

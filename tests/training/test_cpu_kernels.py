@@ -1,4 +1,4 @@
-"""The way round a faulty CPU kernel computes what the layer computes, and a training on it survives."""
+"""Layers that avoid a faulty CPU kernel compute the same, and a training with them does not crash."""
 
 import copy
 import subprocess

@@ -37,7 +37,7 @@ def test_every_parameter_of_a0_has_the_decay_and_rate_of_the_official_script():
 
 @pytest.mark.parametrize("model", ["RepVGG-A0", "RepVGG-B1g4", "RepVGG-D2se"])
 def test_the_groups_equal_the_official_rule_by_name(model):
-    """The rule of the official script: no decay where the name holds `bias` or `bn`; twice the rate where `bias`."""
+    """The official script: no decay for names with `bias` or `bn`, twice the rate for names with `bias`."""
     with torch.device("meta"):
         network = build_model(model)
     expected = {

@@ -48,7 +48,7 @@ def batch(size, px=16):
 
 
 def compare(trainings, one, many, epochs=2):
-    """The same weights to the bit, so the same validation; the loss curve up to the order of its sum."""
+    """Weights and validation are the same bit for bit; the mean loss up to the order of its sum."""
     rows = [list(csv.DictReader(trainings.history(name).open())) for name in (one, many)]
     assert len(rows[0]) == len(rows[1]) == epochs
     for ours, theirs in zip(*rows, strict=True):
@@ -86,7 +86,7 @@ def ranks(trainings, name):
 
 
 def test_processes_stop_together_die_together_and_any_number_continues_with_the_same_bits(trainings):
-    """Two are asked to stop, one of two dies, one alone goes on; then torchrun publishes what is finished."""
+    """Two processes are asked to stop, one of two is killed, one alone continues; then torchrun publishes."""
     recipe = {**SHARED, "epochs": 6}
     assert trainings.train_here("whole", recipe=recipe) == 0
     process = trainings.start("stopped", "--processes", 2, "--checkpoint-steps", 1, recipe=recipe)
@@ -119,7 +119,7 @@ def test_processes_stop_together_die_together_and_any_number_continues_with_the_
 
 
 def test_batch_norm_sees_the_micro_batch_and_statistics_come_from_the_first():
-    """Against the definition, written out: each micro-batch normalised by itself, gradients averaged, one update."""
+    """Compared with the definition: each micro-batch normalised by itself, gradients averaged, one update."""
     recipe = Recipe(epochs=1, global_batch_size=24, batch_norm_batch_size=8, input_px=16)
     learner = small_learner(recipe)
     reference = copy.deepcopy(learner.network)
@@ -219,14 +219,14 @@ class Done:
 
 @pytest.mark.parametrize("size", [1, 2, 3, 4])
 def test_validation_counts_every_image_once(small_digits, size, monkeypatch):
-    """An answer is right where the label is even: the sum over processes is the exact number, whatever their number."""
+    """The network always answers class 0; the sum over any number of processes is the exact number of such labels."""
     from repvgg_companion.training import validate
 
     monkeypatch.setattr(validate, "BATCH_IMAGES", 30)  # 100 images: 4 batches, the last one smaller
     manifest = Manifest.read(small_digits / "val.parquet")
     seen = []
 
-    class Even(nn.Module):
+    class AlwaysZero(nn.Module):
         def forward(self, images):
             seen.append(images.sum((1, 2, 3)))
             return torch.eye(10)[torch.zeros(len(images), dtype=torch.int64)]
@@ -236,7 +236,9 @@ def test_validation_counts_every_image_once(small_digits, size, monkeypatch):
     validation = Validation(manifest, protocol, workers=0, undecodable="stop")
     recipe = Recipe(epochs=1).decided(ON_CPU)
     right = sum(
-        count_right_answers(Even(), validation, recipe, Alone(torch.device("cpu"), rank, size), lambda: calls.append(1))
+        count_right_answers(
+            AlwaysZero(), validation, recipe, Alone(torch.device("cpu"), rank, size), lambda: calls.append(1)
+        )
         for rank in range(size)
     )
     assert right == int((manifest.labels == 0).sum())
@@ -244,7 +246,7 @@ def test_validation_counts_every_image_once(small_digits, size, monkeypatch):
 
 
 class Alone(ProcessGroup):
-    """One process of several, whose sums are made by the test."""
+    """One process of several; the test sums over them."""
 
     def sum(self, tensor):
         return tensor

@@ -1,4 +1,4 @@
-"""The recipe: strict, stable under JSON, and the published ones as printed."""
+"""The recipe refuses bad settings, survives JSON, and the published ones are as printed."""
 
 import dataclasses
 import itertools
@@ -95,7 +95,7 @@ def test_every_single_setting_changes_the_digest():
 
 
 def test_the_digests_of_the_published_recipes_never_change():
-    """If this fails, all users' trained weights lose their place: see _DEFAULTS_ADDED_LATER."""
+    """If this fails, no user's trained weights are found any more: see _DEFAULTS_ADDED_LATER."""
     found = {
         name: training_digest(
             model="RepVGG-A0", width=1.0, num_classes=1000, dataset="imagenet", recipe=recipe.settings()

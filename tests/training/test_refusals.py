@@ -1,4 +1,4 @@
-"""What a user can get wrong: each ends with one sentence, a status that is not 0, and nothing lost."""
+"""User errors end with one sentence and a status that is not 0, and nothing is lost."""
 
 import json
 import shutil
@@ -186,7 +186,7 @@ def test_a_full_disk_keeps_the_checkpoint_before(trainings, said, monkeypatch):
 
 
 def test_a_holder_on_another_host_counts_while_its_heartbeat_moves(trainings, said, stopped, monkeypatch):
-    """Where a shared file system keeps locks within a host, the lock is free; the heartbeat still moves."""
+    """If a shared file system keeps locks within a host, the lock seems free, but the heartbeat moves."""
     monkeypatch.setattr(holder_module, "ELSEWHERE_SECONDS", 1.0)
     holder = {"pid": 1, "host": "elsewhere", "since": "2026", "slurm_job": None}
     (trainings.state("run") / "holder.json").write_text(json.dumps(holder))
@@ -224,7 +224,7 @@ def test_out_of_memory_names_the_batch_that_would_fit(said, monkeypatch):
 
 
 def test_out_of_memory_elsewhere_is_one_sentence(said, monkeypatch):
-    """In validation, whose batch no recipe sets; and in the probe of memory formats, which only goes without."""
+    """In validation, whose batch no recipe sets; in the probe of memory formats the training goes on without it."""
     from repvgg_companion.models.repvgg import RepVGG
     from repvgg_companion.training import decide
 

@@ -25,7 +25,7 @@ def history_without_times(path):
 
 
 def wait_for_step(trainings, name, process, step):
-    """Wait until the heartbeat of a running training shows `step`; False where it ended before."""
+    """Wait until the heartbeat of a running training shows `step`; False if it ended before."""
     path = trainings.state(name) / "heartbeat"
     while process.poll() is None:
         if path.exists() and len(words := path.read_text().split()) == 4 and int(words[1]) >= step:

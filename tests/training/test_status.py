@@ -1,4 +1,4 @@
-"""What `status` says of a running, a stopped, a killed, a failed and a finished training."""
+"""`status` tells a running, stopped, killed, failed and finished training apart."""
 
 import json
 import signal

@@ -36,7 +36,7 @@ def test_stop_names_the_image(trainings, damaged):
     assert not trainings.weights("stopped").exists()
 
 
-def test_count_replaces_lists_and_notes_and_workers_decide_no_bits(trainings, damaged):
+def test_count_replaces_lists_and_notes_and_workers_do_not_affect_the_weights(trainings, damaged):
     for workers in (0, 2):
         name = f"workers-{workers}"
         words = ["--undecodable", "count", "--workers", str(workers)]

@@ -24,21 +24,21 @@ from repvgg_companion.training.request import TrainRequest, read_request
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the `train` verb."""
     parser.add_argument("--experiment", default="", help="recorded in the attempt log")
-    parser.add_argument("--dataset", required=True)
-    parser.add_argument("--model", required=True)
+    parser.add_argument("--dataset", required=True, help="name of the dataset; part of the training digest")
+    parser.add_argument("--model", required=True, help="such as RepVGG-A0 or RepVGG-B0_identity-only")
     parser.add_argument("--width", type=float, default=1.0, help="factor on every stage's width")
     parser.add_argument("--num-classes", type=int, help="checked against the manifests if given")
-    parser.add_argument("--recipe-name", required=True)
+    parser.add_argument("--recipe-name", required=True, help="name under which results list the recipe")
     parser.add_argument("--recipe", required=True, help="settings: JSON, a JSON file, or FILE#KEY")
     parser.add_argument("--training-digest", help="8 hexadecimal digits; computed if not given")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=0, help="of initial weights, order, augmentation and dropout")
     parser.add_argument(
         "--backbone",
         metavar="TRAIN.safetensors",
         help="for PSPNet: the classification network that its backbone starts from, or random",
     )
-    parser.add_argument("--train-manifest", required=True)
-    parser.add_argument("--val-manifest", required=True)
+    parser.add_argument("--train-manifest", required=True, help="training images, from the verb index")
+    parser.add_argument("--val-manifest", required=True, help="validation images, from the verb index")
     parser.add_argument("--state", required=True, help="folder of the training state; keep it until the end")
     parser.add_argument("--output", required=True, help="train.safetensors, published last")
     parser.add_argument("--history", required=True, help="history.csv, one row per epoch")
