@@ -211,7 +211,7 @@ def test_accuracies_of_another_setting_are_not_compared(demo, facts, change):
     """The full block in another setting only: it is left out of the panel, and the table marks it."""
     from paper_synthetic import plant
 
-    from repvgg_companion.paper.figure_bars import ablation_columns
+    from repvgg_companion.paper.figure_ablations import ablation_columns
     from repvgg_companion.paper.table_rows import ablations, table6
 
     plant(demo, "accuracy", change | {"training_digest": "0aaaaaaa"}, model="RepVGG-B0")

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from repvgg_companion.paper import mean_iou
-from repvgg_companion.paper.comparable_runs import ComparableRun, comparable_runs
+from repvgg_companion.paper.comparable_runs import ComparableRun, comparable_runs, widest
 from repvgg_companion.paper.grammar import NotAvailable, Quantity
 from repvgg_companion.paper.ours import Reading, Results, Row, accuracy_groups, accuracy_reading, count
 from repvgg_companion.paper.printed import Facts
@@ -19,6 +19,12 @@ class Evidence:
     results: Results
     speeds: ComparableRun | None = None
     why_no_speeds: str = ""
+
+    @classmethod
+    def shown(cls, facts: Facts, results: Results) -> "Evidence":
+        """The evidence that tables and figures show: the speeds of the widest setting."""
+        speeds = widest(results)
+        return cls(facts, results, speeds, "" if speeds else "no speed was measured")
 
     def read(self, quantity: Quantity) -> Reading:
         """Our value of a quantity; raises NotAvailable with the reason if there is none."""

@@ -1,4 +1,4 @@
-"""In: rows of speed.csv or kernel_size.csv. Out: the sets of rows that may be compared, each of one run and setting.
+"""The sets of speeds, or kernel sizes, that may be compared: rows of one run and one setting.
 
 A ratio needs both speeds from one run, because clocks and temperature differ between runs.
 """
@@ -42,11 +42,10 @@ class ComparableRun:
 
     def disturbances(self, quantities: Iterable[Quantity]) -> tuple[str, ...]:
         """What disturbed the speeds of `quantities`, such as `RepVGG-A0 deploy: spread 34 %`."""
-        told = []
-        for key in dict.fromkeys(map(_key, quantities)):
-            if flags := disturbing_flags(self.rows[key]):
-                told.append(f"{' '.join(key)}: {', '.join(flags)}")
-        return tuple(told)
+        keys = dict.fromkeys(map(_key, quantities))
+        return tuple(
+            f"{' '.join(key)}: {', '.join(flags)}" for key in keys if (flags := disturbing_flags(self.rows[key]))
+        )
 
     @property
     def networks(self) -> int:
@@ -145,10 +144,10 @@ def _paired_ratio(top: Row, bottom: Row) -> Interval | None:
 def comparable_runs(results: Results, quantities: Iterable[Quantity]) -> tuple[list[ComparableRun], str]:
     """The best comparable setting for each device, precision and backend in which all `quantities` were measured.
 
-    Where a run has several backends, one more compares the best of each network, and where networks ran in several
-    memory formats, each backend compares the best one of each. Without any, the second value says
-    why. Batch 128 of the paper is preferred, then the larger batch, then the later run; where no quantity is named,
-    the setting with the most networks comes before all of these.
+    If a run has several backends, one more setting compares the best of each network; if networks ran in several
+    memory formats, each backend compares the best one of each. The second value is the reason if there is no setting.
+    The paper's batch of 128 is preferred, then the larger batch, then the later run; if no quantity is named, the
+    setting with the most networks comes first.
     """
     quantities = list(quantities)
     needed = {_key(quantity) for quantity in quantities}
@@ -162,7 +161,7 @@ def comparable_runs(results: Results, quantities: Iterable[Quantity]) -> tuple[l
     settings: dict[tuple, dict[tuple[str, str], Row]] = {}
     for row in usable:
         settings.setdefault(tuple(row.get(name) for name in SETTING), {})[_row_key(row)] = row
-    candidates = [ComparableRun(*key, rows=members) for key, members in settings.items()]
+    candidates = [_run(setting, members) for setting, members in settings.items()]
     candidates += _best(settings, "memory_format") + _best(settings, "backend")
     fitting = [run for run in candidates if needed <= set(run.rows)]
     chosen: dict[tuple, ComparableRun] = {}
@@ -207,13 +206,24 @@ def has_paper_shape(row: Row) -> bool:
 def _preference(run: ComparableRun) -> tuple:
     far_from_paper = run.batch_size != PAPER_BATCH_SIZE
     newest_first = tuple(-ord(letter) for letter in run.run_id)
-    speeds = [row.get("examples_per_s", row.get("tflops")) for row in run.rows.values()]
-    return (far_from_paper, -run.batch_size, run.protocol != "interleaved", -len(run.rows), newest_first,
-            -sum(speeds), run.memory_format)  # fmt: skip
+    speeds = [interval_of(row).value for row in run.rows.values()]
+    return (
+        far_from_paper,
+        -run.batch_size,
+        run.protocol != "interleaved",
+        -len(run.rows),
+        newest_first,
+        -sum(speeds),
+        run.memory_format,
+    )
+
+
+def _run(setting: tuple, rows: Mapping[tuple[str, str], Row]) -> ComparableRun:
+    return ComparableRun(**dict(zip(SETTING, setting, strict=True)), rows=rows)
 
 
 def _best(settings: Mapping[tuple, dict[tuple[str, str], Row]], over: str) -> list[ComparableRun]:
-    """Contexts of the fastest row of each network over the memory formats, or over the backends and their formats."""
+    """Runs of the fastest row of each network over the memory formats, or over the backends and their formats."""
     merged: dict[tuple, dict[str, Any]] = {}
     for setting, members in settings.items():
         key = dict(zip(SETTING, setting, strict=True)) | {"memory_format": BEST}
@@ -226,8 +236,7 @@ def _best(settings: Mapping[tuple, dict[tuple[str, str], Row]], over: str) -> li
             best = entry["rows"].get(network)
             if "examples_per_s" in row and (best is None or row["examples_per_s"] > best["examples_per_s"]):
                 entry["rows"][network] = row
-    return [ComparableRun(*key, rows=entry["rows"]) for key, entry in merged.items()
-            if len(entry["varied"]) > 1 and entry["rows"]]  # fmt: skip
+    return [_run(key, entry["rows"]) for key, entry in merged.items() if len(entry["varied"]) > 1 and entry["rows"]]
 
 
 def _why_none(needed: set[tuple[str, str]], usable: list[Row], rows: list[Row], density: bool) -> str:

@@ -1,4 +1,4 @@
-"""In: speeds of one run with its ceilings. Out: the roofline figure: whole networks, and the share that each reaches.
+"""The roofline figure: whole networks below the measured ceilings of their run, and the share that each reaches.
 
 The ceilings, and what a batch computes and moves, are those that the measuring run wrote into its JSON file.
 """
@@ -58,8 +58,11 @@ def roofline_of(evidence: Evidence) -> Roofline | None:
     if not found:
         return None
     ceiling = next((part for part in found.get("ceilings", []) if part["precision"] == run.precision), None)
-    work = {(part["model"], part["form"], part["batch_size"], part["input_px"]): part
-            for part in found.get("work", []) if part["precision"] == run.precision}  # fmt: skip
+    work = {
+        (part["model"], part["form"], part["batch_size"], part["input_px"]): part
+        for part in found.get("work", [])
+        if part["precision"] == run.precision
+    }
     places = []
     for row in rows:
         part = work.get((row["model"], row["form"], row["batch_size"], row["input_px"]))
@@ -96,7 +99,8 @@ def roofline(evidence: Evidence) -> "Figure":
     _draw_roof(top, found)
     _draw_shares(bottom, found, models)
     family_legend(figure, [family(model) for model in models], "open: train form")
-    figure.supxlabel(f"{evidence.speeds.device}\n{evidence.speeds.details}", fontsize=6)
+    if evidence.speeds:
+        figure.supxlabel(f"{evidence.speeds.device}\n{evidence.speeds.details}", fontsize=6)
     return figure
 
 
@@ -112,21 +116,22 @@ def _draw_roof(axes: "Axes", found: Roofline) -> None:
         color="#444444",
         linewidth=1.0,
     )
-    axes.annotate(
-        f"{found.operations_per_s * giga:,.0f} Gop/s:\n{found.how}",
-        (high, found.operations_per_s * giga), ha="right", va="bottom", fontsize=5.5, xytext=(0, 1),
-        textcoords="offset points",
-    )  # fmt: skip
-    axes.annotate(
-        f"{found.bytes_per_s * giga:,.0f} GB/s: copy", (low, low * found.bytes_per_s * giga), ha="left", va="top",
-        fontsize=5.5, xytext=(8, 0), textcoords="offset points",
-    )  # fmt: skip
+    beside: dict[str, Any] = {"fontsize": 5.5, "textcoords": "offset points"}
+    compute, memory = found.operations_per_s * giga, found.bytes_per_s * giga
+    axes.annotate(f"{compute:,.0f} Gop/s:\n{found.how}", (high, compute), (0, 1), ha="right", va="bottom", **beside)
+    axes.annotate(f"{memory:,.0f} GB/s: copy", (low, low * memory), (8, 0), ha="left", va="top", **beside)
     for place in found.places:
         series = SERIES[family(place.model)]
         axes.plot(
-            place.intensity, place.operations_per_s * giga, marker=series.marker, linestyle="", color=series.colour,
-            markersize=3.5, markerfacecolor="white" if place.form == "train" else series.colour, markeredgewidth=0.7,
-        )  # fmt: skip
+            place.intensity,
+            place.operations_per_s * giga,
+            marker=series.marker,
+            linestyle="",
+            color=series.colour,
+            markersize=3.5,
+            markerfacecolor="white" if place.form == "train" else series.colour,
+            markeredgewidth=0.7,
+        )
     axes.set(xscale="log", yscale="log", xlabel="operations per byte", ylabel="Gop/s (a multiply-add is two)")
     axes.margins(y=0.25)
     for axis in (axes.xaxis, axes.yaxis):

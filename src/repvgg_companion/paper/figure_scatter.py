@@ -1,4 +1,4 @@
-"""In: facts and results. Out: Figure 1 (accuracy against speed) and the proxies figure (speed against counts)."""
+"""Figure 1 (accuracy against speed) and the proxies figure (speed against FLOPs and Wino MULs)."""
 
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -115,8 +115,11 @@ def _inferred_label(fact: Row) -> str:
 
 
 def our_panels(evidence: Evidence) -> list[Panel]:
-    """What was measured here: for each device its speeds, with our ImageNet accuracies or else the printed ones; then
-    accuracies on other images, against the speeds of the first device."""
+    """The panels of what was measured here.
+
+    For each device its speeds, with our ImageNet accuracies or else the printed ones; then accuracies on other images,
+    against the speeds of the first device.
+    """
     devices = widest_of_each_device(evidence.results)
     if not devices:
         return [Panel(f"(c) measured here: {evidence.why_no_speeds or 'no speed'}", [])]

@@ -1,4 +1,4 @@
-"""In: names of series. Out: colours and markers, labels that do not overlap, and files with provenance inside.
+"""What the figures share: colours and markers, labels that do not overlap, and files with provenance inside.
 
 Colours are those of Okabe and Ito, which people with colour vision deficiencies tell apart; each series has a marker of
 its own as well, the paper's where it has one.
@@ -49,7 +49,7 @@ PAPER_COLOUR, OURS_COLOUR = "#6f6f6f", "#D55E00"
 
 @contextmanager
 def style() -> Iterator[None]:
-    """matplotlib without a display and with the companion's style file."""
+    """Use matplotlib without a display and with the companion's style file."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -62,7 +62,7 @@ def style() -> Iterator[None]:
 
 def family(model: str) -> str:
     """`ResNet` for ResNet-50: the part of a name before its first hyphen."""
-    return model.split("-")[0]
+    return model.partition("-")[0]
 
 
 def short(model: str) -> str:
@@ -96,7 +96,7 @@ def separate_labels(axes: "Axes", points: list[tuple[float, float, str, str]], l
     # adjustText wants the boxes in data coordinates.
     markers = [Bbox(to_data([(x - half, y - half), (x + half, y + half)])) for x, y in centres]
     along = [
-        to_data(np.linspace(*to_pixels([start, end]), 12)[1:-1])
+        to_data(np.linspace(to_pixels(start), to_pixels(end), 12)[1:-1])
         for line in lines
         for start, end in itertools.pairwise(line)
     ]
@@ -131,15 +131,14 @@ def family_legend(figure: "Figure", families: list[str], open_markers: str = "")
     """One legend for all panels, above them; `open_markers` says what an open marker means."""
     from matplotlib.lines import Line2D
 
-    handles = [
-        Line2D([], [], color=SERIES[name].colour, marker=SERIES[name].marker,
-               linestyle="-" if SERIES[name].line else "", label=name)
-        for name in SERIES if name in families
-    ]  # fmt: skip
+    handles = []
+    for name, series in SERIES.items():
+        if name in families:
+            handle = Line2D([], [], color=series.colour, marker=series.marker, label=name)
+            handle.set_linestyle("-" if series.line else "")
+            handles.append(handle)
     if open_markers:
-        handles.append(
-            Line2D([], [], color=GREY, marker="o", markerfacecolor="white", linestyle="", label=open_markers)
-        )
+        handles.append(Line2D([], [], color=GREY, marker="o", markerfacecolor="white", ls="", label=open_markers))
     figure.legend(handles=handles, loc="outside upper center", ncols=min(3, len(handles)))
 
 
@@ -157,12 +156,12 @@ def save(figure: "Figure", stem: Path, title: str, commit: str, data_digest: str
     The same data and commit give the same bytes.
     """
     words = f"commit {commit}; data {data_digest}"
+    undated = {"CreationDate": None, "ModDate": None}
     metadata = {
-        "pdf": {"Title": title, "Subject": words, "Keywords": words, "Creator": "repvgg-companion",
-                "CreationDate": None, "ModDate": None},
+        "pdf": {"Title": title, "Subject": words, "Keywords": words, "Creator": "repvgg-companion", **undated},
         "svg": {"Title": title, "Description": words, "Creator": "repvgg-companion", "Date": None},
         "png": {"Title": title, "Description": words, "Software": "repvgg-companion"},
-    }  # fmt: skip
+    }
     freeze_layout(figure)
     for kind in FORMATS:
         with atomic_path(stem.with_suffix(f".{kind}")) as temporary:

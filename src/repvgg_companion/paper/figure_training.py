@@ -1,8 +1,8 @@
-"""In: history CSVs. Out: validation accuracy and training loss by epoch, one line a training."""
+"""The training curves: validation accuracy and training loss by epoch, one line a training."""
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from repvgg_companion.contract import read_rows
 from repvgg_companion.paper.accuracies import history_path, prefix_of
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 # Group of networks: colour and line style, so that the groups can be told apart without colour as well.
-GROUPS = {
+GROUPS: dict[str, tuple[str, Literal["-", "--", "-.", ":"]]] = {
     "A0–A2": ("#D55E00", "-"),
     "B0–B3": ("#0072B2", "-"),
     "g2": ("#56B4E9", "--"),
@@ -67,8 +67,16 @@ def training(evidence: Evidence, histories: list[Path] | None) -> "Figure":
             epochs = [row["epoch"] for row in run.epochs]
             for axes, column in ((top, "val_top1_pct"), (bottom, "train_loss")):
                 values = [row[column] for row in run.epochs]
-                axes.plot(epochs, values, color=colour, linestyle=line, linewidth=0.8, alpha=0.85,
-                          marker="." if len(epochs) < 12 else "", markersize=3)  # fmt: skip
+                axes.plot(
+                    epochs,
+                    values,
+                    color=colour,
+                    linestyle=line,
+                    linewidth=0.8,
+                    alpha=0.85,
+                    marker="." if len(epochs) < 12 else "",
+                    markersize=3,
+                )
         prefix = prefix_of(dataset)
         word = {"ours": "ImageNet", "demo": f"DEMO ({dataset}): not ImageNet"}.get(prefix, f"{dataset}: not ImageNet")
         top.set(title=f"{word}; {len(own)} trainings", ylabel=f"{'' if prefix == 'ours' else prefix + ' '}top-1 (%)")

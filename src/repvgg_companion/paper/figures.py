@@ -1,19 +1,21 @@
-"""The `figures` verb: facts and results in; seven figures out, each as PDF, SVG and PNG.
+"""The `figures` verb: draw the seven figures, each as PDF, SVG and PNG.
 
-Commit and the digest of the data stand in the metadata of every file. What comes from other images than the paper's
-stands in a panel of its own that says so.
+The metadata of every file hold the commit and the digest of the data. Results on other images than the paper's are in a
+panel of their own that says so.
 """
 
 import argparse
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from repvgg_companion.contract import TABLES
 from repvgg_companion.files import sha256_of_file, short_digest
 from repvgg_companion.paper.claim_evidence import Evidence
-from repvgg_companion.paper.comparable_runs import widest
-from repvgg_companion.paper.figure_bars import branches, figure3, table1
+from repvgg_companion.paper.figure_ablations import branches
+from repvgg_companion.paper.figure_bars import figure3, table1
 from repvgg_companion.paper.figure_roofline import roofline
 from repvgg_companion.paper.figure_scatter import figure1, proxies_figure
 from repvgg_companion.paper.figure_style import save, style
@@ -36,6 +38,17 @@ TITLES = {
 }
 
 
+@dataclass(frozen=True)
+class FiguresRequest:
+    """Which experiment to draw beside the paper, where to, and which figures; `histories` as in `trainings`."""
+
+    experiment: str
+    evidence: Evidence
+    output: Path
+    names: tuple[str, ...]
+    histories: list[Path] | None = None
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the `figures` verb."""
     parser.add_argument("--experiment", required=True)
@@ -48,10 +61,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Draw and write every figure."""
-    facts, results = Facts(Path(arguments.paper)), Results(Path(arguments.results))
-    speeds = widest(results)
-    evidence = Evidence(facts, results, speeds, "" if speeds else "no speed was measured")
+    evidence = Evidence.shown(Facts(Path(arguments.paper)), Results(Path(arguments.results)))
     histories = None if arguments.histories is None else [Path(path) for path in arguments.histories]
+    names = tuple(arguments.only or TITLES)
+    write_figures(FiguresRequest(arguments.experiment, evidence, Path(arguments.output), names, histories))
+
+
+def write_figures(request: FiguresRequest) -> None:
+    """Draw the figures and write each as PDF, SVG and PNG."""
     drawings: dict[str, Callable[[Evidence], Figure]] = {
         "figure1": figure1,
         "figure3": figure3,
@@ -59,13 +76,14 @@ def run(arguments: argparse.Namespace) -> None:
         "branches": branches,
         "proxies": proxies_figure,
         "roofline": roofline,
-        "training": lambda evidence: training(evidence, histories),
+        "training": partial(training, histories=request.histories),
     }
-    digest = data_digest(facts, results)
-    for name in arguments.only or TITLES:
+    evidence = request.evidence
+    digest = data_digest(evidence.facts, evidence.results)
+    for name in request.names:
         with style():
-            title = f"{TITLES[name]}; experiment {arguments.experiment}{other_images(results)}"
-            save(drawings[name](evidence), Path(arguments.output) / name, title, commit(), digest)
+            title = f"{TITLES[name]}; experiment {request.experiment}{other_images(evidence.results)}"
+            save(drawings[name](evidence), request.output / name, title, commit(), digest)
 
 
 def other_images(results: Results) -> str:

@@ -1,4 +1,4 @@
-"""In: the condition of a claim as text. Out: its terms, each a comparison of quantities or a named check. No torch.
+"""The language of the claims' conditions: a text becomes terms, each a comparison or a named check. Needs no torch.
 
     condition  := term ("and" term)* ["@" recipe]
     term       := "check(" name ")" | expression op expression | number op expression op number
@@ -207,7 +207,7 @@ def _require_arithmetic(node: ast.AST, count: int) -> None:
 
 
 def _evaluate(node: ast.expr, quantities: tuple[Quantity, ...], values: Mapping[Quantity, float]) -> float:
-    if isinstance(node, ast.Constant):
+    if isinstance(node, ast.Constant) and isinstance(node.value, int | float):
         return node.value
     if isinstance(node, ast.Name):
         return values[quantities[int(node.id[1:])]]
@@ -216,6 +216,6 @@ def _evaluate(node: ast.expr, quantities: tuple[Quantity, ...], values: Mapping[
     if isinstance(node, ast.Call):
         value, *digits = (_evaluate(argument, quantities, values) for argument in node.args)
         return truncated(value, int(digits[0]) if digits else 0)
-    return _OPERATORS[type(node.op)](
-        _evaluate(node.left, quantities, values), _evaluate(node.right, quantities, values)
-    )
+    assert isinstance(node, ast.BinOp), "_require_arithmetic lets nothing else through"
+    left, right = (_evaluate(side, quantities, values) for side in (node.left, node.right))
+    return _OPERATORS[type(node.op)](left, right)

@@ -1,4 +1,4 @@
-"""In: per-image correctness or values per seed. Out: 95 % intervals of a linear combination of accuracies. No torch.
+"""The 95 % interval of a linear combination of accuracies, over new images or over new training seeds.
 
 A comparison of accuracies is a sum of c_i times top1_i. New images: the images are resampled, the same ones for every
 network. New seeds: Welch's t interval over the trainings, which are independent of each other.

@@ -34,7 +34,7 @@ def _decided(holds: bool, value: str, *sources: str, reason: str = "") -> Findin
     return Finding(number, inference, value, reason=reason, evidence=sources)
 
 
-def _plain_inference_body(evidence: Evidence) -> Finding:
+def _plain_inference_body(_: Evidence) -> Finding:
     from repvgg_companion.paper import structure
 
     faults = {name: structure.body_faults(name) for name in structure.PAPER_REPVGG}
@@ -63,7 +63,7 @@ def _conversion_keeps_function(evidence: Evidence) -> Finding:
     return _decided(holds and not failed, value, *sources, reason=reason)
 
 
-def _winograd(evidence: Evidence) -> Finding:
+def _winograd(_: Evidence) -> Finding:
     from repvgg_companion.complexity.layers import WINOGRAD_RATIO
     from repvgg_companion.paper import structure
 
@@ -72,7 +72,7 @@ def _winograd(evidence: Evidence) -> Finding:
     return _decided(holds, f"{winograd}/{direct}", "one tile computed both ways")
 
 
-def _operators_per_block(evidence: Evidence) -> Finding:
+def _operators_per_block(_: Evidence) -> Finding:
     from repvgg_companion.paper import structure
 
     plain = set().union(*(structure.operators_per_block(name) for name in structure.PAPER_REPVGG))
@@ -113,13 +113,13 @@ def block_rows(rows: list[Row], kind: str) -> list[Row]:
     for row in rows:
         is_residual = row["model"].startswith("ResNet")
         if row["layer"] == FIGURE_3[0] and row["form"] == "deploy" and is_residual == (kind == "residual"):
-            same = {part["layer"]: part for part in rows
-                    if all(part[key] == row[key] for key in ("run_id", "model", "form"))}  # fmt: skip
+            of_run = [part for part in rows if all(part[key] == row[key] for key in ("run_id", "model", "form"))]
+            same = {part["layer"]: part for part in of_run}
             return [same[point] for point in FIGURE_3]
     return []
 
 
-def _last_stage_is_cheap(evidence: Evidence) -> Finding:
+def _last_stage_is_cheap(_: Evidence) -> Finding:
     from repvgg_companion.paper import structure
 
     shares = {name: structure.last_stage(name) for name in structure.PAPER_REPVGG}
@@ -132,7 +132,7 @@ def _last_stage_is_cheap(evidence: Evidence) -> Finding:
     return _decided(holds, value, "walk of the deploy forms")
 
 
-def _efficientnet_has_no_winograd_conv(evidence: Evidence) -> Finding:
+def _efficientnet_has_no_winograd_conv(_: Evidence) -> Finding:
     from repvgg_companion.paper import structure
 
     found = {name: structure.dense_winograd_layers(name) for name in ("EfficientNet-B0", "EfficientNet-B3")}
@@ -259,7 +259,7 @@ def _batch_128_saturates(evidence: Evidence) -> Finding:
     )
 
 
-def _no_measurement_in_paper(evidence: Evidence) -> Finding:
+def _no_measurement_in_paper(_: Evidence) -> Finding:
     return Finding(NOT_TESTED, NOT_TESTED, reason="there is no measurement to compare with")
 
 

@@ -1,4 +1,4 @@
-"""In: the tables of `results/EXPERIMENT`. Out: our reading of each quantity, or the reason why there is none.
+"""Our values of the quantities, read from the tables of `results/EXPERIMENT`, or the reason why there is none.
 
 Only what was measured on the paper's images with the paper's network counts for an accuracy: dataset imagenet, width 1,
 1000 classes, all 50 000 validation images. Speeds need the paper's network and input size, not its images.
@@ -190,7 +190,8 @@ def correct_images(rows: Iterable[Row]) -> tuple[np.ndarray, np.ndarray]:
     """
     from repvgg_companion.evaluation.predictions import read_predictions
 
-    shares, labels = [], None
+    shares: list[np.ndarray] = []
+    labels: np.ndarray | None = None
     for row in rows:
         path = predictions_path(row)
         if not path.exists():
@@ -206,6 +207,8 @@ def correct_images(rows: Iterable[Row]) -> tuple[np.ndarray, np.ndarray]:
             raise NotAvailable("the predictions belong to different images")
         shares.append(correct)
         labels = own
+    if labels is None:
+        raise NotAvailable("no predictions were given")
     return np.mean(shares, axis=0), labels
 
 

@@ -1,4 +1,4 @@
-"""In: names of models. Out: what their structure alone decides, by walking the built networks. Imports torch.
+"""What the structure of the networks alone decides, by walking the built networks. Imports torch.
 
 Each function belongs to a sentence of the paper, named in its docstring. Networks are built on the meta device, so that
 nothing is computed; only `conversion_errors` runs one for real.
@@ -6,7 +6,7 @@ nothing is computed; only `conversion_errors` runs one for real.
 
 import math
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 
 import numpy as np
 import torch
@@ -100,7 +100,7 @@ def live_feature_maps(kind: str) -> list[int]:
         if kind == "residual":
             module: nn.Module = BasicBlock(64, 64)
         else:
-            module = nn.Sequential(*list(_built("RepVGG-A1", "deploy").stage2.children())[1:3])
+            module = nn.Sequential(*list(_built("RepVGG-A1", "deploy").get_submodule("stage2").children())[1:3])
     nodes = [node for node in fx.symbolic_trace(module).graph.nodes if node.op != "get_attr"]
     order = {node: number for number, node in enumerate(nodes)}
     last_use = {node: max((order[user] for user in node.users), default=order[node]) for node in nodes}
@@ -176,19 +176,20 @@ def conversion_errors(name: str = "RepVGG-A0", *, width: float = 1.0, input_px: 
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        options = {"num_classes": require_model(name).num_classes, "width": width}
-        train = build_model(name, **options).eval()
+        build = partial(build_model, name, num_classes=require_model(name).num_classes, width=width)
+        train = build().eval()
         for module in train.modules():
             if isinstance(module, nn.BatchNorm2d):
+                mean, variance = module.get_buffer("running_mean"), module.get_buffer("running_var")
                 nn.init.uniform_(module.weight, 0.5, 1.5)
                 nn.init.normal_(module.bias, 0, 0.1)
-                nn.init.normal_(module.running_mean, 0, 0.1)
-                nn.init.uniform_(module.running_var, 0.5, 1.5)
+                nn.init.normal_(mean, 0, 0.1)
+                nn.init.uniform_(variance, 0.5, 1.5)
         px = input_px or require_model(name).input_px
         images = torch.randn(1, 3, px, px)
     outputs = {}
     for dtype in (torch.float64, torch.float32):
-        deploy = build_model(name, form="deploy", **options).eval().to(dtype)
+        deploy = build(form="deploy").eval().to(dtype)
         deploy.load_state_dict(convert(train, train.state_dict(), dtype=dtype))
         with torch.inference_mode():
             outputs[dtype] = train.to(dtype)(images.to(dtype)), deploy(images.to(dtype))

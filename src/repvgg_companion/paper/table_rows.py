@@ -1,4 +1,4 @@
-"""In: the printed facts and our results. Out: the rows of Tables 1 to 8, the paper's columns beside ours.
+"""The rows of Tables 1 to 8, the paper's columns beside ours.
 
 `paper_*` is printed; `recount_*` is counted by our code, with a `*_match` under the printed rounding; `ours_*` was
 measured with the paper's network (accuracies: on the paper's images); `demo_*` or `small_*` belongs to other images or
@@ -7,17 +7,17 @@ a smaller shape. `note` says why a cell is empty or what stands in it.
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 from repvgg_companion.models.names import MODELS
 from repvgg_companion.paper import mean_iou
 from repvgg_companion.paper.accuracies import accuracy_columns
 from repvgg_companion.paper.claim_evidence import Evidence
-from repvgg_companion.paper.comparable_runs import ComparableRun, has_paper_shape
+from repvgg_companion.paper.comparable_runs import has_paper_shape
 from repvgg_companion.paper.grammar import NotAvailable, Quantity
 from repvgg_companion.paper.ours import Row
 from repvgg_companion.paper.printed import Facts
 from repvgg_companion.paper.rounding import rounded, truncated
+from repvgg_companion.paper.table_columns import Recount, kernel_columns, kernel_row_order, speed_columns
 
 NARROW, NARROW_PX = 0.125, 97
 """Width and input of the networks that certify the conversion of Table 8 where none was trained."""
@@ -40,6 +40,7 @@ def table1(evidence: Evidence) -> list[Row]:
             fact["batch_size"], fact["in_channels"], fact["out_channels"], fact["resolution_px"], size
         )
         notes: list[str] = []
+        recount = Recount(evidence.facts, "table1", size, notes)
         flops = truncated(macs / 1e9, 1)
         density = truncated(2 * flops / fact["time_ms"], 2)
         row = {
@@ -48,15 +49,16 @@ def table1(evidence: Evidence) -> list[Row]:
             "paper_time_ms": fact["time_ms"],
             "paper_density_tflops": fact["density_tflops"],
             "recount_flops_b": flops,
-            "flops_match": _match(evidence, notes, "table1", size, "flops_b", fact["flops_b"], flops),
+            "flops_match": recount.match("flops_b", fact["flops_b"], flops),
             "recount_density_tflops": density,
-            "density_match": _match(evidence, notes, "table1", size, "density_tflops", fact["density_tflops"], density),
+            "density_match": recount.match("density_tflops", fact["density_tflops"], density),
         }
-        measured = sorted((part for part in evidence.results.rows("kernel_size") if part["kernel_size"] == size),
-                          key=kernel_row_order)  # fmt: skip
+        measured = sorted(
+            (part for part in evidence.results.rows("kernel_size") if part["kernel_size"] == size), key=kernel_row_order
+        )
         for prefix, full in (("ours", True), ("small", False)):
             part = next((part for part in measured if has_paper_shape(part) == full), None)
-            row |= _kernel_columns(prefix, part)
+            row |= kernel_columns(prefix, part)
             if part is None and full:
                 notes.append("ours: the paper's shape was not measured; it needs a GPU")
             elif part is not None and not full:
@@ -128,6 +130,7 @@ def performance(evidence: Evidence, name: str) -> list[Row]:
         notes: list[str] = []
         row: Row = {"model": fact["model"], "paper_top1_pct": fact["top1_pct"]}
         row["paper_speed_examples_per_s"] = fact["speed_examples_per_s"]
+        recount = Recount(evidence.facts, name, fact["model"], notes)
         for column, quantity, unit, rule, decimals in _COUNTS:
             try:
                 value = rule(evidence.read(Quantity(quantity, fact["model"])).value / unit, decimals)
@@ -135,11 +138,9 @@ def performance(evidence: Evidence, name: str) -> list[Row]:
                 value = None
             row[f"paper_{column}"] = fact[column]
             row[f"recount_{column}"] = value
-            row[f"{column.rsplit('_', 1)[0]}_match"] = _match(
-                evidence, notes, name, fact["model"], column, fact[column], value
-            )
+            row[f"{column.rsplit('_', 1)[0]}_match"] = recount.match(column, fact[column], value)
         row |= accuracy_columns(evidence, Quantity("top1", fact["model"], (f"{fact['epochs']}-epochs",)), notes, models)
-        row |= _speed_columns(evidence, Quantity("speed", fact["model"]), notes)
+        row |= speed_columns(evidence, Quantity("speed", fact["model"]), notes)
         rows.append(row | {"note": notes})
     return rows
 
@@ -158,20 +159,22 @@ def table6(evidence: Evidence) -> list[Row]:
             "paper_speed_without_reparam_examples_per_s": fact["speed_without_reparam_examples_per_s"],
         }
         row |= accuracy_columns(evidence, Quantity("top1", fact["model"], ("120-epochs",)), notes, models)
-        row |= _speed_columns(evidence, Quantity("speed", fact["model"], ("train",)), notes)
+        row |= speed_columns(evidence, Quantity("speed", fact["model"], ("train",)), notes)
         rows.append(row | {"note": notes})
     return rows
 
 
 def table7(evidence: Evidence) -> list[Row]:
     """Variants of the block; what the paper leaves open is decided by us, and the note says how."""
-    full = next(fact["top1_pct"] for fact in evidence.facts.table("table7") if fact["model"] == "RepVGG-B0")
+    full, resnet_50 = (
+        evidence.facts.printed(Quantity("top1", model, ("120-epochs",))) for model in ("RepVGG-B0", "ResNet-50")
+    )
     rows = []
     models = ablations(evidence.facts)
     for fact in evidence.facts.table("table7"):
         spec = MODELS[fact["model"]]
         notes = [f"decided by us: {spec.decision}"] if spec.decision else []
-        base = full if fact["printed_in"] == "table" else evidence.facts.row("table4", "ResNet-50")["top1_pct"]
+        base = full if fact["printed_in"] == "table" else resnet_50
         row: Row = {
             "model": fact["model"],
             "variant": fact["variant"],
@@ -201,7 +204,7 @@ def table8(evidence: Evidence) -> list[Row]:
         for column, quantity, unit, rule, decimals in _COUNTS[:2]:
             row[f"recount_{column}"] = rule(evidence.read(Quantity(quantity, name)).value / unit, decimals)
         row |= mean_iou.columns(evidence.results, name, notes)
-        row |= _speed_columns(evidence, Quantity("speed", name), notes)
+        row |= speed_columns(evidence, Quantity("speed", name), notes)
         small = [part for part in evidence.results.rows("speed") if part["model"] == name and part["form"] == "deploy"]
         part = next((part for part in small if part["input_px"] != MODELS[name].input_px), None)
         row["small_speed_examples_per_s"] = part["examples_per_s"] if part else None
@@ -242,59 +245,3 @@ TABLES: dict[str, Callable[[Evidence], list[Row]]] = {
     "table7": table7,
     "table8": table8,
 }
-
-
-def _match(
-    evidence: Evidence,
-    notes: list[str],
-    table: str,
-    row: Any,
-    column: str,
-    printed: float | None,
-    counted: float | None,
-) -> str:
-    if printed is None:
-        return "not printed"
-    if counted is not None and abs(printed - counted) < 1e-9:
-        return "yes"
-    reason = evidence.facts.exceptions.get((table, str(row), column))
-    if reason is None:
-        return "no"
-    notes.append(f"{column}: {reason}")
-    return "no, known exception"
-
-
-def kernel_row_order(row: Row) -> tuple:
-    """Which row of `kernel_size.csv` stands beside the paper's: its shape, fp32, eager and contiguous come first."""
-    return (not has_paper_shape(row), row["tflops"] is None, row["precision"] != "fp32", row["backend"] != "eager",
-            row["memory_format"] != "contiguous", row["device"], row["run_id"], row["precision"], row["backend"],
-            row["memory_format"], row["batch_size"], row["channels"], row["resolution_px"])  # fmt: skip
-
-
-def _kernel_columns(prefix: str, row: Row | None) -> Row:
-    columns = {"time_ms": "time_ms", "time_low_ms": "low_ms", "time_high_ms": "high_ms", "density_tflops": "tflops",
-               "device": "device", "precision": "precision"}  # fmt: skip
-    return {f"{prefix}_{ours}": row[key] if row else None for ours, key in columns.items()}
-
-
-def _speed_columns(evidence: Evidence, quantity: Quantity, notes: list[str]) -> Row:
-    """Our speed with its interval, from the one setting of the table; the setting stands in columns of its own."""
-    row, run = None, evidence.speeds
-    if run is None:
-        notes.append(f"ours_speed: {evidence.why_no_speeds or 'speed.csv holds no rows'}")
-    else:
-        row = run.rows.get((quantity.subject, quantity.form))
-        if row is None:
-            notes.append(f"ours_speed: its {quantity.form} form was not measured in {run.label}")
-    return {
-        "ours_speed_examples_per_s": row["examples_per_s"] if row else None,
-        "ours_speed_low_examples_per_s": row["low_examples_per_s"] if row else None,
-        "ours_speed_high_examples_per_s": row["high_examples_per_s"] if row else None,
-        "ours_speed_n_samples": row["n_samples"] if row else None,
-        "ours_speed_setting": speed_setting(run, row) if row else None,
-    }
-
-
-def speed_setting(run: ComparableRun, row: Row) -> str:
-    """The setting of a speed in words, such as `cpu-…, fp32, eager, batch 1, 224 px`."""
-    return f"{run.label}, {row['input_px']} px"

@@ -1,4 +1,4 @@
-"""The `tables` verb: facts and results in; table1 to table8 out, each as CSV, Markdown and LaTeX.
+"""The `tables` verb: write Tables 1 to 8 of the paper beside our results, each as CSV, Markdown and LaTeX.
 
 The CSV holds every column; Markdown and LaTeX leave out empty columns, put intervals beside their value and the notes
 below the table.
@@ -8,12 +8,12 @@ import argparse
 import csv
 import io
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from repvgg_companion.files import write_text
 from repvgg_companion.paper.claim_evidence import Evidence
-from repvgg_companion.paper.comparable_runs import widest
 from repvgg_companion.paper.ours import Results
 from repvgg_companion.paper.printed import Facts
 from repvgg_companion.paper.table_rows import TABLES
@@ -48,6 +48,15 @@ _WORDS = {
 _UNITS = ("_pct", "_examples_per_s", "_ms")
 
 
+@dataclass(frozen=True)
+class TablesRequest:
+    """Which experiment to put beside the paper, and the folder for the tables."""
+
+    experiment: str
+    evidence: Evidence
+    output: Path
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the `tables` verb."""
     parser.add_argument("--experiment", required=True)
@@ -58,15 +67,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Write all eight tables in three formats."""
-    results = Results(Path(arguments.results))
-    speeds = widest(results)
-    evidence = Evidence(
-        Facts(Path(arguments.paper)), results, speeds, "" if speeds else "speed.csv holds no usable rows"
-    )
+    evidence = Evidence.shown(Facts(Path(arguments.paper)), Results(Path(arguments.results)))
+    write_tables(TablesRequest(arguments.experiment, evidence, Path(arguments.output)))
+
+
+def write_tables(request: TablesRequest) -> None:
+    """Write `table1` to `table8` as CSV, Markdown and LaTeX."""
     for name, rows_of in TABLES.items():
-        rows = rows_of(evidence)
-        title = f"Table {name[5:]}. {TITLES[name]}. {provenance(rows, results, arguments.experiment)}"
-        target = Path(arguments.output) / name
+        rows = rows_of(request.evidence)
+        title = f"Table {name[5:]}. {TITLES[name]}. {provenance(rows, request.evidence.results, request.experiment)}"
+        target = request.output / name
         write_text(target.with_suffix(".csv"), as_csv(rows))
         write_text(target.with_suffix(".md"), as_markdown(rows, title))
         write_text(target.with_suffix(".tex"), as_latex(rows, title, name))
@@ -89,9 +99,11 @@ def as_csv(rows: list[dict[str, Any]]) -> str:
     writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
     writer.writeheader()
     writer.writerows(
-        [{key: "" if value is None else value for key, value in (row | {"note": "; ".join(row["note"])}).items()}
-         for row in rows]
-    )  # fmt: skip
+        [
+            {key: "" if value is None else value for key, value in (row | {"note": "; ".join(row["note"])}).items()}
+            for row in rows
+        ]
+    )
     return text.getvalue()
 
 
@@ -100,9 +112,11 @@ def displayed(rows: list[dict[str, Any]]) -> tuple[list[str], list[list[str]], l
     columns = [
         column
         for column in rows[0]
-        if column != "note" and "_low_" not in column and "_high_" not in column
+        if column != "note"
+        and "_low_" not in column
+        and "_high_" not in column
         and any(row[column] is not None for row in rows)
-    ]  # fmt: skip
+    ]
     notes = list(dict.fromkeys(note for row in rows for note in row["note"]))
     cells = []
     for row in rows:
@@ -135,24 +149,21 @@ def _cell(row: dict[str, Any], column: str) -> str:
     return text
 
 
+_FORMATS = {"_error": ".1e", "_points": "+.2f", "_pct": ".2f", "_m": ".2f", "flops_b": ".1f", "muls_b": ".1f"}
+"""How numbers are written, by the ending of their column."""
+
+
 def _number(column: str, value: Any) -> str:
     if not isinstance(value, float):
         return str(value)
     if column.startswith("paper_") and column.endswith(("_examples_per_s", "_ms")):
         return f"{value:.1f}"  # as it is printed
-    if column.endswith("_error"):
-        return f"{value:.1e}"
-    if column.endswith("_points"):
-        return f"{value:+.2f}"
     if column.endswith("_examples_per_s"):
         return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
-    if column.endswith(("_pct", "_m")):
-        return f"{value:.2f}"
     if column.endswith("_tflops"):
         return f"{value:.2f}" if value >= 1 else f"{value:.3g}"
-    if column.endswith(("flops_b", "muls_b")):
-        return f"{value:.1f}"
-    return f"{value:.4g}"
+    form = next((form for ending, form in _FORMATS.items() if column.endswith(ending)), ".4g")
+    return format(value, form)
 
 
 def as_markdown(rows: list[dict[str, Any]], title: str) -> str:
