@@ -166,6 +166,15 @@ def test_a_cell_is_named_in_several_ways(tmp_path):
     assert choose(table, "RepVGG-A0").column is None
 
 
+def test_a_word_inside_a_cell_counts_where_no_cell_is_that_word(tmp_path):
+    text = 'id,evidence_class,setting\nC1,measured here,"fp32, eager"\nC1,measured by others,eager\nC2,printed,\n'
+    table = _table(tmp_path, text)
+    assert choose(table, "C1 measured here").numbers == [1]
+    assert choose(table, "C1, measured").numbers == [1, 2]
+    assert choose(table, "eager").numbers == [2], "a whole cell comes first"
+    assert choose(table, "fp32").numbers == [1]
+
+
 @pytest.mark.parametrize(
     ("cell", "message"),
     [

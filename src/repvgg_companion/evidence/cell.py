@@ -59,14 +59,15 @@ def choose(table: TextTable, cell: str) -> Chosen:
     values = [word for word in words if word.lower() not in known]
     if len(columns) > 1:
         raise CompanionError(f"CELL names the columns {' and '.join(columns)}; name one")
-    numbers = [number for number, row in enumerate(table.rows, start=1) if all(_has(row, word) for word in values)]
+    fitting = [_fitting(table.rows, word) for word in values]
+    numbers = [number for number in range(1, len(table.rows) + 1) if all(number in found for found in fitting)]
     if place is not None:
         wanted = int(place[2]) - (1 if place[1].lower() == "line" else 0)
         if not 1 <= wanted <= len(table.rows):
             raise CompanionError(f"{table.path} has {len(table.rows)} rows; {place[0]} is none of them")
         numbers = [number for number in numbers if number == wanted]
     if not numbers:
-        unknown = [word for word in values if not any(_has(row, word) for row in table.rows)]
+        unknown = [word for word, found in zip(values, fitting, strict=True) if not found]
         what = f"{unknown[0]!r} is neither a column nor a value in it" if unknown else f"no row has all of {cell!r}"
         raise CompanionError(f"{table.path}: {what}; its columns are {', '.join(table.columns)}")
     if len(numbers) > MOST_ROWS:
@@ -75,11 +76,17 @@ def choose(table: TextTable, cell: str) -> Chosen:
     return Chosen(numbers, columns[0] if columns else None)
 
 
-def _has(row: dict[str, str], word: str) -> bool:
+def _fitting(rows: list[dict[str, str]], word: str) -> set[int]:
+    """The rows with a cell that is `word`, or `column=value`; where there are none, those with a cell that holds it."""
     name, equals, wanted = word.partition("=")
-    if equals and name in row:
-        return _same(row[name], wanted)
-    return any(_same(value, word) for value in row.values())
+    if equals and rows and name in rows[0]:
+        return {number for number, row in enumerate(rows, start=1) if _same(row[name], wanted)}
+    whole = {number for number, row in enumerate(rows, start=1) if any(_same(cell, word) for cell in row.values())}
+    return whole or {number for number, row in enumerate(rows, start=1) if word.lower() in _words(row)}
+
+
+def _words(row: dict[str, str]) -> set[str]:
+    return {part.lower() for cell in row.values() for part in re.split(r"[^\w.+-]+", cell)}
 
 
 def _same(value: str, word: str) -> bool:
