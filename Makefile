@@ -9,7 +9,8 @@
 # make lint       ruff, mypy, snakefmt and snakemake --lint
 # make lab        open the results in JupyterLab
 # make docs       draw the rule graph and the rooms into docs/
-# make reference  check the committed measurements and draw the figures of paper_figures/reference from them
+# make reference  check the committed measurements, draw the figures of paper_figures/reference from them, and write the
+#                 ledger of all evidence into results/reference
 # make unlock     remove the lock that a killed run left in this folder
 # make setup      set up .venv and nothing else
 # make lock       resolve requirements.lock anew from pyproject.toml (needs uv)
@@ -86,6 +87,7 @@ plan: $(READY)
 reference: $(READY)
 	@python -m repvgg_companion check-devices
 	@python -m repvgg_companion figures --experiment reference --results results/devices --output paper_figures/reference
+	@python -m repvgg_companion ledger --output results/reference --figures paper_figures/reference
 
 report: $(READY)
 	@$(RUN)

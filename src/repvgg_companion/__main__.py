@@ -50,6 +50,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "dictionary": ("evidence.dictionary", "every column of the result tables with its unit and meaning"),
     "crate": ("evidence.crate", "an experiment, or the ledger, as a Workflow Run RO-Crate"),
     "why": ("evidence.why", "which rows, weights, images and sources a number rests on"),
+    "ledger": ("evidence.ledger", "every claim of the paper with all the evidence there is"),
     "compare": ("evidence.compare", "two experiments or devices side by side"),
     "plan": ("experiment.plan", "what the trainings of an experiment will cost, before anything is spent"),
     "jobs": ("experiment.jobs", "write the commands of an experiment as a script for a machine without Snakemake"),

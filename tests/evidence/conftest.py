@@ -1,8 +1,13 @@
-"""Fixtures of the evidence's tests."""
+"""Fixtures of the evidence's tests: the repository's sources, and a copy with planted rows of each class."""
+
+import shutil
 
 import pytest
+from evidence_rows import ROOT, plant_everything, request_for
 from paper_synthetic import PAPER
 
+from repvgg_companion.evidence.ledger import ledger_rows
+from repvgg_companion.evidence.sources import read_sources
 from repvgg_companion.paper.printed import Facts
 
 
@@ -10,3 +15,28 @@ from repvgg_companion.paper.printed import Facts
 def facts() -> Facts:
     """The repository's own facts."""
     return Facts(PAPER)
+
+
+@pytest.fixture(scope="session")
+def committed_rows(tmp_path_factory):
+    """The rows that the repository's own files give."""
+    return ledger_rows(read_sources(request_for(ROOT, tmp_path_factory.mktemp("ledger"))))
+
+
+@pytest.fixture
+def copy(tmp_path):
+    """A copy of the paper's facts and of the device rows."""
+    shutil.copytree(ROOT / "paper", tmp_path / "paper")
+    shutil.copytree(ROOT / "results" / "devices", tmp_path / "results" / "devices")
+    return tmp_path
+
+
+@pytest.fixture(scope="session")
+def planted(tmp_path_factory):
+    """Claims and rows of a copy with one planted row of each class that others or studies can give."""
+    root = tmp_path_factory.mktemp("planted")
+    shutil.copytree(ROOT / "paper", root / "paper")
+    shutil.copytree(ROOT / "results" / "devices", root / "results" / "devices")
+    plant_everything(root)
+    sources = read_sources(request_for(root, root / "output"))
+    return sources, ledger_rows(sources)

@@ -178,7 +178,7 @@ def _strict(path: Path, columns: Sequence[str], key: Sequence[str]) -> list[tupl
         with path.open(encoding="utf-8", newline="") as stream:
             reader = csv.DictReader(stream)
             header = list(reader.fieldnames or [])
-            rows = [(reader.line_num, row) for row in reader]
+            rows: list[tuple[int, Row]] = [(reader.line_num, row) for row in reader]
     except FileNotFoundError:
         raise CompanionError(f"{path} does not exist; give the folder of the paper's facts with --paper") from None
     if wrong := [name for name in header if name not in columns] or [name for name in columns if name not in header]:

@@ -20,6 +20,8 @@ from repvgg_companion.paper.printed import Facts
 from repvgg_companion.paper.verdicts import NOT_TESTED, OPEN, Finding, joined, judge
 
 KINDS = ("arithmetic", "structural", "value", "difference", "order", "ratio")
+LEDGER = "../reference/ledger.md"
+"""From the folder of an experiment's claims to the ledger of all evidence."""
 DECIDED_WITHOUT_TRAINING = ("arithmetic", "structural")
 _MOST_SOURCES = 12
 
@@ -175,6 +177,7 @@ def markdown(rows: list[dict[str, Any]], request: ClaimsRequest) -> str:
         "```",
         "",
     ]
+    parts += [f"All other evidence on these claims, by whomever: [the ledger]({LEDGER}).", ""]
     for row in rows:
         parts += _claim_lines(row, where[row["id"]])
     return "\n".join(parts)

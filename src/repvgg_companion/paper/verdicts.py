@@ -101,13 +101,14 @@ def value_text(term: Comparison, values: Mapping[Quantity, float]) -> str:
     return f"{value:+.4g}" if term.is_difference else f"{value:.6g}"
 
 
-def _bounds(term: Comparison, values: Mapping[Quantity, float]) -> list[tuple[str, float]]:
+def bounds_of(term: Comparison, values: Mapping[Quantity, float]) -> list[tuple[str, float]]:
+    """Each operator of a comparison with the number on its other side."""
     return [(symbol, term.bound(values, place)) for place, (symbol, _) in enumerate(term.bounds)]
 
 
 def _judge_counts(term: Comparison, values: dict[Quantity, float], sources: tuple[str, ...]) -> Finding:
     value = term.value(values)
-    number = number_verdict(value, value, _bounds(term, values))
+    number = number_verdict(value, value, bounds_of(term, values))
     inference = REPRODUCED if number == MET else CONTRADICTED
     return Finding(number, inference, value_text(term, values), evidence=sources)
 
@@ -134,7 +135,7 @@ def _judge_speeds(
     unit = 1.0 if term.is_ratio else values[bottom]
     scale = value / unit / ratio.value
     span = Span("this device", ratio.low * scale, ratio.high * scale, "ratio")
-    bounds = [(symbol, bound / unit) for symbol, bound in _bounds(term, values)]
+    bounds = [(symbol, bound / unit) for symbol, bound in bounds_of(term, values)]
     number = number_verdict(span.low, span.high, bounds)
     inference = _speed_inference(term, span, bounds)
     if inference == CONTRADICTED and not run.is_paper_setting:
@@ -167,7 +168,7 @@ def _judge_accuracies(
     released = all(reading.released for reading in readings.values())
     tolerance = tolerances[0 if released else 1] if term.is_equality else None
     values = {quantity: reading.value for quantity, reading in readings.items()}
-    constant, coefficients = _linear(term, list(readings))
+    constant, coefficients = linear_side(term, list(readings))
     spans, reasons = [], []
     try:
         rows = [reading.rows for reading in readings.values()]
@@ -188,8 +189,8 @@ def _judge_accuracies(
         number_span = seeds.moved(constant)
         if not released:
             spans.append(number_span)
-    bounds = [(symbol, bound if _keeps_bound(term) else 0.0) for symbol, bound in _bounds(term, values)]
-    verdicts = [_accuracy_inference(term, bounds[0], span, tolerance) for span in spans]
+    bounds = [(symbol, bound if keeps_bound(term) else 0.0) for symbol, bound in bounds_of(term, values)]
+    verdicts = [accuracy_inference(term, bounds[0], span, tolerance) for span in spans]
     if len(spans) < (1 if released else 2):
         verdicts.append(INCONCLUSIVE if spans else NOT_TESTED)
     inference = joined(verdicts)
@@ -208,17 +209,17 @@ def _judge_accuracies(
     )
 
 
-def _keeps_bound(term: Comparison) -> bool:
+def keeps_bound(term: Comparison) -> bool:
     """Whether the side is compared with the term's own bound; an order of accuracies is a difference against 0."""
     return term.is_difference or term.bound_is_constant
 
 
-def _linear(term: Comparison, quantities: list[Quantity]) -> tuple[float, list[float]]:
+def linear_side(term: Comparison, quantities: list[Quantity]) -> tuple[float, list[float]]:
     """The compared side as a constant and one coefficient for each quantity."""
     zero = dict.fromkeys(quantities, 0.0)
 
     def side(values: dict[Quantity, float]) -> float:
-        return term.value(values) - (0.0 if _keeps_bound(term) else term.bound(values))
+        return term.value(values) - (0.0 if keeps_bound(term) else term.bound(values))
 
     constant = side(zero)
     return constant, [side(zero | {quantity: 1.0}) - constant for quantity in quantities]
@@ -242,7 +243,7 @@ def _over_images(coefficients: list[float], rows: list[tuple[Row, ...]]) -> Span
     return over_images(coefficients, [correct for correct, _ in parts])
 
 
-def _accuracy_inference(term: Comparison, bound: tuple[str, float], span: Span, tolerance: float | None) -> str:
+def accuracy_inference(term: Comparison, bound: tuple[str, float], span: Span, tolerance: float | None) -> str:
     """Whether the interval lies wholly on the claim's side of 0, or of a constant bound.
 
     An equality without a direction (a single value, or "equal accuracy") requires that the interval lie within the

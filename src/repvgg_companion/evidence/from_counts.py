@@ -1,0 +1,39 @@
+"""Rows of the class *counted*: arithmetic and structure, decided on the networks themselves."""
+
+from typing import Any
+
+from repvgg_companion.evidence.deciding import Answer, Claim, RowOrigin, is_exact, ledger_row
+from repvgg_companion.evidence.evidence_classes import COUNTED
+from repvgg_companion.paper.claim_evidence import Evidence
+from repvgg_companion.paper.grammar import Check, Comparison, parse
+from repvgg_companion.paper.named_checks import CHECKS
+from repvgg_companion.paper.verdicts import Finding, judge
+
+STRUCTURAL = (
+    "plain-inference-body", "conversion-keeps-function", "winograd-f2x2-3x3", "operators-per-block",
+    "residual-block-doubles-memory", "last-stage-is-cheap", "efficientnet-has-no-winograd-conv",
+)  # fmt: skip
+"""The checks of structure, which need no measurement."""
+_SAME_EVERYWHERE = {
+    "conversion-keeps-function": "equal within 1e-10 of the largest output in float64 and 1e-4 in float32"
+}
+"""Values in words, where the last digits depend on the machine."""
+
+
+def counted_row(claim: Claim, evidence: Evidence) -> dict[str, Any] | None:
+    """The row of one claim; `evidence` holds no results, so all is counted now. None where nothing can be counted."""
+    terms = parse(claim["condition"])
+    answers = []
+    for term in terms:
+        if isinstance(term, Check) and term.name in STRUCTURAL:
+            answers.append(Answer(term, _worded(term.name, CHECKS[term.name](evidence))))
+        elif isinstance(term, Comparison) and is_exact(term):
+            answers.append(Answer(term, judge(term, evidence)))
+    return ledger_row(claim, RowOrigin(COUNTED, "this companion"), answers, len(terms))
+
+
+def _worded(name: str, finding: Finding) -> Finding:
+    value = _SAME_EVERYWHERE.get(name)
+    return finding if value is None or finding.reason else Finding(
+        finding.number, finding.inference, value, evidence=finding.evidence
+    )  # fmt: skip

@@ -1,0 +1,48 @@
+"""The claims in the order of the paper: abstract, design, Tables 1 to 8, and the official README."""
+
+from collections.abc import Sequence
+
+from repvgg_companion.errors import CompanionError
+from repvgg_companion.evidence.deciding import Claim
+from repvgg_companion.paper.claims import KINDS
+
+ABSTRACT, DESIGN, README = "Abstract", "Design (sections 1 to 3, and discussion)", "Official README (not in the paper)"
+TABLES = {
+    1: "Table 1: kernel sizes",
+    2: "Table 2: architecture",
+    3: "Table 3: variants",
+    4: "Table 4: networks trained for 120 epochs",
+    5: "Table 5: networks trained for 200 epochs",
+    6: "Table 6: branches",
+    7: "Table 7: variants of the block",
+    8: "Table 8: semantic segmentation",
+}
+GROUPS = (ABSTRACT, DESIGN, *TABLES.values(), README)
+
+
+def group_of(claim: Claim) -> str:
+    """The heading that a claim belongs under."""
+    where, tables = claim["where_in_paper"], claim["tables"]
+    if where.startswith("README"):
+        return README
+    if where.startswith("abstract"):
+        return ABSTRACT
+    return TABLES[int(tables[0])] if tables[0].isdigit() else DESIGN
+
+
+def grouped(claims: Sequence[Claim]) -> dict[str, list[Claim]]:
+    """The claims by group, in the order of the page; groups without a claim are left out."""
+    found = {name: [claim for claim in claims if group_of(claim) == name] for name in GROUPS}
+    return {name: members for name, members in found.items() if members}
+
+
+def require_kinds(claims: Sequence[Claim], path: str) -> None:
+    """Raise CompanionError with file and line for a claim without a known kind, or with an id that appears twice."""
+    seen: dict[str, int] = {}
+    for line, claim in enumerate(claims, start=2):
+        if claim["kind"] not in KINDS:
+            raise CompanionError(f"{path} line {line}: claim {claim['id']} has the kind {claim['kind']!r}; use one of "
+                                 f"{', '.join(KINDS)}")  # fmt: skip
+        if claim["id"] in seen:
+            raise CompanionError(f"{path} line {line}: claim {claim['id']} is already on line {seen[claim['id']]}")
+        seen[claim["id"]] = line

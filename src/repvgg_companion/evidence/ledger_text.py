@@ -1,0 +1,48 @@
+"""The ledger as Markdown: the claims in the order of the paper, each with its summary and its rows."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from repvgg_companion.evidence.deciding import Claim
+from repvgg_companion.evidence.evidence_classes import CLASSES
+from repvgg_companion.evidence.groups import grouped
+from repvgg_companion.evidence.summaries import summary
+
+Row = Mapping[str, Any]
+INTRODUCTION = """# The state of the evidence
+
+For every claim of the paper *RepVGG: Making VGG-style ConvNets Great Again* (Ding et al., CVPR 2021): which evidence
+exists, from whom, and whether the claim holds on it. Kinds of evidence are kept apart, because they differ in strength.
+All rows with sources and reasons are in [`ledger.csv`](ledger.csv); [`ledger-dictionary.csv`](ledger-dictionary.csv)
+explains its columns, and [`ledger.html`](ledger.html) is the page to read.
+
+*Number*: is the printed value or order met? *Inference*: would it hold again, beyond the noise? *Part*: the terms of
+the claim that the source can answer; "no part" marks a value that is shown but decides nothing.
+"""
+
+
+def markdown(claims: Sequence[Claim], rows: Sequence[Row]) -> str:
+    """The text of `ledger.md`."""
+    parts = [INTRODUCTION, "| evidence class | what it is worth |", "| --- | --- |"]
+    parts += [f"| **{one.name}** | {one.worth} |" for one in CLASSES]
+    for group, members in grouped(claims).items():
+        parts += ["", f"## {group}"]
+        for claim in members:
+            mine = [row for row in rows if row["id"] == claim["id"]]
+            parts += ["", f"### {claim['id']} {claim['claim']}", "", summary(claim, mine)]
+            if mine:
+                parts += ["", "| class | source | setting | part | value | number | inference |", "|" + " --- |" * 7]
+                parts += [_line(row) for row in mine]
+    return "\n".join(parts) + "\n"
+
+
+def _line(row: Row) -> str:
+    setting = ", ".join(filter(None, (row["device"], row["setting"])))
+    cells = (row["evidence_class"], row["source"], setting, row["part"], value_with_interval(row),
+             row["verdict_number"], row["verdict_inference"])  # fmt: skip
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+def value_with_interval(row: Row) -> str:
+    """`1.38 [1.35, 1.41]`: the value of a row with its interval if there is one."""
+    return row["value"] if row["low"] is None else f"{row['value']} [{row['low']:.4g}, {row['high']:.4g}]"

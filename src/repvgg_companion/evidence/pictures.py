@@ -1,0 +1,52 @@
+"""The two pictures of the ledger, as files with provenance and as SVG texts for the page."""
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from repvgg_companion.evidence.accuracy_picture import accuracy_figure, accuracy_points
+from repvgg_companion.evidence.sources import Sources
+from repvgg_companion.evidence.speedups_picture import speed_ups, speedups_figure
+from repvgg_companion.evidence.third_party import ACCURACY_FILE, SPEED_FILE, TIMM_FILE
+from repvgg_companion.files import sha256_of_file, short_digest
+from repvgg_companion.paper.figure_style import freeze_layout, save, style
+from repvgg_companion.paper.printed import FILES
+from repvgg_companion.runs import commit
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+TITLES = {
+    "speedups": "Do the speed-ups last? The paper's speed ratios on every device and engine",
+    "accuracy-holds": "Does the accuracy hold? Every re-evaluation and retraining, in points from the print",
+}
+
+
+def draw(sources: Sources, folder: Path | None) -> dict[str, str]:
+    """SVG texts by title, without a commit so that the page does not change with it; also files if `folder` is set."""
+    digest = data_digest(sources)
+    drawings: dict[str, Callable[[], Figure]] = {
+        "speedups": lambda: speedups_figure(sources.facts, list(speed_ups(sources.speeds, sources.devices))),
+        "accuracy-holds": lambda: accuracy_figure(list(accuracy_points(sources.facts, sources.published))),
+    }
+    texts = {}
+    for name, title in TITLES.items():
+        with style():
+            figure = drawings[name]()
+            freeze_layout(figure)
+            stream = io.StringIO()
+            metadata = {"Title": title, "Description": f"data {digest}", "Creator": "repvgg-companion", "Date": None}
+            figure.savefig(stream, format="svg", metadata=metadata)
+            texts[title] = stream.getvalue()
+            if folder is not None:
+                save(figure, folder / name, title, commit(), digest)
+    return texts
+
+
+def data_digest(sources: Sources) -> str:
+    """8 digits over the printed and published tables and over the rows of the devices."""
+    paper = Path(sources.facts.folder)
+    paths = [paper / name for name in (*FILES.values(), ACCURACY_FILE, SPEED_FILE, TIMM_FILE)]
+    paths += sorted(Path(sources.devices.folder).glob("*/*.csv"))
+    return short_digest({"/".join(path.parts[-2:]): sha256_of_file(path) for path in paths})

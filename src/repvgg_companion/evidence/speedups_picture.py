@@ -1,0 +1,120 @@
+"""The picture "Do the speed-ups last?": the paper's nine speed ratios on every device and engine."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from repvgg_companion.evidence.from_others import SpeedTable
+from repvgg_companion.evidence.third_party import DEVICES
+from repvgg_companion.paper.comparable_runs import BEST, comparable_runs
+from repvgg_companion.paper.figure_style import BLUE, COLUMN_INCHES, GREY, OURS_COLOUR, short
+from repvgg_companion.paper.grammar import Quantity
+from repvgg_companion.paper.ours import Results
+from repvgg_companion.paper.printed import Facts
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+PAIRS = (
+    ("RepVGG-A0", "ResNet-18"), ("RepVGG-A1", "ResNet-34"), ("RepVGG-A2", "ResNet-50"), ("RepVGG-B1g4", "ResNet-101"),
+    ("RepVGG-B1g2", "ResNet-152"), ("RepVGG-B2", "VGG-16"), ("RepVGG-A2", "EfficientNet-B0"),
+    ("RepVGG-B1", "RegNetX-3.2GF"), ("RepVGG-B3", "RegNetX-12GF"),
+)  # fmt: skip
+"""Section 4.1: the faster network first."""
+HERE, EAGER, COMPILED, TRAIN = "measured here", "others, eager", "others, compiled", "others, train form"
+LANES = {HERE: OURS_COLOUR, EAGER: BLUE, COMPILED: "#000000", TRAIN: GREY}
+"""From top to bottom within each pair, with their colours."""
+_MARKERS = dict(zip(dict.fromkeys(DEVICES.values()), "osD^v<", strict=True))
+_LANE_HEIGHT = 0.2
+
+
+@dataclass(frozen=True)
+class SpeedUp:
+    """One ratio of speeds: images/s of the first network of the pair over those of the second."""
+
+    pair: tuple[str, str]
+    lane: str
+    device: str
+    setting: str
+    ratio: float
+    interval: tuple[float, float] | None = None
+
+
+def speed_ups(tables: Sequence[SpeedTable], results: Results) -> Iterator[SpeedUp]:
+    """Every point of the picture but the printed ratios."""
+    for pair in PAIRS:
+        top, bottom = (Quantity("speed", name) for name in pair)
+        for table in tables:
+            first, second = (table.by_model.get(name) for name in pair)
+            if first is None or second is None:
+                continue
+            lane = TRAIN if first.form == "train" else COMPILED if first.backend == "compile" else EAGER
+            yield SpeedUp(pair, lane, first.device, first.setting, first.images_per_s / second.images_per_s)
+        for run in comparable_runs(results, [top, bottom])[0]:
+            if run.backend != BEST:
+                ratio = run.ratio(top, bottom)
+                setting = f"{run.precision}, {run.backend}"
+                yield SpeedUp(pair, HERE, run.device, setting, ratio.value, (ratio.low, ratio.high))
+
+
+def printed_ratio(facts: Facts, pair: tuple[str, str]) -> float:
+    """The ratio of the printed speeds; raises NotAvailable where one is not printed."""
+    top, bottom = (facts.printed(Quantity("speed", name)) for name in pair)
+    return top / bottom
+
+
+def speedups_figure(facts: Facts, points: Sequence[SpeedUp]) -> "Figure":
+    """One band a pair: the printed ratio as a grey bar, and a lane for each kind of measurement."""
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(COLUMN_INCHES, 6.7))
+    points = list(dict.fromkeys(points))  # both tables of a file hold the same pairs
+    for place, pair in enumerate(PAIRS):
+        _draw_pair(axes, place, [point for point in points if point.pair == pair], printed_ratio(facts, pair))
+    axes.axvline(1, color="#000000", linewidth=0.6, linestyle=":")
+    axes.set_xscale("log")
+    axes.set_xticks([0.3, 0.5, 0.7, 1, 1.5, 2, 3], ["0.3", "0.5", "0.7", "1", "1.5", "2", "3"])
+    axes.xaxis.set_minor_locator(plt.NullLocator())
+    axes.set_yticks(range(len(PAIRS)), [f"{short(top)} /\n{bottom}" for top, bottom in PAIRS])
+    axes.set_ylim(len(PAIRS) - 0.5, -0.5)
+    axes.tick_params(axis="y", length=0)
+    axes.grid(visible=False, axis="y")
+    for edge in range(1, len(PAIRS)):
+        axes.axhline(edge - 0.5, color="#d0d0d0", linewidth=0.5)
+    axes.set_xlabel("times as fast (ratio of images/s)")
+    _legends(figure, sorted({point.device for point in points if point.lane == HERE}))
+    return figure
+
+
+def _draw_pair(axes: "Axes", place: int, points: Sequence[SpeedUp], printed: float) -> None:
+    axes.plot(
+        [printed] * 2, [place - 0.45, place + 0.45], color="#b5b5b5", linewidth=3.5, solid_capstyle="butt", zorder=1
+    )
+    for lane_place, (lane, colour) in enumerate(LANES.items()):
+        mine = sorted((point for point in points if point.lane == lane), key=lambda point: point.ratio)
+        centre = place + (lane_place - (len(LANES) - 1) / 2) * _LANE_HEIGHT
+        for number, point in enumerate(mine):
+            spread = 0.12 * (number / (len(mine) - 1) - 0.5) if len(mine) > 1 else 0.0
+            y = centre + spread
+            if point.interval is not None:
+                axes.plot(point.interval, [y, y], color=colour, linewidth=0.7, zorder=2)
+                axes.plot(point.ratio, y, "o", color=colour, markersize=2.2, zorder=3)
+            else:
+                axes.plot(point.ratio, y, _MARKERS[point.device], markerfacecolor="none", markeredgecolor=colour,
+                          markeredgewidth=0.7, markersize=3.4, zorder=3)  # fmt: skip
+
+
+def _legends(figure: "Figure", ours: Sequence[str]) -> None:
+    from matplotlib.lines import Line2D
+
+    lanes = [Line2D([], [], color="#b5b5b5", linewidth=3.5, label="printed: GTX 1080 Ti, fp32")]
+    lanes.append(Line2D([], [], color=LANES[HERE], marker="o", markersize=2.2, label=f"{HERE}, 95 % interval"))
+    lanes += [Line2D([], [], linestyle="", marker="o", markerfacecolor="none", markeredgecolor=LANES[lane],
+                     label=lane) for lane in (EAGER, COMPILED, TRAIN)]  # fmt: skip
+    devices = [Line2D([], [], linestyle="", marker=marker, markerfacecolor="none", markeredgecolor="#333333",
+                      label=name) for name, marker in _MARKERS.items()]  # fmt: skip
+    names = "\n".join(ours)
+    title = "lanes of each pair, from top to bottom" + (f"\nmeasured here: {names}" if ours else "")
+    figure.legend(handles=lanes, loc="outside upper center", ncols=1, title=title, title_fontsize=6.5)
+    figure.legend(handles=devices, loc="outside lower center", ncols=3)

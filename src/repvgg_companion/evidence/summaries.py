@@ -1,0 +1,163 @@
+"""One plain sentence or two for each claim: what is known, from which class of evidence, and what is not."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from repvgg_companion.errors import CompanionError
+from repvgg_companion.evidence.deciding import Claim
+from repvgg_companion.evidence.evidence_classes import (
+    CLASSES,
+    COUNTED,
+    MEASURED_BY_OTHERS,
+    MEASURED_HERE,
+    NOTHING,
+    PRINTED,
+    REEVALUATED,
+    RETRAINED,
+    STUDY,
+    WHOLE,
+    EvidenceClass,
+)
+from repvgg_companion.paper.grammar import EXACT, Check, Quantity, parse
+from repvgg_companion.paper.verdicts import CONTRADICTED, MET, NOT_MET, NOT_TESTED, OPEN, REPRODUCED
+
+Row = Mapping[str, Any]
+NOBODY = {
+    "C34": "the use of the GPU was never published, and no source has both batch 128 and 256 of one network",
+    "C53": "the paper gives no number and names no measurement to compare with",
+}
+"""Why nobody has any evidence, for the claims without a single row."""
+_PARTS = {"speed": "speed", "density": "density", "top1": "accuracy", "miou": "mIoU"}
+
+
+def require_evidence(claims: Sequence[Claim], rows: Sequence[Row], path: str) -> None:
+    """Raise CompanionError with file and line for a claim that has neither a row of any class nor a stated reason."""
+    found = {row["id"] for row in rows}
+    for line, claim in enumerate(claims, start=2):
+        if claim["id"] not in found and claim["id"] not in NOBODY:
+            raise CompanionError(
+                f"{path} line {line}: claim {claim['id']} has evidence of no class and no stated reason why; give it a "
+                "condition that some class can decide"
+            )
+
+
+def summary(claim: Claim, rows: Sequence[Row]) -> str:
+    """What is known about one claim, from its rows of all classes."""
+    if not rows:
+        return f"Nobody has any evidence: {NOBODY[claim['id']]}."
+    by_class = {one: [row for row in rows if row["evidence_class"] == one.name] for one in CLASSES}
+    sentences = [
+        _speeds(by_class[MEASURED_HERE], by_class[MEASURED_BY_OTHERS]),
+        _counted(by_class[COUNTED]),
+        _others("The released weights, re-evaluated by others, meet", by_class[REEVALUATED]),
+        _others("Retrainings by others meet", by_class[RETRAINED]),
+        _studies(by_class[STUDY]),
+        _printed(by_class[PRINTED]),
+        _untested(claim, rows),
+    ]
+    return " ".join(sentence for sentence in sentences if sentence)
+
+
+def _speeds(here: Sequence[Row], others: Sequence[Row]) -> str:
+    decided = [row for row in (*here, *others) if row["verdict_number"] != NOT_TESTED]
+    if not decided:
+        shown = [row for row in others if row["part"] == NOTHING]
+        return "Others published speeds of the train form only, which do not decide it." if shown else ""
+    subject = "Holds" if all(row["part"] == WHOLE for row in decided) else "Its speed part holds"
+    places = []
+    for name, group in ((MEASURED_BY_OTHERS.name, others), (MEASURED_HERE.name, here)):
+        devices: dict[str, list[str]] = {}
+        for row in group:
+            if row["verdict_number"] != NOT_TESTED:
+                devices.setdefault(row["device"], []).append(row["verdict_number"])
+        if devices:
+            counts = ", ".join(f"{device} {_of(verdicts)}" for device, verdicts in devices.items())
+            places.append(f"{name}: {counts}")
+    verdicts = [row["verdict_number"] for row in decided]
+    return f"{subject} on {verdicts.count(MET)} of {len(verdicts)} settings ({'; '.join(places)})."
+
+
+def _of(verdicts: Sequence[str]) -> str:
+    text = f"{verdicts.count(MET)} of {len(verdicts)}"
+    return f"{text}, {verdicts.count(OPEN)} open" if OPEN in verdicts else text
+
+
+def _counted(rows: Sequence[Row]) -> str:
+    if not rows:
+        return ""
+    (row,) = rows
+    subject = "It" if row["part"] == WHOLE else "What can be counted in it"
+    return f"{subject} {'holds' if row['verdict_number'] == MET else 'does not hold'} by counting."
+
+
+def _others(subject: str, rows: Sequence[Row]) -> str:
+    counts = Counter(row["verdict_number"] for row in rows if row["verdict_number"] != NOT_TESTED)
+    if not counts:
+        return ""
+    part = "it" if all(row["part"] == WHOLE for row in rows if row["part"] != NOTHING) else "their part of it"
+    opened = f" ({counts[OPEN]} open)" if counts[OPEN] else ""
+    return f"{subject} {part} in {counts[MET]} of {sum(counts.values())} sources{opened}."
+
+
+def _studies(rows: Sequence[Row]) -> str:
+    words = {REPRODUCED: "the same direction", CONTRADICTED: "the opposite direction"}
+    return " ".join(
+        f"Small study {row['source']}: {words.get(row['verdict_inference'], 'direction not resolved')}." for row in rows
+    )
+
+
+def _printed(rows: Sequence[Row]) -> str:
+    if not rows:
+        return ""
+    (row,) = rows
+    readme = row["source"].startswith("official")
+    where = "The official README" if readme else "The paper's own tables"
+    verb = {MET: "agree with", NOT_MET: "contradict"}.get(row["verdict_number"], "leave open")
+    if readme:
+        verb = verb.replace(" ", "s ", 1) if " " in verb else f"{verb}s"
+    part = "the part that it gives" if readme else "the part that they give"
+    return f"{where} {verb} {'it' if row['part'] == WHOLE else part}."
+
+
+def untested_terms(claim: Claim, rows: Sequence[Row]) -> list[Any]:
+    """The terms of the claim that no class but *printed* decides."""
+    terms = parse(claim["condition"])
+    tested = [row["part"] for row in rows if row["evidence_class"] != PRINTED.name and row["part"] != NOTHING]
+    if WHOLE in tested:
+        return []
+    decided = {part for text in tested for part in text.split(" and ")}
+    return [term for term in terms if str(term) not in decided]
+
+
+def _untested(claim: Claim, rows: Sequence[Row]) -> str:
+    terms = untested_terms(claim, rows)
+    if not terms:
+        return ""
+    quantities = [part for term in terms for part in term.quantities if part.name not in EXACT]
+    names = list(dict.fromkeys(_PARTS[part.name] for part in quantities))
+    checks = [term for term in terms if isinstance(term, Check)]
+    whole = len(terms) == len(parse(claim["condition"]))
+    decided = {_PARTS[part.name] for term in parse(claim["condition"]) if str(term) not in map(str, terms)
+               for part in term.quantities if part.name not in EXACT}  # fmt: skip
+    rest = "the rest of its" if decided & set(names) else "its"
+    subject = "it" if whole or not names else f"{rest} {' and '.join(names)} part"
+    if checks and not names and not whole:
+        subject = "the rest of it"
+    return f"Nobody but the authors has published a test of {subject}{_why(quantities, rows)}."
+
+
+def _why(quantities: Sequence[Quantity], rows: Sequence[Row]) -> str:
+    subjects = {part.subject for part in quantities}
+    if any(row["part"] == NOTHING and "baseline" in (row["reason"] or "") for row in rows):
+        return ": public weights of the baselines are other trainings than the paper's"
+    if any("_" in name and not name.startswith("PSPNet") for name in subjects):
+        return ": no weights of these variants were released, and no retraining is known"
+    if any(part.name == "miou" for part in quantities):
+        return ": no evaluation of these networks on Cityscapes is known"
+    return ""
+
+
+def verdicts_by_class(rows: Sequence[Row]) -> dict[EvidenceClass, Counter]:
+    """How often each verdict on the number was given, by class, in the order of the page."""
+    return {one: Counter(row["verdict_number"] for row in rows if row["evidence_class"] == one.name) for one in CLASSES}

@@ -1,0 +1,178 @@
+"""The ledger: committed as the verb writes it, classes visible wherever they are shown, bad input refused."""
+
+import csv
+import io
+import re
+
+import pytest
+from evidence_rows import REEVALUATION, RETRAINING, ROOT, SPEED_SOURCE, STUDY, request_for
+
+from repvgg_companion.errors import CompanionError
+from repvgg_companion.evidence.evidence_classes import CLASSES
+from repvgg_companion.evidence.from_devices import check_device_folders
+from repvgg_companion.evidence.groups import require_kinds
+from repvgg_companion.evidence.ledger import counts
+from repvgg_companion.evidence.ledger_columns import COLUMNS, write_dictionary, write_ledger
+from repvgg_companion.evidence.ledger_page import page
+from repvgg_companion.evidence.ledger_text import markdown
+from repvgg_companion.evidence.sources import read_sources
+from repvgg_companion.evidence.summaries import NOBODY, require_evidence, summary
+from repvgg_companion.paper.printed import Facts
+
+REFERENCE = ROOT / "results" / "reference"
+CLAIMS = Facts(ROOT / "paper").table("claims")
+PLANTED = {
+    f"timm, {SPEED_SOURCE}": ("C24", "measured by others", "met", "inconclusive"),
+    REEVALUATION: ("C27", "re-evaluated by others", "not met", "contradicted"),
+    RETRAINING: ("C27", "retrained by others", "open", "inconclusive"),
+    STUDY: ("C38", "small study", "not tested", None),
+}
+
+
+def test_the_committed_ledger_is_what_the_verb_writes(committed_rows, tmp_path):
+    write_ledger(tmp_path / "ledger.csv", committed_rows)
+    write_dictionary(tmp_path / "ledger-dictionary.csv")
+    for name in ("ledger.csv", "ledger-dictionary.csv"):
+        assert (tmp_path / name).read_bytes() == (REFERENCE / name).read_bytes(), "run 'make reference'"
+    assert markdown(CLAIMS, committed_rows) == (REFERENCE / "ledger.md").read_text(encoding="utf-8")
+    without_pictures = re.compile(r'src="data:image/svg\+xml;base64,[^"]*"')
+    written, found = (without_pictures.sub("", text) for text in (
+        page(CLAIMS, committed_rows, {"Do the speed-ups last? The paper's speed ratios on every device and engine": "",
+             "Does the accuracy hold? Every re-evaluation and retraining, in points from the print": ""}),
+        (REFERENCE / "ledger.html").read_text(encoding="utf-8")))  # fmt: skip
+    assert written == found, "run 'make reference'"
+
+
+def test_every_claim_has_a_row_or_a_stated_reason(committed_rows):
+    found = {row["id"] for row in committed_rows}
+    assert {claim["id"] for claim in CLAIMS} - found == set(NOBODY)
+    decided = {row["id"] for row in committed_rows if row["verdict_number"] in ("met", "not met")}
+    assert len(decided) >= 45
+    assert f"{len(decided)} of 56 claims" in counts(committed_rows, len(CLAIMS))
+    for claim in CLAIMS:
+        text = summary(claim, [row for row in committed_rows if row["id"] == claim["id"]])
+        assert text.endswith(".") and len(text) < 600
+
+
+def test_no_row_appears_twice(committed_rows):
+    keys = [(row["id"], row["evidence_class"], row["source"], row["device"], row["setting"]) for row in committed_rows]
+    assert len(keys) == len(set(keys))
+
+
+def test_evidence_without_an_interval_never_settles_an_inference(committed_rows):
+    for row in committed_rows:
+        if row["evidence_class"] in ("measured by others", "retrained by others", "printed"):
+            assert row["verdict_inference"] in ("inconclusive", "not tested"), row
+        if row["part"] == "no part":
+            assert row["verdict_number"] == row["verdict_inference"] == "not tested"
+
+
+def test_the_dictionary_explains_every_column():
+    rows = list(csv.DictReader(io.StringIO((REFERENCE / "ledger-dictionary.csv").read_text(encoding="utf-8"))))
+    with (REFERENCE / "ledger.csv").open(encoding="utf-8", newline="") as stream:
+        ledger = list(csv.DictReader(stream))
+    assert [row["column"] for row in rows] == list(ledger[0]) == [column.name for column in COLUMNS]
+    for row in rows:
+        empty = any(not one[row["column"]] for one in ledger)
+        assert not empty or row["empty"] != "never", row["column"]
+    assert {row["evidence_class"] for row in ledger} <= {one.name for one in CLASSES}
+
+
+@pytest.mark.parametrize("source", list(PLANTED))
+def test_a_planted_row_keeps_its_class_wherever_it_is_shown(planted, source):
+    sources, rows = planted
+    claim_id, evidence_class, number, inference = PLANTED[source]
+    (row,) = [row for row in rows if (row["id"], row["source"]) == (claim_id, source)]
+    assert (row["evidence_class"], row["verdict_number"]) == (evidence_class, number)
+    assert inference in (None, row["verdict_inference"])
+    claims = sources.facts.table("claims")
+    lines = [line for line in markdown(claims, rows).splitlines() if f"| {source} |" in line]
+    assert lines and all(line.startswith(f"| {evidence_class} |") for line in lines)
+    html = page(claims, rows, {})
+    tags = re.findall(r'<tr data-class="([^"]*)"[^>]*>\s*<td><strong>([^<]*)</strong>: ([^,<]*)', html)
+    mine = [(name, shown) for name, shown, text in tags if text == source.split(",")[0]]
+    assert (evidence_class, evidence_class) in mine
+    article = html.split(f'<article id="{claim_id}">')[1].split("</article>")[0]
+    mark = re.search(rf'<li class="mark ([a-z-]+)" data-class="{evidence_class}"', article)
+    assert mark and mark[1] != "none"
+
+
+def test_a_planted_number_is_named_with_its_class_in_the_summary(planted):
+    sources, rows = planted
+    claims = {claim["id"]: claim for claim in sources.facts.table("claims")}
+    texts = {name: summary(claims[name], [row for row in rows if row["id"] == name]) for name in ("C24", "C27", "C38")}
+    assert "measured by others: RTX 3090 1 of 1" in texts["C24"]
+    assert "re-evaluated by others, meet it in 4 of 5 sources" in texts["C27"]
+    assert f"Small study {STUDY}: the same direction." in texts["C38"]
+    assert "Retrainings by others meet it in 0 of 2 sources (2 open)" in texts["C27"]
+
+
+def test_a_claim_of_unknown_kind_names_file_and_line():
+    claims = [dict(claim) for claim in CLAIMS]
+    claims[3]["kind"] = None
+    with pytest.raises(CompanionError, match=r"paper/claims.csv line 5: claim C04 has the kind None; use one of"):
+        require_kinds(claims, "paper/claims.csv")
+    claims[3] = claims[2]
+    with pytest.raises(CompanionError, match=r"line 5: claim C03 is already on line 4"):
+        require_kinds(claims, "paper/claims.csv")
+
+
+def test_a_claim_that_no_class_can_decide_names_file_and_line(committed_rows):
+    without = [row for row in committed_rows if row["id"] != "C35"]
+    with pytest.raises(CompanionError, match=r"paper/claims.csv line 36: claim C35 has evidence of no class"):
+        require_evidence(CLAIMS, without, "paper/claims.csv")
+
+
+def device_of(root):
+    return next((root / "results" / "devices").iterdir())
+
+
+def test_a_device_folder_without_rows_is_refused(copy):
+    folder = copy / "results" / "devices" / "gpu-empty"
+    folder.mkdir()
+    with pytest.raises(CompanionError, match=r"gpu-empty/speed.csv does not exist"):
+        read_sources(request_for(copy, copy / "output"))
+
+
+def test_a_device_row_without_samples_names_file_and_line(copy):
+    for path in device_of(copy).glob("speed/*/*.parquet"):
+        path.unlink()
+    with pytest.raises(CompanionError, match=r"speed.csv line 2: .*parquet is missing"):
+        check_device_folders(copy / "results" / "devices")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("EfficientNet-B0", "EfficientNet-B9", "EfficientNet-B9"),
+        ("cpu-intel", "cpu-other", "is not that of the folder"),
+    ],
+)
+def test_a_device_row_of_another_network_or_device_names_file_and_line(copy, old, new, words):
+    path = device_of(copy) / "speed.csv"
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    lines[1] = lines[1].replace(old, new)
+    path.write_text("".join(lines), encoding="utf-8")
+    with pytest.raises(CompanionError, match=words) as caught:
+        check_device_folders(copy / "results" / "devices")
+    assert re.search(r"speed.csv:? (line|row) \d", str(caught.value))
+
+
+def test_a_device_row_that_appears_twice_is_refused(copy):
+    path = device_of(copy) / "speed.csv"
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    path.write_text("".join([*lines[:2], lines[1], *lines[2:]]), encoding="utf-8")
+    with pytest.raises(CompanionError, match=r"speed.csv:? (line|row) \d"):
+        check_device_folders(copy / "results" / "devices")
+
+
+def test_a_study_without_rows_or_with_the_papers_images_is_refused(planted, copy):
+    sources, _ = planted
+    study = copy / "results" / "studies" / "mine"
+    study.mkdir(parents=True)
+    with pytest.raises(CompanionError, match=r"mine/accuracy.csv has no rows"):
+        read_sources(request_for(copy, copy / "output"))
+    text = (sources.studies[0].results.folder / "accuracy.csv").read_text(encoding="utf-8")
+    (study / "accuracy.csv").write_text(text.replace("other-images", "imagenet"), encoding="utf-8")
+    with pytest.raises(CompanionError, match=r"mine/accuracy.csv line 2: a study has one dataset"):
+        read_sources(request_for(copy, copy / "output"))
