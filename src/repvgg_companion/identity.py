@@ -24,7 +24,7 @@ def split_model_name(model: str) -> tuple[str, str]:
     return base_model, variation
 
 
-def training_digest(
+def training_digest(  # noqa: PLR0913  # all by name
     *,
     model: str,
     width: float,
@@ -49,7 +49,9 @@ def training_digest(
     return short_digest(parts)
 
 
-def predictions_name(*, model: str, recipe: str, digest: str, seed: str, form: str, protocol: str) -> str:
+def predictions_name(  # noqa: PLR0913  # all by name
+    *, model: str, recipe: str, digest: str, seed: str, form: str, protocol: str
+) -> str:
     """The file name of the predictions per image: what was evaluated, and how."""
     return f"{model}__{recipe}-{digest}__seed{seed}__{form}__{protocol}.parquet"
 

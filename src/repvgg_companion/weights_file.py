@@ -89,8 +89,7 @@ def kind_of_file(path: str | Path) -> str:
 
 
 def require_sound(state: "Mapping[str, Tensor]", path: object) -> None:
-    """Raise CompanionError if a tensor is sparse or without values, holds no floating-point numbers, or is a negative
-    variance.
+    """Raise CompanionError if a tensor is sparse, has no values, holds other than floats, or is a negative variance.
 
     Only the counters of batches, `num_batches_tracked`, may be integers.
     """

@@ -1,12 +1,13 @@
-"""In: a built network or names of models. Out: parameters, FLOPs and Wino MULs, as rows of `complexity.csv`.
+"""The verb `count-complexity`: parameters, FLOPs and Wino MULs of the networks, as the paper counts them.
 
-Conventions of the paper's tables: FLOPs are multiply-adds counted once over all convolutions and linear layers
+FLOPs are multiply-adds counted once over all convolutions and linear layers
 (footnote 2); Wino MULs count the accelerated 3x3 convolutions at 4/9 (section 4.1 and footnote 3).
 """
 
 import argparse
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -16,13 +17,14 @@ from repvgg_companion.contract import write_rows
 from repvgg_companion.errors import CompanionError
 from repvgg_companion.identity import FORMS
 from repvgg_companion.models.build import build_model
+from repvgg_companion.models.load_form import parameter_count
 from repvgg_companion.models.names import ModelSpec, require_model
 from repvgg_companion.runs import new_run_id, write_run
 
-# Which stride-1 3x3 convolutions count at 4/9; None where the paper prints a dash. The authors found out by timing each
-# operator. Their printed cells follow from "all of them" for ResNet, VGG and RepVGG (grouped layers included). For
-# RegNetX and ResNeXt they lie between all and none; grouped convolutions whose output has at least 28 px give 3 of the
-# 4 printed cells (our inference; ResNeXt-50's follows from no rule by layer shape). EfficientNet: dash.
+# Which stride-1 3x3 convolutions count at 4/9; None if the paper prints a dash. The authors timed each operator to find
+# out. Counting all of them reproduces the printed cells of ResNet, VGG and RepVGG (grouped layers included). Those of
+# RegNetX and ResNeXt are between all and none: counting grouped convolutions only if their output has at least 28 px
+# gives 3 of the 4 printed cells (our inference; no rule by layer shape gives ResNeXt-50's). EfficientNet: dash.
 WINOGRAD_RULES: dict[str, Callable[[Layer], bool] | None] = {
     "all": lambda layer: layer.winograd_shape,
     "large-if-grouped": lambda layer: layer.winograd_shape and (layer.groups == 1 or layer.output_px >= 28),
@@ -49,8 +51,8 @@ def winograd_rule(spec: ModelSpec) -> str:
 def count(module: nn.Module, input_px: int, *, winograd: str = "all") -> Complexity:
     """Count one image of `input_px` pixels a side through `module` as it is built (train or deploy form).
 
-    `winograd` is a key of `WINOGRAD_RULES`. Parameters of modules that the forward pass of eval mode does not use
-    (PSPNet's auxiliary head in train form) are counted, their multiply-adds are not.
+    `winograd` is a key of `WINOGRAD_RULES`. Modules that eval mode does not use (PSPNet's auxiliary head in train form)
+    count with their parameters, but not with multiply-adds.
     """
     layers = trace_layers(module, input_px)
     rule = WINOGRAD_RULES[winograd]
@@ -59,7 +61,7 @@ def count(module: nn.Module, input_px: int, *, winograd: str = "all") -> Complex
     if rule is not None:
         accelerated = sum(layer.flops for layer in layers if rule(layer))
         wino_muls = float(flops - accelerated + WINOGRAD_RATIO * accelerated)
-    return Complexity(sum(parameter.numel() for parameter in module.parameters()), flops, wino_muls)
+    return Complexity(parameter_count(module), flops, wino_muls)
 
 
 def count_model(
@@ -82,6 +84,25 @@ def convolution_flops(batch: int, in_channels: int, out_channels: int, output_px
     return batch * output.numel() * conv.weight[0].numel()
 
 
+@dataclass(frozen=True)
+class CountRequest:
+    """What the verb is asked for; classes and input size (pixels a side) are the paper's if None."""
+
+    experiment: str
+    models: tuple[str, ...]
+    num_classes: int | None
+    width: float
+    input_px: int | None
+    output: Path
+    runs: Path
+
+    def __post_init__(self) -> None:
+        if twice := sorted({name for name in self.models if self.models.count(name) > 1}):
+            raise CompanionError(f"--models names {', '.join(twice)} twice; name each model once")
+        if self.input_px is not None and self.input_px < 1:
+            raise CompanionError(f"--input-px is {self.input_px}; it must be at least 1")
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the verb `count-complexity`."""
     parser.add_argument("--experiment", required=True, help="name of the experiment, for the rows")
@@ -90,32 +111,41 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--width", type=float, default=1.0, help="width factor (default 1, the paper's networks)")
     parser.add_argument("--input-px", type=int, help="side of the input (default: the paper's for each model)")
     parser.add_argument("--output", required=True, metavar="FILE.csv")
-    parser.add_argument("--runs", required=True, metavar="FOLDER", help="where RUN_ID.json goes")
+    parser.add_argument("--runs", required=True, metavar="FOLDER", help="where RUN_ID.json is written")
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Write one row for each form that each model has."""
-    if twice := sorted({name for name in arguments.models if arguments.models.count(name) > 1}):
-        raise CompanionError(f"--models names {', '.join(twice)} twice; name each model once")
-    if arguments.input_px is not None and arguments.input_px < 1:
-        raise CompanionError(f"--input-px is {arguments.input_px}; it must be at least 1")
-    specs = [require_model(name) for name in arguments.models]
+    count_complexity(
+        CountRequest(
+            experiment=arguments.experiment,
+            models=tuple(arguments.models),
+            num_classes=arguments.num_classes,
+            width=arguments.width,
+            input_px=arguments.input_px,
+            output=Path(arguments.output),
+            runs=Path(arguments.runs),
+        )
+    )
+
+
+def count_complexity(request: CountRequest) -> None:
+    """Do what `run` does, for a request."""
+    specs = [require_model(name) for name in request.models]
     run_id = new_run_id("count-complexity")
     rows = []
     for spec in specs:
+        num_classes = request.num_classes or spec.num_classes
+        input_px = request.input_px or spec.input_px
         for form in FORMS if spec.convertible else FORMS[:1]:
-            num_classes = arguments.num_classes or spec.num_classes
-            input_px = arguments.input_px or spec.input_px
-            counted = count_model(
-                spec.name, form=form, input_px=input_px, num_classes=num_classes, width=arguments.width
-            )
+            counted = count_model(spec.name, form=form, input_px=input_px, num_classes=num_classes, width=request.width)
             rows.append(
                 {
-                    "experiment": arguments.experiment,
+                    "experiment": request.experiment,
                     "model": spec.name,
                     "base_model": spec.base_model,
                     "variation": spec.variation,
-                    "width": arguments.width,
+                    "width": request.width,
                     "num_classes": num_classes,
                     "run_id": run_id,
                     "form": form,
@@ -125,5 +155,5 @@ def run(arguments: argparse.Namespace) -> None:
                     "input_px": input_px,
                 }
             )
-    write_run(arguments.runs, run_id, models=arguments.models, width=arguments.width)
-    write_rows(arguments.output, "complexity", rows)
+    write_run(request.runs, run_id, models=list(request.models), width=request.width)
+    write_rows(request.output, "complexity", rows)

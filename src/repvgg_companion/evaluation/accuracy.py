@@ -20,7 +20,7 @@ def predict(
     batches: "Iterable[tuple[torch.Tensor, torch.Tensor]]",
     *,
     device: str,
-    progress: Callable[[int], None] = lambda images: None,
+    progress: Callable[[int], None] | None = None,
 ) -> Predictions:
     """Run a network over uint8 batches [n, 3, px, px] with labels [n], in eval mode and float32 without TF32.
 
@@ -31,7 +31,7 @@ def predict(
 
     from repvgg_companion.data.batches.normalize import normalize
 
-    module = module.eval().to(device, memory_format=torch.channels_last)
+    module = module.eval().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in its stubs
     all_labels, all_top, all_margins = [], [], []
     with torch.inference_mode(), exact_float32():
         for images, labels in batches:
@@ -41,7 +41,8 @@ def predict(
             all_top.append(top.cpu().numpy())
             all_margins.append((values[:, 0] - values[:, 1]).cpu().numpy())
             all_labels.append(labels.numpy())
-            progress(len(labels))
+            if progress is not None:
+                progress(len(labels))
     if not all_labels:
         raise CompanionError("there are no images to evaluate on; index a validation set that has some")
     return Predictions(np.concatenate(all_labels), np.concatenate(all_top), np.concatenate(all_margins))

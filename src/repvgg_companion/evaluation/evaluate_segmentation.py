@@ -21,9 +21,6 @@ from repvgg_companion.evaluation.predictions import COUNTS, counts_table
 
 if TYPE_CHECKING:
     import pyarrow
-    from torch import nn
-
-    from repvgg_companion.evaluation.evaluate_files import Target
 
 RESAMPLES = 2000
 
@@ -47,7 +44,7 @@ def _score(task: Task) -> "tuple[dict[str, Any], pyarrow.Table]":
         raise CompanionError(
             f"{task.target.protocol} evaluates single crops; give a protocol of segmentation such as slide713-pillow"
         )
-    counts = count_pixels(task.module, protocol, task.target)
+    counts = count_pixels(task, protocol)
     totals = counts.sum(axis=0)
     sampled = resampled_mean_iou(counts, image_draws(len(counts), RESAMPLES))
     low, high = np.quantile(sampled, [0.025, 0.975])
@@ -63,7 +60,7 @@ def _score(task: Task) -> "tuple[dict[str, Any], pyarrow.Table]":
     return columns, counts_table(counts, list(manifest.names))
 
 
-def count_pixels(module: "nn.Module", protocol: SlidingProtocol, target: "Target") -> np.ndarray:
+def count_pixels(task: Task, protocol: SlidingProtocol) -> np.ndarray:
     """Counts per image, int64 [n, 3, classes]: agreed, answered and labelled pixels, in the order of the manifest.
 
     In eval mode and float32 without TF32. An image that cannot be decoded (policy `count`) counts nowhere. Raises
@@ -76,18 +73,18 @@ def count_pixels(module: "nn.Module", protocol: SlidingProtocol, target: "Target
     from repvgg_companion.evaluation.accuracy import exact_float32, require_finite
     from repvgg_companion.models.pixel_classes import class_counts, slide
 
-    manifest, device = target.manifest, target.device
-    module = module.eval().to(device, memory_format=torch.channels_last)
-    counts = np.zeros((len(manifest), len(COUNTS), module.num_classes), np.int64)
+    manifest, device, num_classes = task.target.manifest, task.target.device, task.identity.num_classes
+    module = task.module.eval().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in its stubs
+    counts = np.zeros((len(manifest), len(COUNTS), num_classes), np.int64)
     with torch.inference_mode(), exact_float32():
-        for index, pair in enumerate(whole_images(manifest, undecodable=target.undecodable)):
+        for index, pair in enumerate(whole_images(manifest, undecodable=task.target.undecodable)):
             if pair is not None:
                 image, labels = pair
                 probabilities = slide(module, normalize(image, device=device, channels_last=True), protocol)
                 require_finite(probabilities)
                 answers = probabilities.argmax(1)
-                counts[index] = class_counts(answers, labels.to(device), module.num_classes).cpu().numpy()
-            target.progress(1)
+                counts[index] = class_counts(answers, labels.to(device), num_classes).cpu().numpy()
+            task.target.progress(1)
     if not counts[:, 2].sum():
         raise CompanionError(f"{manifest.path} has no labelled pixel; index the right label maps")
     return counts

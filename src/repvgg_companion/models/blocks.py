@@ -5,6 +5,7 @@ the official code (`repvgg.py`, `se_block.py`), so released files load unchanged
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -58,6 +59,9 @@ def identity_kernel(weight: Tensor) -> Tensor:
 class ConvBatchNorm(nn.Sequential):
     """A convolution without bias and its batch norm, named `conv` and `bn`; without `batch_norm` the conv alone."""
 
+    conv: nn.Conv2d
+    bn: nn.BatchNorm2d
+
     def __init__(self, conv: nn.Conv2d, *, batch_norm: bool = True) -> None:
         super().__init__()
         self.conv = conv
@@ -82,12 +86,13 @@ class DiracConv(IdentityPlusConv):
     `alpha` and `beta` are a and b, [O], initially 1 and 0.1 as in the final code of the DiracNet authors.
     """
 
-    def __init__(self, *arguments, **options) -> None:
+    def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self.alpha = nn.Parameter(torch.full((self.out_channels,), 1.0))
         self.beta = nn.Parameter(torch.full((self.out_channels,), 0.1))
 
     def kernel(self) -> Tensor:
+        """The effective kernel [O, I/g, 3, 3]."""
         normalised = functional.normalize(self.weight.flatten(1)).view_as(self.weight)
         column = (-1, 1, 1, 1)
         return self.beta.view(column) * normalised + self.alpha.view(column) * identity_kernel(self.weight)
@@ -115,7 +120,9 @@ class RepVGGBlock(nn.Module):
     block with a ReLU in its branches.
     """
 
-    def __init__(
+    rbr_dense: ConvBatchNorm
+
+    def __init__(  # noqa: PLR0913  # by name, as in torch's own layers
         self,
         in_channels: int,
         out_channels: int,
@@ -132,7 +139,7 @@ class RepVGGBlock(nn.Module):
         self.in_channels, self.out_channels, self.stride, self.groups = in_channels, out_channels, stride, groups
         self.deploy = deploy
         self.se = SqueezeExcitation(out_channels) if squeeze_excitation else None
-        shape = {"stride": stride, "padding": dilation, "dilation": dilation, "groups": groups}
+        shape: dict[str, Any] = {"stride": stride, "padding": dilation, "dilation": dilation, "groups": groups}
         if deploy:
             if grammar.branch_relu:
                 raise CompanionError("a block with a ReLU in its branches has no deploy form; use its train form")

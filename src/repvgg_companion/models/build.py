@@ -42,7 +42,7 @@ def _build(spec: ModelSpec, num_classes: int, width: float, deploy: bool) -> nn.
             deploy=deploy,
         )
     if spec.family in ("ResNet", "ResNeXt"):
-        model = build_resnet(spec, num_classes, width, deploy)
+        model: nn.Module = build_resnet(spec, num_classes, width, deploy)
     elif spec.family == "PSPNet":
         from repvgg_companion.models.pspnet import build_pspnet
 

@@ -4,11 +4,12 @@ The paper folds the conv-BN pairs of every baseline before it measures speed and
 """
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from repvgg_companion.models.blocks import RepVGGBlock
+from repvgg_companion.models.blocks import ConvBatchNorm, IdentityPlusConv, RepVGGBlock
 
 
 def foldable_pairs(module: nn.Module) -> Iterator[tuple[str, nn.Conv2d, str, nn.BatchNorm2d]]:
@@ -74,16 +75,17 @@ def fold_batch_norms(module: nn.Module) -> nn.Module:
     pairs = list(foldable_pairs(module))
     for name, child in module.named_modules():
         for branch_name, branch in child.branches() if isinstance(child, RepVGGBlock) else ():
-            if isinstance(getattr(branch, "bn", None), nn.BatchNorm2d):
+            if isinstance(branch, ConvBatchNorm) and hasattr(branch, "bn"):
                 prefix = f"{name}.{branch_name}" if name else branch_name
                 pairs.append((f"{prefix}.conv", branch.conv, f"{prefix}.bn", branch.bn))
     for conv_path, conv, norm_path, norm in pairs:
-        kernel = conv.kernel() if hasattr(conv, "kernel") else conv.weight
+        kernel = conv.kernel() if isinstance(conv, IdentityPlusConv) else conv.weight
         norms = {name: tensor.double() for name, tensor in norm_tensors(norm).items()}
         bias = None if conv.bias is None else conv.bias.detach().double()
         folded_kernel, folded_bias = fold_parameters(kernel.detach().double(), bias, norms, norm.eps)
-        shape = (conv.in_channels, conv.out_channels, conv.kernel_size, conv.stride, conv.padding, conv.dilation)
-        folded = nn.Conv2d(*shape, conv.groups, device="meta")
+        names = ("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups")
+        shape: dict[str, Any] = {name: getattr(conv, name) for name in names}
+        folded = nn.Conv2d(**shape, device="meta")
         folded.weight = nn.Parameter(folded_kernel.to(conv.weight.dtype))
         folded.bias = nn.Parameter(folded_bias.to(conv.weight.dtype))
         folded.train(conv.training)

@@ -10,12 +10,12 @@ from repvgg_companion.identity import WeightsIdentity
 from repvgg_companion.models.build import build_model
 
 
-def load_form(
+def load_form(  # noqa: PLR0913  # all by name but the first three
     identity: WeightsIdentity, form: str, state: Mapping[str, Tensor], *, dtype: torch.dtype, device: str, what: object
 ) -> nn.Module:
     """The network of `identity` in `form` and eval mode with the weights of `state`, every tensor of it used.
 
-    Raises CompanionError naming `what` and the keys where tensors are missing, unknown or misshapen.
+    Raises CompanionError naming `what` and the keys if tensors are missing, unknown or misshapen.
     """
     with torch.device("meta"):
         module = build_model(identity.model, num_classes=identity.num_classes, width=identity.width, form=form)
@@ -23,6 +23,11 @@ def load_form(
     converted = {key: tensor.to(device, dtype if tensor.is_floating_point() else None) for key, tensor in state.items()}
     module.load_state_dict(converted, strict=True, assign=True)
     return module.eval()
+
+
+def parameter_count(module: nn.Module) -> int:
+    """The number of values in all parameters; statistics of batch norms are not counted."""
+    return sum(parameter.numel() for parameter in module.parameters())
 
 
 def require_state(module: nn.Module, state: Mapping[str, Tensor], what: object) -> None:

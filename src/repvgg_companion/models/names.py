@@ -6,6 +6,7 @@ RepVGG-B0 (the paper's base) and accepted for every RepVGG without squeeze-and-e
 
 import difflib
 from dataclasses import dataclass, replace
+from typing import Any
 
 from repvgg_companion.errors import CompanionError
 from repvgg_companion.identity import split_model_name
@@ -55,7 +56,7 @@ class ModelSpec:
         return split_model_name(self.name)[1]
 
 
-def _repvgg(name: str, layers: tuple[int, ...], a: float, b: float, groups: int = 1, **more) -> ModelSpec:
+def _repvgg(name: str, layers: tuple[int, ...], a: float, b: float, groups: int = 1, **more: Any) -> ModelSpec:
     return ModelSpec(f"RepVGG-{name}", "RepVGG", layers=layers, a=a, b=b, groups=groups, **more)
 
 

@@ -14,7 +14,8 @@ def slide(network: nn.Module, images: Tensor, protocol: SlidingProtocol) -> Tens
     """
     height, width = images.shape[2:]
     px = protocol.window_px
-    total, seen = None, torch.zeros((height, width), device=images.device)
+    total: Tensor | None = None
+    seen = torch.zeros((height, width), device=images.device)
     for top in protocol.starts(height):
         for left in protocol.starts(width):
             rows, columns = slice(top, min(top + px, height)), slice(left, min(left + px, width))
@@ -23,6 +24,7 @@ def slide(network: nn.Module, images: Tensor, protocol: SlidingProtocol) -> Tens
                 total = answers.new_zeros((*answers.shape[:2], height, width))
             total[:, :, rows, columns] += answers
             seen[rows, columns] += 1
+    assert total is not None  # an image has at least one window
     return total / seen
 
 

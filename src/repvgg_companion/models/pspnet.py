@@ -14,7 +14,7 @@ from repvgg_companion.identity import WeightsIdentity
 from repvgg_companion.models.blocks import ConvBatchNorm
 from repvgg_companion.models.names import ModelSpec, require_model, scaled_width, stage_widths
 from repvgg_companion.models.repvgg import RepVGG
-from repvgg_companion.models.resnet import build_resnet
+from repvgg_companion.models.resnet import ResNet, build_resnet
 
 _BINS = (1, 2, 3, 6)
 _CLASSIFIERS = ("linear.", "fc.")
@@ -50,9 +50,9 @@ class PSPNet(nn.Module):
     PSPNet gives their loss the weight 0.4. The deploy form has no auxiliary head.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  # by name, as in torch's own layers
         self,
-        backbone: nn.Module,
+        backbone: RepVGG | ResNet,
         channels: int,
         auxiliary_channels: int,
         *,
@@ -99,7 +99,7 @@ def build_pspnet(spec: ModelSpec, num_classes: int, width: float, deploy: bool) 
     base = require_model(spec.backbone)
     if base.family == "RepVGG":
         widths = stage_widths(base.a, base.b, width)
-        backbone = RepVGG(
+        backbone: RepVGG | ResNet = RepVGG(
             base.layers,
             widths,
             num_classes=0,
@@ -131,7 +131,8 @@ def start_from_backbone(
             f"{path} holds the {identity.form} form of {identity.model}, but the backbone of {name} is the train form "
             f"of {backbone}; name its train.safetensors"
         )
-    own = network.backbone.state_dict()
+    own_backbone = network.get_submodule("backbone")
+    own = own_backbone.state_dict()
     given = {key: tensor for key, tensor in state.items() if not key.startswith(_CLASSIFIERS)}
     wrong = sorted(own.keys() ^ given.keys()) or [key for key in own if own[key].shape != given[key].shape]
     if wrong:
@@ -139,4 +140,4 @@ def start_from_backbone(
             f"{path} does not fit the backbone of {name} ({wrong[0]} differs); its width is {identity.width:g}, train "
             "both at one width"
         )
-    network.backbone.load_state_dict(given)
+    own_backbone.load_state_dict(given)

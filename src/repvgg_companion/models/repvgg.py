@@ -23,10 +23,17 @@ class RepVGG(nn.Module):
 
     `layers` and `widths` hold 3x3 layers and output channels per stage. `groups` is the g of layers 3, 5, 7, ...
     counted from 1 over all layers. `strides` and `dilations` (one per 3x3 layer) are for segmentation; by default the
-    first layer of each stage has stride 2. [n, 3, px, px] float to logits [n, num_classes], any px.
+    first layer of each stage has stride 2. [n, 3, px, px] float to logits [n, num_classes], any px; to the pooled
+    features if `num_classes` is 0.
     """
 
-    def __init__(
+    stage0: nn.Module
+    stage1: nn.Module
+    stage2: nn.Module
+    stage3: nn.Module
+    stage4: nn.Module
+
+    def __init__(  # noqa: PLR0913  # by name, as in torch's own layers
         self,
         layers: Sequence[int],
         widths: Sequence[int],
@@ -59,7 +66,7 @@ class RepVGG(nn.Module):
                 )
                 channels = width
             self.add_module(f"stage{stage}", blocks[0] if stage == 0 else nn.Sequential(*blocks))
-        self.linear = nn.Linear(channels, num_classes) if num_classes else None
+        self.linear = nn.Linear(channels, num_classes) if num_classes else nn.Identity()
 
     def last_two_stages(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """The outputs of the paper's stages 4 and 5, each [n, channels, h, w]."""
@@ -93,6 +100,10 @@ class ResidualReorg(nn.Module):
 
     One layer in the first and in the last stage, half as many blocks as layers in stages 2 to 4.
     """
+
+    stage1: nn.Module
+    stage2: nn.Module
+    stage3: nn.Module
 
     def __init__(
         self, layers: Sequence[int], widths: Sequence[int], *, num_classes: int = 1000, groups: int = 1

@@ -5,6 +5,7 @@ convolution (3.86, 7.57 and 11.28 B FLOPs). Keys are torchvision's.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -12,7 +13,9 @@ from repvgg_companion.models.blocks import RepVGGBlock
 from repvgg_companion.models.names import ModelSpec, scaled_width
 
 
-def _conv(in_channels: int, out_channels: int, kernel: int, stride: int = 1, groups: int = 1, dilation: int = 1):
+def _conv(  # noqa: PLR0913  # as torch's own convolution
+    in_channels: int, out_channels: int, kernel: int, stride: int = 1, groups: int = 1, dilation: int = 1
+) -> nn.Conv2d:
     padding = dilation * (kernel // 2)
     return nn.Conv2d(in_channels, out_channels, kernel, stride, padding, dilation, groups, bias=False)
 
@@ -47,7 +50,7 @@ class Bottleneck(nn.Module):
 
     expansion = 4
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  # by name, as in torch's own layers
         self,
         in_channels: int,
         width: int,
@@ -68,7 +71,9 @@ class Bottleneck(nn.Module):
         self.bn1 = nn.BatchNorm2d(inner)
         self.repvgg = repvgg
         if repvgg:
-            self.conv2 = RepVGGBlock(inner, inner, stride=strides[1], groups=groups, dilation=dilation, deploy=deploy)
+            self.conv2: nn.Module = RepVGGBlock(
+                inner, inner, stride=strides[1], groups=groups, dilation=dilation, deploy=deploy
+            )
         else:
             self.conv2 = _conv(inner, inner, 3, strides[1], groups, dilation)
             self.bn2 = nn.BatchNorm2d(inner)
@@ -90,10 +95,16 @@ class ResNet(nn.Module):
     """7x7 convolution, max pooling, four stages of blocks, global average pooling and one fully connected layer.
 
     `widths` are the block widths of the stages (64, 128, 256, 512 in full). `groups` and `inner_widths` are for
-    ResNeXt. `strides` and `dilations` per stage are for segmentation. [n, 3, px, px] float to [n, num_classes].
+    ResNeXt. `strides` and `dilations` per stage are for segmentation. [n, 3, px, px] float to [n, num_classes];
+    to the pooled features if `num_classes` is 0.
     """
 
-    def __init__(
+    layer1: nn.Module
+    layer2: nn.Module
+    layer3: nn.Module
+    layer4: nn.Module
+
+    def __init__(  # noqa: PLR0913  # by name, as in torch's own layers
         self,
         block: type[BasicBlock] | type[Bottleneck],
         layers: Sequence[int],
@@ -104,7 +115,7 @@ class ResNet(nn.Module):
         inner_widths: Sequence[int] | None = None,
         strides: Sequence[int] = (1, 2, 2, 2),
         dilations: Sequence[int] = (1, 1, 1, 1),
-        **options,
+        **options: Any,
     ) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(3, stem_width, 7, 2, 3, bias=False)
@@ -128,7 +139,7 @@ class ResNet(nn.Module):
                 blocks.append(block(channels, width, stride=stride, downsample=downsample, **extra))
                 channels = out_channels
             self.add_module(f"layer{stage + 1}", nn.Sequential(*blocks))
-        self.fc = nn.Linear(channels, num_classes) if num_classes else None
+        self.fc = nn.Linear(channels, num_classes) if num_classes else nn.Identity()
         for module in self.modules():
             if isinstance(module, nn.Conv2d):  # the initial values of torchvision's ResNets
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
@@ -143,7 +154,7 @@ class ResNet(nn.Module):
         return self.fc(self.last_two_stages(images)[1].mean((2, 3)))
 
 
-def build_resnet(spec: ModelSpec, num_classes: int, width: float, deploy: bool, **options) -> ResNet:
+def build_resnet(spec: ModelSpec, num_classes: int, width: float, deploy: bool, **options: Any) -> ResNet:
     """The ResNet or ResNeXt of `spec`, conv-BN pairs not yet folded; `options` go to `ResNet` (strides, dilations)."""
     widths = tuple(scaled_width(channels, width) for channels in (64, 128, 256, 512))
     if spec.block == "basic":

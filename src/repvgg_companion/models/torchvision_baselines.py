@@ -26,11 +26,13 @@ def build_baseline(spec: ModelSpec, num_classes: int, width: float) -> nn.Module
 
     Float images [n, 3, px, px] to logits [n, num_classes]; keys are torchvision's.
     """
-    builder = {"VGG": _vgg, "RegNetX": _regnetx, "EfficientNet": _efficientnet}[spec.family]
+    if spec.family == "VGG":
+        return _vgg(num_classes, width)
+    builder = {"RegNetX": _regnetx, "EfficientNet": _efficientnet}[spec.family]
     return builder(spec, num_classes, width)
 
 
-def _vgg(spec: ModelSpec, num_classes: int, width: float) -> nn.Module:
+def _vgg(num_classes: int, width: float) -> nn.Module:
     from torchvision.models.vgg import VGG, make_layers
 
     depth_and_channels = ((2, 64), (2, 128), (3, 256), (3, 512), (3, 512))

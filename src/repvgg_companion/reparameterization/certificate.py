@@ -135,7 +135,7 @@ def _compare(
     identity: WeightsIdentity, states: States, dtype: "torch.dtype", inputs: CheckInputs, what: object
 ) -> "tuple[Agreement, tuple[int, int]]":
     """How far two forms agree in `dtype`, and the parameters of each; raises CompanionError naming `what`."""
-    from repvgg_companion.models.load_form import load_form
+    from repvgg_companion.models.load_form import load_form, parameter_count
     from repvgg_companion.reparameterization.agreement import compare
 
     names = (what, f"the conversion of {what}")
@@ -143,8 +143,8 @@ def _compare(
         load_form(identity, form, state, dtype=dtype, device=inputs.device, what=name)
         for form, state, name in zip(FORMS, states, names, strict=True)
     )
-    params = tuple(sum(parameter.numel() for parameter in form.parameters()) for form in (train, deploy))
-    return compare(train, deploy, inputs.images, batch_size=inputs.batch_size), params
+    agreement = compare(train, deploy, inputs.images, batch_size=inputs.batch_size)
+    return agreement, (parameter_count(train), parameter_count(deploy))
 
 
 def _check_file(

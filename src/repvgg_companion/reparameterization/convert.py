@@ -24,8 +24,10 @@ _SLICE_ELEMENTS = 1 << 18
 
 @contextlib.contextmanager
 def one_thread() -> Iterator[None]:
-    """Use one CPU thread: the arithmetic here is limited by memory, and on a busy machine every operation on several
-    threads waits for the slowest one (measured: 20 times slower).
+    """Use one CPU thread inside this context.
+
+    The arithmetic here is limited by memory, and on a busy machine every operation on several threads waits for the
+    slowest one (measured: 20 times slower).
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -131,7 +133,7 @@ def fuse_block(block: RepVGGBlock, state: Mapping[str, Tensor], *, dtype: torch.
     for start in range(0, block.out_channels, step):
         part = slice(start, min(start + step, block.out_channels))
         taps = kernel[part] if scratch is None else scratch[: part.stop - part.start]
-        weight = _dense_weight(branches["rbr_dense"].conv, state, part)
+        weight = _dense_weight(block.rbr_dense.conv, state, part)
         taps.copy_(weight).mul_(scales["rbr_dense"][part, None, None, None])
         if "rbr_1x1" in branches:
             taps[:, :, 1, 1] += state["rbr_1x1.conv.weight"][part, :, 0, 0] * scales["rbr_1x1"][part, None]

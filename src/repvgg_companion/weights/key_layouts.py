@@ -56,6 +56,8 @@ def _from_official(key: str, layout: str) -> str:
     if key.startswith(f"{_HEAD[0]}."):
         return _HEAD[column] + key.removeprefix(_HEAD[0])
     match = _BLOCK["official"].match(key)
+    if match is None:
+        raise ValueError(f"{key} is not an official key")
     rest = key[match.end() :]
     for names in _IN_BLOCK:
         if rest.startswith(f"{names[0]}."):

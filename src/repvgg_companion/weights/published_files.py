@@ -98,23 +98,23 @@ def check_digest(path: str | Path) -> tuple[str, str]:
     """
     path = Path(path)
     expected = expected_digest(path)
-    algorithms = {"sha256": hashlib.sha256()}
+    hashers = {"sha256": hashlib.sha256()}
     if expected:
-        algorithms.setdefault(expected[0], hashlib.new(expected[0]))
+        hashers.setdefault(expected[0], hashlib.new(expected[0]))
     try:
         with path.open("rb") as stream:
             while block := stream.read(READ_BYTES):
-                for algorithm in algorithms.values():
-                    algorithm.update(block)
+                for hasher in hashers.values():
+                    hasher.update(block)
     except FileNotFoundError:
         raise CompanionError(f"{path} does not exist") from None
     except IsADirectoryError:
         raise CompanionError(f"{path} is a folder; name the weights file in it") from None
-    sha256 = algorithms["sha256"].hexdigest()
+    sha256 = hashers["sha256"].hexdigest()
     if expected is None:
         return sha256, "no digest is known for a file of this name"
     algorithm, digest, source = expected
-    found = algorithms[algorithm].hexdigest()
+    found = hashers[algorithm].hexdigest()
     if found != digest:
         raise CompanionError(
             f"{path} has {algorithm} {found[:16]}... instead of {digest[:16]}... ({source}): it is "

@@ -88,8 +88,8 @@ def recognize(path: str | Path, *, model: str | None = None, prefix: str = "") -
     _require_model(path, nearest, model)
     misfit = _misfit(found, unknown, _expected(nearest, form, num_classes, width))
     if misfit:
-        raise CompanionError(f"{path} fits no RepVGG: the nearest is {nearest} in {form} form ({layout} layout), "
-                             f"{misfit}")  # fmt: skip
+        nearly = f"the nearest is {nearest} in {form} form ({layout} layout)"
+        raise CompanionError(f"{path} fits no RepVGG: {nearly}, {misfit}")
     named = model_of_file_name(path)
     if named is not None and named != nearest:
         raise CompanionError(f"{path} has the name of {named} but holds {nearest}; give it its own name")

@@ -18,8 +18,9 @@ _STEM = re.compile(
 
 
 def require_no_relative(tensors: Mapping[str, Tensor], path: object) -> None:
-    """Raise CompanionError naming what was found for RepVGGplus, fused blocks with batch norms, and other inputs than
-    three channels; keys are without prefixes.
+    """Raise CompanionError for a RepVGGplus, fused blocks with batch norms, or an input of other than three channels.
+
+    The error names what was found. Keys are without prefixes.
     """
     plus = next((key for key in tensors if _PLUS.search(key)), None)
     if plus is not None:
@@ -38,5 +39,7 @@ def require_no_relative(tensors: Mapping[str, Tensor], path: object) -> None:
     if stem and tensors[stem].dim() == 4 and tensors[stem].shape[1] != 3:
         channels = tensors[stem].shape[1]
         images = "grey images" if channels == 1 else f"images of {channels} channels"
-        raise CompanionError(f"{path} is a network for {images} ({stem} is {list(tensors[stem].shape)}); name the "
-                             "weights of a network for RGB images")  # fmt: skip
+        shape = list(tensors[stem].shape)
+        raise CompanionError(
+            f"{path} is a network for {images} ({stem} is {shape}); name the weights of a network for RGB images"
+        )
