@@ -61,7 +61,7 @@ def export(weights: str | Path, output: str | Path, *, input_px: int | None = No
     """
     import torch
 
-    from repvgg_companion.models.build import build_model
+    from repvgg_companion.models.load_form import load_form
     from repvgg_companion.weights_file import load_weights
 
     suffix = Path(output).suffix
@@ -70,10 +70,8 @@ def export(weights: str | Path, output: str | Path, *, input_px: int | None = No
     state, identity = load_weights(weights)
     if identity.form != "deploy":
         raise CompanionError(f"{weights} is in {identity.form} form; export the deploy file beside it")
-    with torch.device("meta"):
-        module = build_model(identity.model, num_classes=identity.num_classes, width=identity.width, form="deploy")
-    module.load_state_dict(state, strict=True, assign=True)
-    module.eval().requires_grad_(False)
+    module = load_form(identity, "deploy", state, dtype=torch.float32, device="cpu", what=weights)
+    module.requires_grad_(False)
     px = input_px or identity.input_px
     images = torch.randn(n_inputs, 3, px, px, generator=torch.Generator().manual_seed(0))
     with atomic_path(output) as temporary, torch.no_grad():
