@@ -195,5 +195,5 @@ def require_same_classes(path: Path, identity: WeightsIdentity, dataset: dict[st
         raise CompanionError(
             f"{path} was not trained on dataset {name}, whose labels follow its folder names or shards "
             f"({LABEL_ORDERS.get(label_order, label_order)}), so label 0 may be another class for these weights; name "
-            "the folders by WNIDs, or number the classes with a labels file (data.labels)"
+            "the folders by WNIDs, or number the classes with a labels file (data.labels, or index --labels)"
         )
