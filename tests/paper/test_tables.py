@@ -164,9 +164,23 @@ def test_markdown_and_latex_hold_every_row_and_escape(tmp_path):
     assert "| A_b [1] | 50.00 |" in text and "| C\\|d | – |" in text and "empty" not in text
     assert "1. 100 % & more" in text
     latex = as_latex(rows, "Title_1", "table9")
-    assert "A\\_b [1] & 50.00 \\\\" in latex and "100 \\% \\& more" in latex and "Title\\_1" in latex
+    assert "A\\_b\\textsuperscript{a} & 50.00 \\\\" in latex and "100 \\% \\& more" in latex and "Title\\_1" in latex
     assert len(re.findall(r"(?<!\\)&", latex)) == 3  # one between two columns in the header and in each row
     assert latex.count("{") == latex.count("}")
+
+
+def test_latex_numbers_the_table_and_constant_texts_are_said_once(demo, tmp_path, facts):
+    written(demo, tmp_path / "tables")
+    latex = (tmp_path / "tables" / "table4.tex").read_text(encoding="utf-8")
+    assert "\\caption{Models trained with" in latex and "Table 4" not in latex
+    assert " [1]" not in latex and "\\textsuperscript{a}" in latex
+    rows = [
+        {"model": name, "ours_speed_setting": "cpu, fp32", "other": other, "note": [f"n{n}" for n in range(28)]}
+        for name, other in (("A", "x"), ("B", "y"))
+    ]
+    markdown, latex = as_markdown(rows, "T."), as_latex(rows, "T", "t")
+    assert markdown.startswith("T. In every row: ours speed setting: cpu, fp32.\n") and "| model | other |" in markdown
+    assert latex.count("cpu, fp32") == 1 and "z,aa,ab}" in latex and "\\textsuperscript{ab}n27" in latex
 
 
 def test_every_character_of_latex_is_escaped_once():

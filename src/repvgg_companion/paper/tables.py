@@ -75,11 +75,11 @@ def write_tables(request: TablesRequest) -> None:
     """Write `table1` to `table8` as CSV, Markdown and LaTeX."""
     for name, rows_of in TABLES.items():
         rows = rows_of(request.evidence)
-        title = f"Table {name[5:]}. {TITLES[name]}. {provenance(rows, request.evidence.results, request.experiment)}"
+        caption = f"{TITLES[name]}. {provenance(rows, request.evidence.results, request.experiment)}"
         target = request.output / name
         write_text(target.with_suffix(".csv"), as_csv(rows))
-        write_text(target.with_suffix(".md"), as_markdown(rows, title))
-        write_text(target.with_suffix(".tex"), as_latex(rows, title, name))
+        write_text(target.with_suffix(".md"), as_markdown(rows, f"Table {name[5:]}. {caption}"))
+        write_text(target.with_suffix(".tex"), as_latex(rows, caption, name))
 
 
 def provenance(rows: list[dict[str, Any]], results: Results, experiment: str) -> str:
@@ -107,8 +107,21 @@ def as_csv(rows: list[dict[str, Any]]) -> str:
     return text.getvalue()
 
 
-def displayed(rows: list[dict[str, Any]]) -> tuple[list[str], list[list[str]], list[str]]:
-    """Headers, cells and numbered notes of a table as it is read: intervals joined to values, empty columns dropped."""
+@dataclass(frozen=True)
+class Displayed:
+    """A table as it is read: intervals beside their value, empty columns left out, constant texts said once."""
+
+    headers: list[str]
+    cells: list[list[str]]
+    marks: list[list[int]]
+    """The numbers of the notes of each row, from 1."""
+    notes: list[str]
+    shared: str
+    """What is the same in every row."""
+
+
+def displayed(rows: list[dict[str, Any]]) -> Displayed:
+    """The headers, cells and notes of a table."""
     columns = [
         column
         for column in rows[0]
@@ -117,14 +130,20 @@ def displayed(rows: list[dict[str, Any]]) -> tuple[list[str], list[list[str]], l
         and "_high_" not in column
         and any(row[column] is not None for row in rows)
     ]
+    constant = [
+        column
+        for column in columns
+        if len(rows) > 1 and isinstance(rows[0][column], str) and len({row[column] for row in rows}) == 1
+    ]
+    columns = [column for column in columns if column not in constant]
     notes = list(dict.fromkeys(note for row in rows for note in row["note"]))
-    cells = []
-    for row in rows:
-        line = [_cell(row, column) for column in columns]
-        if row["note"]:
-            line[0] += f" [{', '.join(str(n) for n in sorted(notes.index(note) + 1 for note in row['note']))}]"
-        cells.append(line)
-    return [header(column) for column in columns], cells, notes
+    return Displayed(
+        [header(column) for column in columns],
+        [[_cell(row, column) for column in columns] for row in rows],
+        [sorted(notes.index(note) + 1 for note in row["note"]) for row in rows],
+        notes,
+        "; ".join(f"{header(column)}: {rows[0][column]}" for column in constant),
+    )
 
 
 def header(column: str) -> str:
@@ -168,16 +187,17 @@ def _number(column: str, value: Any) -> str:
 
 def as_markdown(rows: list[dict[str, Any]], title: str) -> str:
     """A pipe table under its title, the notes as a numbered list."""
-    headers, cells, notes = displayed(rows)
-    numeric = numeric_columns(cells)
+    table = displayed(rows)
+    for line, marks in zip(table.cells, table.marks, strict=True):
+        line[0] += f" [{', '.join(map(str, marks))}]" if marks else ""
     lines = [
-        title,
+        title + (f" In every row: {table.shared}." if table.shared else ""),
         "",
-        "| " + " | ".join(headers) + " |",
-        "| " + " | ".join("---:" if right else "---" for right in numeric) + " |",
-        *("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in cells),
+        "| " + " | ".join(table.headers) + " |",
+        "| " + " | ".join("---:" if right else "---" for right in numeric_columns(table.cells)) + " |",
+        *("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in table.cells),
         "",
-        *(f"{number}. {note}" for number, note in enumerate(notes, start=1)),
+        *(f"{number}. {note}" for number, note in enumerate(table.notes, start=1)),
     ]
     return "\n".join(lines).rstrip() + "\n"
 
@@ -188,27 +208,39 @@ def numeric_columns(cells: list[list[str]]) -> list[bool]:
     return [all(number.fullmatch(line[place]) for line in cells) for place in range(len(cells[0]))]
 
 
-def as_latex(rows: list[dict[str, Any]], title: str, name: str) -> str:
-    """A booktabs table; it needs the packages booktabs and graphicx (the table is scaled to the text width)."""
+def as_latex(rows: list[dict[str, Any]], caption: str, name: str) -> str:
+    """A booktabs table with lettered notes below; LaTeX numbers it, so the caption has no number.
+
+    It needs the packages booktabs and graphicx (the table is scaled to the text width).
+    """
     import pandas
 
-    headers, cells, notes = displayed(rows)
-    frame = pandas.DataFrame(
-        [[_escaped(cell) for cell in line] for line in cells], columns=[_escaped(h) for h in headers]
-    )
-    layout = "".join("r" if right else "l" for right in numeric_columns(cells))
+    table = displayed(rows)
+    cells = [[_escaped(cell) for cell in line] for line in table.cells]
+    for line, marks in zip(cells, table.marks, strict=True):
+        line[0] += f"\\textsuperscript{{{','.join(map(_letter, marks))}}}" if marks else ""
+    frame = pandas.DataFrame(cells, columns=[_escaped(name) for name in table.headers])
+    layout = "".join("r" if right else "l" for right in numeric_columns(table.cells))
     tabular = frame.style.hide(axis="index").to_latex(hrules=True, column_format=layout)
+    shared = [f"In every row: {_escaped(table.shared)}."] if table.shared else []
+    notes = [f"\\textsuperscript{{{_letter(n)}}}{_escaped(note)}" for n, note in enumerate(table.notes, start=1)]
     lines = [
         "% needs \\usepackage{booktabs,graphicx}",
         "\\begin{table*}",
-        f"\\caption{{{_escaped(title)}}}",
+        f"\\caption{{{_escaped(caption)}}}",
         f"\\label{{{name}}}",
         "\\resizebox{\\textwidth}{!}{%",
         tabular.rstrip().removesuffix("%") + "}",
-        *(f"\n\\par\\footnotesize [{number}] {_escaped(note)}" for number, note in enumerate(notes, start=1)),
+        *(f"\n\\par\\footnotesize {words}" for words in [*shared, *notes]),
         "\\end{table*}",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _letter(number: int) -> str:
+    """`a` for 1, `z` for 26, `aa` for 27: the mark of a note."""
+    before, place = divmod(number - 1, 26)
+    return (_letter(before) if before else "") + "abcdefghijklmnopqrstuvwxyz"[place]
 
 
 def _escaped(text: str) -> str:
