@@ -29,14 +29,24 @@ def resolve_links(
     Links to links are followed. Raises CompanionError for a link with the name of an image that leads nowhere, and for
     a link to a folder around it.
     """
-    pending = [link for link in links if findings.enters(link.name)]
-    while pending:
-        left = [link for link in pending if not _resolved(link, images, others, findings, where)]
-        if len(left) == len(pending):
+    links = [link for link in links if findings.enters(link.name)]
+    resolved: set[Link] = set()
+    # A link may need another one to be resolved first, so a chain of n links takes n rounds, and only a circle more.
+    for _ in range(len(links) + 1):
+        before = len(images), len(resolved)
+        for link in links:
+            if link.target == "." or f"{link.name}/".startswith(f"{link.target}/"):
+                raise CompanionError(around(where, link.name))
+            if _resolve(link, images, others, findings):
+                resolved.add(link)
+        if before == (len(images), len(resolved)):
             break
-        pending = left
-    for link in pending:
-        if findings.takes(link.name):
+    else:
+        raise CompanionError(around(where, links[0].name))
+    for link in links:
+        if link in resolved:
+            findings.links.add(link.name)
+        elif findings.takes(link.name):
             raise CompanionError(no_image(where, link.name, link.target))
 
 
@@ -52,32 +62,23 @@ def around(where: str, name: str) -> str:
     return f"{where} holds a link {name!r} to a folder that holds it, so the tree has no end; leave that link out"
 
 
-def _resolved(
-    link: Link, images: dict[str, Image], others: Mapping[str, Image], findings: Findings, where: str
-) -> bool:
-    if link.target == "." or f"{link.name}/".startswith(f"{link.target}/"):
-        raise CompanionError(around(where, link.name))
+def _resolve(link: Link, images: dict[str, Image], others: Mapping[str, Image], findings: Findings) -> bool:
+    """Add what a link names so far; returns whether it names anything that belongs to the dataset."""
     found = images.get(link.target) or others.get(link.target)
     if found is not None:
-        if link.name.lower().endswith(IMAGE_SUFFIXES):
-            add_latest(images, found._replace(path=link.name), findings)
-            findings.links.add(link.name)
-        else:
-            findings.takes(link.name)
+        if not link.name.lower().endswith(IMAGE_SUFFIXES):
+            return False
+        images[link.name] = found._replace(path=link.name)
         return True
     inside = f"{link.target}/"
-    below = [image for path, image in images.items() if path.startswith(inside)]
-    for image in below:
-        name = image.path.removeprefix(inside)
+    below = {path.removeprefix(inside): image for path, image in images.items() if path.startswith(inside)}
+    for name, image in below.items():
         if not foreign_part(name):
-            add_latest(images, image._replace(path=f"{link.name}/{name}"), findings)
-    if below:
-        findings.links.add(link.name)
-    elif link.target in findings.folders:
+            images[f"{link.name}/{name}"] = image._replace(path=f"{link.name}/{name}")
+    if not below and link.target in findings.folders:
         findings.see(link.name)
-    else:
-        return False
-    return True
+        return True
+    return bool(below)
 
 
 def add_latest(images: dict[str, Image], image: Image, findings: Findings, folder: str = "") -> None:

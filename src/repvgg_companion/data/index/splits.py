@@ -31,7 +31,10 @@ def val_from_archive(path: str, open_source: Opener, devkit: Devkit | None) -> S
     """The validation split from a flat tar with a devkit, or from a tar of class folders or class tars."""
     split, loose = _read_tar(path, open_source)
     if loose:
-        found = _validation_classes(loose, devkit, split.findings, path)
+        if len(split.builder):
+            found = classes.by_folder(loose, split.findings.folders, path)
+        else:
+            found = _validation_classes(loose, devkit, split.findings, path)
         split.add(_none_twice(found, split, path), path)
     return split.require_images(path)
 

@@ -42,8 +42,8 @@ def images_of_tar(source: SeekSource, loose: Folders, findings: Findings) -> Ite
 
 def _holds_images(path: str, findings: Findings) -> bool:
     """Whether an inner tar is a class, and not a hidden or foreign file; `lost+found.tar` is none either."""
-    folder, _, name = path.rpartition("/")
-    return findings.enters(f"{folder}/{name[:-4]}" if is_foreign(name[:-4]) else path)
+    without_suffix = path[: -len(".tar")]
+    return findings.enters(without_suffix if is_foreign(without_suffix.rpartition("/")[2]) else path)
 
 
 def _images_of_inner_tar(source: SeekSource, inner: Member, findings: Findings) -> list[Image]:
