@@ -222,6 +222,67 @@ def test_a_committed_figure_says_commit_data_and_rows(root, capsys):
         assert "speed.csv: row " in said
 
 
+@pytest.mark.parametrize(
+    ("figure", "cell", "expected"),
+    [
+        ("figure3", "RepVGG-A0", "memory.csv: row "),
+        ("table1", "3", "kernel_size.csv: row "),
+        ("proxies", "RepVGG-A0", "table4_120epochs.csv: row 1"),
+        ("roofline", "ResNet-50", "speed.csv: row "),
+        ("branches", "RepVGG-B0_plain", "table6_branch_ablation.csv: row "),
+    ],
+)
+def test_a_point_of_each_committed_figure_is_followed(root, capsys, figure, cell, expected):
+    said = _said(capsys, root / "paper_figures" / "reference" / f"{figure}.svg", cell)
+    assert expected in said
+    assert "data digest " in said
+
+
+def test_a_figure_tells_whether_its_data_have_changed(demo, tmp_path, capsys):
+    figure = tmp_path / "figure1.svg"
+    figure.write_text("<svg>commit abc; data 01234567</svg>")
+    said = _said(capsys, figure, "RepVGG-A0", "--results", demo)
+    assert "are not those (" in said
+    assert "accuracy.csv: row " in said
+    assert main(["why", str(figure), "ResNet-99", "--results", str(demo), "--paper", str(PAPER)]) == 2
+    assert "figure1 has no point of 'ResNet-99'" in capsys.readouterr().err
+
+
+LEDGER = """id,evidence_class,source,setting,device,part,verdict_number,verdict_inference,evidence
+C20,printed,the paper,,,whole claim,met,inconclusive,"printed top1(RepVGG-A0, 120-epochs); printed speed(ResNet-18)"
+C08,printed,the paper,,,whole claim,met,inconclusive,printed density(3)
+C20,re-evaluated by others,somebody,,,whole claim,met,reproduced,paper/third_party_accuracy.csv line 2
+C20,measured here,this companion,"DEVICE_SETTING, contiguous, batch 8",DEVICE,whole claim,met,reproduced,speed.csv
+C20,small study,digits,,,whole claim,not tested,inconclusive,"accuracy.csv RepVGG-A0 deploy, 1 seeds"
+C06,counted,this companion,,,whole claim,met,reproduced,trace of the deploy forms
+"""
+
+
+def test_each_kind_of_ledger_row_is_followed(root, demo, tmp_path, capsys):
+    device = next(path for path in sorted((root / "results" / "devices").iterdir()) if path.is_dir())
+    shutil.copytree(device, tmp_path / "results" / "devices" / device.name)
+    (tmp_path / "results" / "studies" / "digits").mkdir(parents=True)
+    shutil.copy(demo / "accuracy.csv", tmp_path / "results" / "studies" / "digits")
+    ledger = tmp_path / "results" / "reference" / "ledger.csv"
+    ledger.parent.mkdir()
+    ledger.write_text(LEDGER.replace("DEVICE_SETTING", "fp32, eager").replace("DEVICE", device.name))
+    expected = {
+        "row 1": ["table4_120epochs.csv: row 1, column top1_pct = 72.41", "column speed_examples_per_s = 2442"],
+        "row 2": ["table1_kernel_size.csv: row 2, column density_tflops = 38.1"],
+        "row 3": ["third_party_accuracy.csv: line 2: model: RepVGG-A0"],
+        "row 4": [f"{device.name}/speed.csv: row ", "timed samples", "nothing: no accuracy of RepVGG-A0"],
+        "row 5": ["studies/digits/accuracy.csv: row "],
+        "row 6": ["trace of the deploy forms"],
+    }
+    for cell, parts in expected.items():
+        said = _said(capsys, ledger, cell)
+        for part in parts:
+            assert part in said
+    ledger.write_text(LEDGER.replace("csv line 2", "csv line 999"))
+    assert main(["why", str(ledger), "row 3", "--paper", str(PAPER)]) == 2
+    assert "third_party_accuracy.csv has no line 999" in capsys.readouterr().err
+
+
 def test_a_table_cell_a_claim_and_a_printed_row_are_followed(demo, facts, tmp_path, capsys):
     experiment = ["--experiment", "demo", "--results", str(demo), "--paper", str(PAPER)]
     assert main(["tables", *experiment, "--output", str(demo / "tables")]) == 0
