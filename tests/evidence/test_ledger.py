@@ -25,7 +25,7 @@ PLANTED = {
     f"timm, {SPEED_SOURCE}": ("C24", "measured by others", "met", "inconclusive"),
     REEVALUATION: ("C27", "re-evaluated by others", "not met", "contradicted"),
     RETRAINING: ("C27", "retrained by others", "open", "inconclusive"),
-    STUDY: ("C38", "small study", "not tested", None),
+    STUDY: ("C38", "small study", "not tested", "reproduced"),
 }
 
 
@@ -84,7 +84,7 @@ def test_a_planted_row_keeps_its_class_wherever_it_is_shown(planted, source):
     claim_id, evidence_class, number, inference = PLANTED[source]
     (row,) = [row for row in rows if (row["id"], row["source"]) == (claim_id, source)]
     assert (row["evidence_class"], row["verdict_number"]) == (evidence_class, number)
-    assert inference in (None, row["verdict_inference"])
+    assert row["verdict_inference"] == inference
     claims = sources.facts.table("claims")
     lines = [line for line in markdown(claims, rows).splitlines() if f"| {source} |" in line]
     assert lines and all(line.startswith(f"| {evidence_class} |") for line in lines)

@@ -13,12 +13,22 @@ import numpy as np
 
 from repvgg_companion.errors import CompanionError
 from repvgg_companion.evidence.deciding import Answer, Claim, RowOrigin, ledger_row
-from repvgg_companion.evidence.evidence_classes import STUDY
+from repvgg_companion.evidence.evidence_classes import STUDY, WHOLE
 from repvgg_companion.paper.claim_evidence import Evidence
 from repvgg_companion.paper.grammar import Comparison, NotAvailable, Quantity, parse
+from repvgg_companion.paper.inference import LEAST_SEEDS, over_seeds
 from repvgg_companion.paper.ours import PAPER_DATASET, Reading, Results, describe_network
 from repvgg_companion.paper.printed import Facts
-from repvgg_companion.paper.verdicts import NOT_TESTED, judge
+from repvgg_companion.paper.verdicts import (
+    INCONCLUSIVE,
+    NOT_TESTED,
+    Finding,
+    accuracy_inference,
+    bounds_of,
+    keeps_bound,
+    linear_side,
+    value_text,
+)
 
 OTHER_IMAGES = "other images than the paper's: the direction of the effect only"
 
@@ -61,15 +71,37 @@ def read_studies(folder: Path, facts: Facts) -> list[Study]:
     return studies
 
 
+def _direction(term: Comparison, study: Study) -> Answer:
+    """Whether an effect has the claim's direction, by Welch's t interval over the trainings."""
+    try:
+        readings = study.read_together(term.quantities)
+    except NotAvailable as missing:
+        return Answer(term, Finding(NOT_TESTED, NOT_TESTED, reason=str(missing)))
+    values = {quantity: reading.value for quantity, reading in readings.items()}
+    evidence = tuple(line for reading in readings.values() for line in reading.evidence)
+    constant, coefficients = linear_side(term, list(readings))
+    span = over_seeds(coefficients, [reading.seeds for reading in readings.values()])
+    text = value_text(term, values)
+    if span is None:
+        reason = f"fewer than {LEAST_SEEDS} trainings of a network"
+        return Answer(term, Finding(NOT_TESTED, INCONCLUSIVE, text, reason=reason, evidence=evidence), shown=True)
+    span = span.moved(constant)
+    bounds = [(symbol, bound if keeps_bound(term) else 0.0) for symbol, bound in bounds_of(term, values)]
+    inference = accuracy_inference(term, bounds[0], span, None)
+    return Answer(term, Finding(NOT_TESTED, inference, text, span.low, span.high, evidence=evidence), shown=True)
+
+
 def study_rows(claim: Claim, studies: Sequence[Study]) -> Iterator[dict[str, Any]]:
     """The rows of one claim: the comparisons of accuracies of two or more networks, one row a study."""
     terms = parse(claim["condition"])
     compared = [term for term in terms if isinstance(term, Comparison) and len(term.quantities) > 1
                 and all(part.name == "top1" for part in term.quantities)]  # fmt: skip
     for study in studies:
-        answers = [Answer(term, judge(term, study)) for term in compared]
+        answers = [_direction(term, study) for term in compared]
+        used = [answer for answer in answers if answer.shown]
         first = study.results.rows("accuracy")[0]
         origin = RowOrigin(STUDY, study.results.folder.name, describe_network(first), differs=[OTHER_IMAGES])
         row = ledger_row(claim, origin, answers, len(terms))
         if row is not None:
-            yield row | {"verdict_number": NOT_TESTED, "reason": f"{OTHER_IMAGES}; {row['reason']}"}
+            part = WHOLE if len(terms) == len(used) else " and ".join(str(answer.term) for answer in used)
+            yield row | {"part": part}
