@@ -84,6 +84,9 @@ lab: $(READY)
 plan: $(READY)
 	@python -m repvgg_companion plan "$(or $(EXPERIMENT),config/imagenet.yaml)" $(ARGS)
 
+docs: $(READY)
+	@python docs/draw.py
+
 reference: $(READY)
 	@python -m repvgg_companion check-devices
 	@python -m repvgg_companion figures --experiment reference --results results/devices --output paper_figures/reference

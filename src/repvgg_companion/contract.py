@@ -258,7 +258,8 @@ def _checked(path: str | Path, number: int, table: str, row: Mapping[str, Any]) 
 
 
 def _require_unique(path: str | Path, table: str, rows: list[dict[str, Any]]) -> None:
-    key, seen = TABLES[table].key, {}
+    key = TABLES[table].key
+    seen: dict[tuple, int] = {}
     for number, row in enumerate(rows if key else [], start=1):
         values = tuple(row[name] for name in key)
         if values in seen:

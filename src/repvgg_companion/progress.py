@@ -3,7 +3,7 @@
 import sys
 import time
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 LINE_SECONDS = 5.0
 
@@ -19,7 +19,8 @@ class Progress:
         self.title, self.total, self.unit = title, total, unit
         self.done, self._note = 0, ""
         self._started = self._last_line = time.monotonic()
-        self._bar = self._task = None
+        self._bar: Any = None
+        self._task: Any = None
 
     def __enter__(self) -> Self:
         if sys.stderr.isatty():

@@ -85,7 +85,8 @@ def ensure_user_name() -> None:
 def environment() -> dict[str, str]:
     """Versions of Python, the operating system and the recorded packages; reads metadata, imports none of them."""
     # Without what a machine's owner appended to the release of the kernel: results are published.
-    release = re.match(r"[\d.]*\d|", platform.release()).group()
+    found = re.match(r"[\d.]*\d", platform.release())
+    release = found.group() if found else ""
     system = "-".join(filter(None, [platform.system(), release, platform.machine(), *platform.libc_ver()]))
     versions = {"python": platform.python_version(), "system": system, "repvgg_companion": __version__}
     for package in _RECORDED:

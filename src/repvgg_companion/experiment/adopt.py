@@ -109,7 +109,10 @@ def _add_state(adoption: Adoption, folder: Path, there: Path, target: Path) -> N
     state, ours = StateFolder(folder), StateFolder(there)
     if state.is_held():
         raise CompanionError(f"{folder} is still being trained; wait until that ends, then copy it again")
-    training = state.stored()["training"]
+    theirs, mine = state.stored(), ours.stored()
+    if theirs is None:
+        raise CompanionError(f"{folder} has no readable state.json; copy it again")
+    training = theirs["training"]
     for results in (target, folder.parents[4]):
         _check_images(training["dataset"], training["dataset_sha256"], folder, results)
     if (folder / SEAL).exists():
@@ -119,8 +122,8 @@ def _add_state(adoption: Adoption, folder: Path, there: Path, target: Path) -> N
             raise CompanionError(f"{file.path} is damaged; copy it again from the other machine, or remove it there")
     if ours.is_held():
         raise CompanionError(f"{there} is being trained here; wait until that ends, then adopt")
-    if ours.stored() is not None:
-        if ours.stored()["training"] != training or ours.stored()["recipe"] != state.stored()["recipe"]:
+    if mine is not None:
+        if mine["training"] != training or mine["recipe"] != theirs["recipe"]:
             raise CompanionError(f"{there} holds another training than {folder}; move one of them away")
         if (there / SEAL).exists() or _steps(ours) >= _steps(state):
             adoption.kept.append(there)

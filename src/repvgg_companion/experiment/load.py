@@ -1,6 +1,9 @@
-"""Reading experiment files: a mapping from YAML or Snakemake in, a checked experiment or one sentence out."""
+"""Read experiment files, and say in one sentence what is wrong with one."""
 
+import dataclasses
 import difflib
+import types
+import typing
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +13,9 @@ from pydantic import BaseModel, ValidationError
 
 from repvgg_companion.errors import CompanionError
 from repvgg_companion.experiment.experiment_file import Experiment
+
+UNKNOWN = ("extra_forbidden", "unexpected_keyword_argument")
+"""How pydantic calls a key that a model, or a dataclass, does not have."""
 
 
 def load_experiment(config: Mapping[str, Any], origin: str) -> Experiment:
@@ -64,12 +70,13 @@ def require_backbones(experiment: Experiment, origin: str) -> None:
 
 def _sentence(error: ValidationError) -> str:
     details = error.errors(include_url=False)
-    first = details[0]
+    # A misspelt key also makes the right one missing: the misspelt one is named first.
+    first = min(details, key=lambda detail: detail["type"] not in UNKNOWN)
     where = _dotted(first["loc"])
-    if first["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+    if first["type"] in UNKNOWN:
         near = difflib.get_close_matches(str(first["loc"][-1]), _keys_at(first["loc"][:-1]), n=1, cutoff=0.5)
         known = f"; did you mean {near[0]}?" if near else f"; known are {', '.join(_keys_at(first['loc'][:-1]))}"
-        text = f"{where} is no known key{known}"
+        text = f"{where} is not a known key{known}"
     elif first["type"] == "missing":
         text = f"{where} is missing; add it"
     else:
@@ -91,10 +98,6 @@ def _dotted(location: Iterable[str | int]) -> str:
 
 def _keys_at(location: tuple[str | int, ...]) -> list[str]:
     """The keys that the model knows at a place of the file."""
-    import dataclasses
-    import types
-    import typing
-
     model: Any = Experiment
     for part in location:
         if isinstance(model, type) and issubclass(model, BaseModel):
@@ -106,6 +109,4 @@ def _keys_at(location: tuple[str | int, ...]) -> list[str]:
             model = next(item for item in typing.get_args(model) if item is not types.NoneType)
     if isinstance(model, type) and issubclass(model, BaseModel):
         return sorted(model.model_fields)
-    if dataclasses.is_dataclass(model):
-        return sorted(field.name for field in dataclasses.fields(model))
-    return []
+    return sorted(field.name for field in dataclasses.fields(model)) if dataclasses.is_dataclass(model) else []

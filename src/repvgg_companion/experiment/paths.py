@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from repvgg_companion.data.protocols import parse_protocol
-from repvgg_companion.experiment.experiment_file import Experiment, Resources, TrainingGroup
+from repvgg_companion.experiment.experiment_file import Experiment, Released, Resources, TrainingGroup
 from repvgg_companion.files import canonical_json, json_text, sha256_of_file, write_text
 from repvgg_companion.identity import predictions_name, training_digest
 from repvgg_companion.models.names import MODELS, require_model
@@ -91,7 +91,7 @@ def weights_of(experiment: Experiment) -> list[Weights]:
     Raises CompanionError where a released file cannot be used.
     """
     if experiment.released:
-        return _released_weights(experiment)
+        return _released_weights(experiment, experiment.released)
     return [
         Weights(
             dataset=experiment.data.dataset,
@@ -109,13 +109,13 @@ def weights_of(experiment: Experiment) -> list[Weights]:
     ]
 
 
-def _released_weights(experiment: Experiment) -> list[Weights]:
+def _released_weights(experiment: Experiment, released: Released) -> list[Weights]:
     from repvgg_companion.experiment.released_files import released_files
 
     dataset = experiment.data.dataset
     files = released_files(
-        experiment.released.folder,
-        tuple(experiment.released.models),
+        released.folder,
+        tuple(released.models),
         dataset,
         f"results/state/{dataset}/released-files.json",
     )
@@ -209,9 +209,9 @@ def complexity_groups(experiment: Experiment) -> list[ComplexityGroup]:
         if models:
             groups.append(ComplexityGroup(tuple(models), group.width, classes, px))
     merged: dict[tuple, list[str]] = {}
-    for group in groups:
-        names = merged.setdefault((group.width, group.num_classes, group.input_px), [])
-        names.extend(model for model in group.models if model not in names)
+    for counted in groups:
+        names = merged.setdefault((counted.width, counted.num_classes, counted.input_px), [])
+        names.extend(model for model in counted.models if model not in names)
     return [ComplexityGroup(tuple(models), *key) for key, models in merged.items()]
 
 
@@ -267,12 +267,10 @@ def source_options(experiment: Experiment, demo_folder: str) -> dict[str, str]:
             "--val-archive": f"{demo_folder}/ILSVRC2012_img_val.tar",
             "--devkit": f"{demo_folder}/ILSVRC2012_devkit_t12.tar.gz",
         }
-    return {"--" + key.removesuffix("_archive" if key == "devkit_archive" else "").replace("_", "-"): path
-            for key, path in source.items()}  # fmt: skip
+    options = {key: "devkit" if key == "devkit_archive" else key.replace("_", "-") for key in source}
+    return {f"--{options[key]}": path for key, path in source.items()}
 
 
-def plain(value: Any) -> str:
-    """A settings object as one line of JSON with sorted keys, for a verb's command line."""
-    from dataclasses import asdict, is_dataclass
-
-    return canonical_json(asdict(value) if is_dataclass(value) else value.model_dump(mode="json"))
+def plain(settings: Any) -> str:
+    """A settings object as one line of JSON with sorted keys: a rule's `params` hold it as what decides."""
+    return canonical_json(settings.as_dict() if hasattr(settings, "as_dict") else settings.model_dump(mode="json"))

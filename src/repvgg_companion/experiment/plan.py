@@ -220,7 +220,7 @@ def _table(costs: list[Cost], devices: int, word: str) -> list[str]:
         )
     total = sum(cost.device_s for cost in costs)
     # No schedule is shorter than its longest job, nor than the work shared out evenly.
-    wall = max(total / devices, max(cost.device_s / min(cost.gpus, devices) for cost in costs))
+    wall = max([total / devices, *(cost.device_s / min(cost.gpus, devices) for cost in costs)])
     running = sum(sorted((cost.running_bytes for cost in costs), reverse=True)[:devices])
     disk = sum(cost.disk_bytes for cost in costs)
     lines.append(
@@ -259,11 +259,9 @@ def cheaper(costs: list[Cost], claims: dict[str, frozenset[tuple[str, str]]]) ->
     open_claims = {claim: needed for claim, needed in claims.items() if needed and needed <= set(price)}
     if not open_claims:
         return ["None of the paper's claims about accuracy rests on these trainings alone."]
-    lines, trained, spent = (
-        ["What a cheaper part of it would decide (claims of paper/claims.csv about accuracy):"],
-        set(),
-        0.0,
-    )
+    lines = ["What a cheaper part of it would decide (claims of paper/claims.csv about accuracy):"]
+    trained: set[tuple[str, str]] = set()
+    spent = 0.0
     while open_claims:
         extra = {claim: sum(price[key] for key in sorted(needed - trained)) for claim, needed in open_claims.items()}
         least = min(extra.values())

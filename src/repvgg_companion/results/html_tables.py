@@ -12,8 +12,10 @@ VERDICTS = {*NUMBER_VERDICTS, *INFERENCE_VERDICTS}
 
 
 def rows_table(names: list[str], rows: list[list[Any]]) -> str:
-    """Measured rows: columns that say the same in every row stand once above the table, empty ones are left out, and
-    an interval stands in one cell with its value, as `95.61 [92.63, 97.42]`.
+    """Measured rows as a table.
+
+    Columns with the same value in every row are listed once above it, empty columns are left out, and an interval
+    shares a cell with its value, as in `95.61 [92.63, 97.42]`.
     """
     names, rows = _with_intervals(names, [list(row) for row in rows])
     shared, kept = [], []

@@ -116,8 +116,14 @@ def run(arguments: argparse.Namespace) -> None:
     measured = list(_measured(results))
     claims = read_rows(results / "claims.csv", "claims")
     environment = Environment(autoescape=True, undefined=StrictUndefined)
-    contents = [("facts", "Basis"), *((key, heading) for key, heading, _, _ in measured), ("figures", "Figures"),
-                ("claims", "Claims"), ("tables", "Tables"), ("runs", "Runs")]  # fmt: skip
+    contents = [
+        ("facts", "Basis"),
+        *((key, heading) for key, heading, _, _ in measured),
+        ("figures", "Figures"),
+        ("claims", "Claims"),
+        ("tables", "Tables"),
+        ("runs", "Runs"),
+    ]
     page = environment.from_string(PAGE).render(
         title=f"RepVGG companion: experiment {arguments.experiment}",
         provenance=provenance,
@@ -183,38 +189,89 @@ def _notes(weights: Iterable[dict[str, Any]]) -> str:
     return "; ".join(f"{count} x {note}" for note, count in sorted(counts.items()))
 
 
-def _measured(results: Path):
+def _measured(results: Path) -> Any:
     from markupsafe import Markup
 
     columns = {
         "accuracy": (
             "Accuracy",
             "Top-1 and top-5 of both forms, with the 95 % Wilson interval of top-1 over the validation images.",
-            ["model", "dataset", "width", "num_classes", "recipe", "seed", "form", "protocol", "n_images", "top1_pct",
-             "top1_low_pct", "top1_high_pct", "top5_pct"],
+            [
+                "model",
+                "dataset",
+                "width",
+                "num_classes",
+                "recipe",
+                "seed",
+                "form",
+                "protocol",
+                "n_images",
+                "top1_pct",
+                "top1_low_pct",
+                "top1_high_pct",
+                "top5_pct",
+            ],
         ),
         "segmentation": (
             "Segmentation",
             "Mean IoU over the classes and share of right pixels, with the bootstrap 95 % interval over the images.",
-            ["model", "width", "recipe", "seed", "form", "protocol", "n_images", "mean_iou_pct", "mean_iou_low_pct",
-             "mean_iou_high_pct", "pixel_accuracy_pct"],
+            [
+                "model",
+                "width",
+                "recipe",
+                "seed",
+                "form",
+                "protocol",
+                "n_images",
+                "mean_iou_pct",
+                "mean_iou_low_pct",
+                "mean_iou_high_pct",
+                "pixel_accuracy_pct",
+            ],
         ),
         "reparameterization": (
             "Certificates of the conversion",
             "float64: largest difference of the logits of both forms over the largest logit; the deploy file equals "
             "the float64 conversion rounded to float32; float32: the same difference for the two files.",
-            ["model", "dataset", "width", "seed", "float64_max_relative_error", "file_matches_conversion",
-             "float32_max_relative_error", "prediction_flips", "n_inputs", "train_params", "deploy_params", "passed"],
+            [
+                "model",
+                "dataset",
+                "width",
+                "seed",
+                "float64_max_relative_error",
+                "file_matches_conversion",
+                "float32_max_relative_error",
+                "prediction_flips",
+                "n_inputs",
+                "train_params",
+                "deploy_params",
+                "passed",
+            ],
         ),
         "speed": (
             "Speed",
             "Median examples per second with the bootstrap 95 % interval of the median, and the 10th and 90th "
             "percentiles of single samples; only rows of one run compare.",
-            ["model", "width", "form", "device", "precision", "memory_format", "backend", "batch_size", "input_px",
-             "examples_per_s", "low_examples_per_s", "high_examples_per_s", "p10_examples_per_s",
-             "p90_examples_per_s", "n_samples", "flags"],
+            [
+                "model",
+                "width",
+                "form",
+                "device",
+                "precision",
+                "memory_format",
+                "backend",
+                "batch_size",
+                "input_px",
+                "examples_per_s",
+                "low_examples_per_s",
+                "high_examples_per_s",
+                "p10_examples_per_s",
+                "p90_examples_per_s",
+                "n_samples",
+                "flags",
+            ],
         ),
-    }  # fmt: skip
+    }
     for table, (heading, note, names) in columns.items():
         path = results / f"{table}.csv"
         if path.exists():
