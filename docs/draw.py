@@ -1,4 +1,4 @@
-"""Write docs/architecture.md: the rules of the workflow and the rooms of the package as diagrams, read from the code."""
+"""Write docs/architecture.md: diagrams of the rules of the workflow and of the rooms of the package."""
 
 import ast
 import os
@@ -20,7 +20,7 @@ Written by `make docs` from the code; a test compares the two.
 RULES = """## Rules
 
 An arrow leads from a rule to the rule that reads its outputs. One rule calls one verb of the same name
-(`python -m repvgg_companion VERB`). This is the demo; with released weights, `import_weights` takes the place of `train`.
+(`python -m repvgg_companion VERB`). This is the demo; with released weights, `import_weights` replaces `train`.
 
 """
 ROOMS = """## Rooms

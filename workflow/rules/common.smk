@@ -1,0 +1,25 @@
+# What the rules ask of the experiment and of the package.
+def trained(wildcards):
+    """The weights that a path names; a digest that is not the configuration's is refused, never trained."""
+    key = (wildcards.model, wildcards.digest, wildcards.seed)
+    if key not in TRAINED:
+        raise WorkflowError(
+            f"{ORIGIN} trains no {wildcards.model} with digest {wildcards.digest} and seed {wildcards.seed}; "
+            "see the paths that a dry run lists"
+        )
+    return TRAINED[key]
+
+
+def modules(folder):
+    """The source files of a cheap rule: Snakemake compares them by checksum, so an edit re-runs it, a checkout does not."""
+    return sorted(str(path) for path in (ROOT / "src" / "repvgg_companion" / folder).rglob("*.py"))
+
+
+def source_of(verb):
+    """The source file of one verb."""
+    return str(ROOT.joinpath("src", "repvgg_companion", *VERBS[verb][0].split(".")).with_suffix(".py"))
+
+
+def asked(resources):
+    """What a rule asks the scheduler for, from the experiment file."""
+    return {"gpu": resources.gpu, "mem_mb": resources.mem_mb, "runtime": resources.minutes}
