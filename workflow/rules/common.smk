@@ -12,7 +12,8 @@ def trained(wildcards):
 
 def modules(folder):
     """The source files of a cheap rule: Snakemake compares them by checksum, so an edit re-runs it, a checkout does not."""
-    return sorted(str(path) for path in (ROOT / "src" / "repvgg_companion" / folder).rglob("*.py"))
+    found = (ROOT / "src" / "repvgg_companion" / folder).rglob("*")
+    return sorted(str(path) for path in found if path.suffix in (".py", ".mplstyle"))
 
 
 def source_of(verb):

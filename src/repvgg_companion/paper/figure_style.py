@@ -150,6 +150,14 @@ def empty_panel(axes: "Axes", why: str) -> None:
     axes.text(0.5, 0.5, textwrap.fill(why, 58), ha="center", va="center", transform=axes.transAxes, color=GREY)
 
 
+def mark_experiment(figure: "Figure", experiment: str, datasets: list[str]) -> None:
+    """Say below a figure that its experiment used other images than the paper's; the figure itself needs no images."""
+    kind = "DEMO" if all(name.startswith("demo") for name in datasets) else "OTHER IMAGES"
+    words = wrapped(f"{kind}: experiment {experiment}, {', '.join(datasets)}, not ImageNet", 70)
+    figure.set_figheight(figure.get_figheight() + 0.12)
+    figure.supxlabel("\n".join(filter(None, [figure.get_supxlabel(), words])), fontsize=6)
+
+
 def save(figure: "Figure", stem: Path, title: str, commit: str, data_digest: str) -> None:
     """Write `stem`.pdf, .svg and .png by rename, with title, commit and data digest inside and no dates.
 

@@ -19,7 +19,10 @@ GROUPS: dict[str, tuple[str, Literal["-", "--", "-.", ":"]]] = {
     "g2": ("#56B4E9", "--"),
     "g4": ("#009E73", "-."),
     "D2se": ("#000000", ":"),
-    "ablations": ("#CC79A7", "--"),
+    "plain": ("#CC79A7", "-"),
+    "identity-only": ("#CC79A7", "--"),
+    "1x1-only": ("#CC79A7", ":"),
+    "variants": ("#E69F00", "-."),
     "baselines": ("#8a8a8a", "-"),
 }
 
@@ -36,7 +39,8 @@ class Training:
     def group(self) -> str:
         """The key of `GROUPS`."""
         if "_" in self.model:
-            return "ablations"
+            variation = self.model.split("_", 1)[1]
+            return variation if variation in GROUPS else "variants"
         name = self.model.removeprefix("RepVGG-")
         if name == self.model:
             return "baselines"

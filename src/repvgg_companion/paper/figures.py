@@ -18,7 +18,7 @@ from repvgg_companion.paper.figure_ablations import branches
 from repvgg_companion.paper.figure_bars import figure3, table1
 from repvgg_companion.paper.figure_roofline import roofline
 from repvgg_companion.paper.figure_scatter import figure1, proxies_figure
-from repvgg_companion.paper.figure_style import save, style
+from repvgg_companion.paper.figure_style import mark_experiment, save, style
 from repvgg_companion.paper.figure_training import training
 from repvgg_companion.paper.ours import Results
 from repvgg_companion.paper.printed import FILES, Facts
@@ -47,6 +47,10 @@ class FiguresRequest:
     output: Path
     names: tuple[str, ...]
     histories: list[Path] | None = None
+
+
+UNMARKED = ("figure3", "table1", "proxies", "roofline")
+"""Figures of networks at full width: they have no panel of other images that would say so."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -83,7 +87,10 @@ def write_figures(request: FiguresRequest) -> None:
     for name in request.names:
         with style():
             title = f"{TITLES[name]}; experiment {request.experiment}{other_images(evidence.results)}"
-            save(drawings[name](evidence), request.output / name, title, commit(), digest)
+            figure = drawings[name](evidence)
+            if name in UNMARKED and evidence.results.other_datasets:
+                mark_experiment(figure, request.experiment, evidence.results.other_datasets)
+            save(figure, request.output / name, title, commit(), digest)
 
 
 def other_images(results: Results) -> str:
