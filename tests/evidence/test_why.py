@@ -238,6 +238,19 @@ def test_a_point_of_each_committed_figure_is_followed(root, capsys, figure, cell
     assert "data digest " in said
 
 
+def test_a_point_of_each_picture_of_the_ledger_is_followed(root, capsys):
+    folder = root / "paper_figures" / "reference"
+    said = _said(capsys, folder / "speedups.svg", "RepVGG-A1")
+    assert "the points of RepVGG-A1 / ResNet-34" in said
+    assert "third_party_speed.csv: line " in said
+    assert "speed.csv: row " in said
+    said = _said(capsys, folder / "accuracy-holds.png", "RepVGG-A1")
+    assert "third_party_accuracy.csv: line " in said
+    assert "timm_reference.csv: line " in said
+    assert main(["why", str(folder / "speedups.pdf"), "RepVGG-Z9", "--paper", str(PAPER)]) == 2
+    assert "speedups has no point of 'RepVGG-Z9'" in capsys.readouterr().err
+
+
 def test_a_figure_tells_whether_its_data_have_changed(demo, tmp_path, capsys):
     figure = tmp_path / "figure1.svg"
     figure.write_text("<svg>commit abc; data 01234567</svg>")

@@ -24,18 +24,10 @@ _METADATA = re.compile(rb"commit ([0-9a-z-]+); data ([0-9a-f]{8})")
 
 def figure_nodes(path: Path, cell: str, facts: Facts, results: Path | None) -> list[Node]:
     """The tree of a figure, with the rows behind the points of the network or kernel that `cell` names."""
-    found = _METADATA.search(path.read_bytes())
-    if found is None:
-        raise CompanionError(f"{path} holds neither commit nor data digest; draw it with the verb 'figures'")
-    commit, digest = (part.decode() for part in found.groups())
+    metadata_of(path)  # a file without it is none of our figures
     folder = results or _results_of(path)
     data = Results(folder)
-    now = data_digest(facts, data)
-    words = "the same as" if now == digest else f"not those ({now}) of"
-    children = [
-        Node(f"commit {commit}"),
-        Node(f"data digest {digest}: the tables of {folder} and {facts.folder} today are {words} this figure"),
-    ]
+    children = metadata_nodes(path, data_digest(facts, data), f"{folder} and {facts.folder}")
     if cell:
         basis = _points(path.stem, cell.strip(), facts, data)
         children += [basis_node(data, part) for part in basis]
@@ -43,6 +35,24 @@ def figure_nodes(path: Path, cell: str, facts: Facts, results: Path | None) -> l
         children += [Node(row) for row in _tables(path.stem, folder)]
     title = TITLES.get(path.stem, path.stem)
     return [Node(f"{path}: {title}{f', {cell}' if cell else ''}", tuple(children))]
+
+
+def metadata_of(path: Path) -> tuple[str, str]:
+    """Commit and data digest of a figure; raises CompanionError where the file does not hold them."""
+    found = _METADATA.search(path.read_bytes())
+    if found is None:
+        raise CompanionError(f"{path} holds neither commit nor data digest; draw it with the verb 'figures'")
+    return found[1].decode(), found[2].decode()
+
+
+def metadata_nodes(path: Path, today: str, tables: str) -> list[Node]:
+    """Commit and data digest of a figure, compared with the digest of its tables `today`."""
+    commit, digest = metadata_of(path)
+    words = "the same as" if today == digest else f"not those ({today}) of"
+    return [
+        Node(f"commit {commit}"),
+        Node(f"data digest {digest}: the tables of {tables} today are {words} this figure"),
+    ]
 
 
 def _results_of(path: Path) -> Path:

@@ -61,7 +61,7 @@ def _followed(study: Path, evidence: str, facts: Facts) -> Iterator[Node]:
     """A node for each part of the column `evidence`."""
     for part in filter(None, re.split(r";\s*", evidence)):
         if match := _LINE.search(part):
-            yield _published_node(facts.folder / match[1], int(match[2]))
+            yield published_node(facts.folder / match[1], int(match[2]))
         elif match := _PRINTED.fullmatch(part):
             subject, *qualifiers = (word.strip() for word in match[2].split(","))
             yield printed_node(Quantity(match[1], subject, tuple(qualifiers)), facts)
@@ -73,7 +73,8 @@ def _followed(study: Path, evidence: str, facts: Facts) -> Iterator[Node]:
             yield Node(part)
 
 
-def _published_node(path: Path, line: int) -> Node:
+def published_node(path: Path, line: int) -> Node:
+    """A line of a table that others published."""
     table = read_table(path)
     if not 2 <= line <= len(table.rows) + 1:
         raise CompanionError(f"{path} has no line {line}; write the ledger again")

@@ -1,0 +1,57 @@
+"""What the two pictures of the ledger rest on: the published and measured rows behind the points of one network."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from repvgg_companion.errors import CompanionError
+from repvgg_companion.evidence.figure_sources import metadata_nodes
+from repvgg_companion.evidence.ledger_sources import printed_node, published_node
+from repvgg_companion.evidence.pictures import TITLES, data_digest
+from repvgg_companion.evidence.raw_row import raw_node
+from repvgg_companion.evidence.sources import LedgerRequest, Sources, read_sources
+from repvgg_companion.evidence.speedups_picture import PAIRS
+from repvgg_companion.evidence.third_party import OTHER_BASELINE, SPEED_FILE
+from repvgg_companion.evidence.tree import Node
+from repvgg_companion.paper.comparable_runs import BEST, comparable_runs
+from repvgg_companion.paper.grammar import Quantity
+from repvgg_companion.paper.printed import Facts
+
+
+def picture_nodes(path: Path, cell: str, facts: Facts) -> list[Node]:
+    """The tree of a picture of the ledger; results are those beside the folder of figures."""
+    results = path.parent.parent.parent / "results"
+    request = LedgerRequest(facts.folder, results / "devices", results / "studies", results / "reference", None)
+    sources = read_sources(request)
+    children = metadata_nodes(path, data_digest(sources), f"{request.devices} and {facts.folder}")
+    if not cell:
+        children.append(Node("name a network, such as RepVGG-A0, to see the rows behind its points"))
+        return [Node(f"{path}: {TITLES[path.stem]}", tuple(children))]
+    points = list((_speed_ups if path.stem == "speedups" else _accuracies)(sources, cell.strip()))
+    if not points:
+        raise CompanionError(
+            f"{path.stem} has no point of {cell.strip()!r}; give the name of a network, such as RepVGG-A0"
+        )
+    return [Node(f"{path}: {TITLES[path.stem]}, {cell}", (*children, *points))]
+
+
+def _speed_ups(sources: Sources, model: str) -> Iterator[Node]:
+    for pair in (pair for pair in PAIRS if model in pair):
+        top, bottom = (Quantity("speed", name) for name in pair)
+        rows = [printed_node(quantity, sources.facts) for quantity in (top, bottom)]
+        lines: dict[int, None] = {}
+        for table in sources.speeds:
+            found = [table.by_model.get(name) for name in pair]
+            if all(found):
+                lines |= {row.line: None for row in found if row is not None}
+        rows += [published_node(sources.facts.folder / SPEED_FILE, line) for line in lines]
+        for run in comparable_runs(sources.devices, [top, bottom])[0]:
+            if run.backend != BEST:
+                measured = [run.rows[name, "deploy"] for name in pair]
+                rows += [raw_node(sources.devices, "speed", row) for row in measured]
+        yield Node(f"the points of {pair[0]} / {pair[1]}", tuple(rows))
+
+
+def _accuracies(sources: Sources, model: str) -> Iterator[Node]:
+    for row in sources.published:
+        if row.model == model and row.kind != OTHER_BASELINE:
+            yield published_node(sources.facts.folder / row.file, row.line)
