@@ -20,10 +20,11 @@ from repvgg_companion.machine.cpu import usable_cores
 from repvgg_companion.machine.device import choose_device, device_label
 from repvgg_companion.machine.torch_device import set_precision
 from repvgg_companion.speed.backends import make_call
+from repvgg_companion.speed.ceilings import ceiling_subjects
 from repvgg_companion.speed.clocks import clock_for
-from repvgg_companion.speed.harness import LIMITS, Subject, measure_group
-from repvgg_companion.speed.networks import ModelForm, buffers_for, prepare, random_inputs
-from repvgg_companion.speed.roofline import fastest_examples_per_s, layers_of, measure_ceilings
+from repvgg_companion.speed.harness import LIMITS, Rounds, Subject, measure_group
+from repvgg_companion.speed.networks import Inputs, ModelForm, prepare
+from repvgg_companion.speed.roofline import layers_of
 from repvgg_companion.speed.statistics import rate_interval, speed_ratio
 
 OURS = "ours"
@@ -39,7 +40,7 @@ def timm_call(model: str, batch_size: int, *, precision: str, channels_last: boo
     network = reparameterize_model(timm.create_model(timm_name(model), pretrained=False).eval())
     memory_format = "channels_last" if channels_last else "contiguous"
     network = prepare(network.to(device), precision=precision, memory_format=memory_format)
-    (images,) = random_inputs(1, batch_size, 224, precision=precision, memory_format=memory_format, device=device)
+    (images,) = Inputs(batch_size, (3, 224, 224), precision, memory_format, device).draw(1)
 
     def call() -> torch.Tensor:
         with torch.no_grad():
@@ -50,11 +51,9 @@ def timm_call(model: str, batch_size: int, *, precision: str, channels_last: boo
 
 def our_call(model: str, batch_size: int, *, backend: str, precision: str, device: str) -> Callable:
     """One batch of our deploy network by a backend."""
-    network = prepare(
-        ModelForm(model, "deploy").build(device=device), precision=precision, memory_format="channels_last"
-    )
-    inputs = random_inputs(buffers_for(batch_size), batch_size, 224, precision=precision,
-                           memory_format="channels_last", device=device)  # fmt: skip
+    model_form = ModelForm(model, "deploy")
+    network = prepare(model_form.build(device=device), precision=precision, memory_format="channels_last")
+    inputs = Inputs(batch_size, (3, 224, 224), precision, "channels_last", device).draw(model_form.buffers(batch_size))
     return make_call(backend, network, inputs, threads=torch.get_num_threads(), precision=precision)
 
 
@@ -76,19 +75,25 @@ def main() -> None:
     writer = csv.DictWriter(sys.stdout, columns, lineterminator="\n")
     writer.writeheader()
     for model in arguments.models:
-        ceilings = measure_ceilings(arguments.precision, kind)
-        limit = fastest_examples_per_s(layers_of(ModelForm(model, "deploy"), 224), ceilings, winograd=False)
+        layers = layers_of(ModelForm(model, "deploy"), 224)
+        operations = arguments.batch_size * 2 * sum(layer.flops for layer in layers)
         with torch.inference_mode():
             subjects = [
                 Subject(f"{OURS} {backend}", our_call(model, arguments.batch_size, backend=backend, **settings))
                 for backend in arguments.backends
             ]
             subjects += [
-                Subject(f"timm {'channels_last' if last else 'contiguous'}",
-                        timm_call(model, arguments.batch_size, channels_last=last, **settings))
+                Subject(
+                    f"timm {'channels_last' if last else 'contiguous'}",
+                    timm_call(model, arguments.batch_size, channels_last=last, **settings),
+                )
                 for last in (False, True)
-            ]  # fmt: skip
-            result = measure_group(subjects, clock_for(kind), rounds=arguments.rounds, limits=LIMITS[kind])
+            ]
+            ceiling, more = ceiling_subjects(arguments.precision, kind)
+            rounds = Rounds(arguments.rounds, LIMITS[kind])
+            result = measure_group([*subjects, *more], clock_for(kind), rounds)
+        # The least time of a batch, by compute alone, against the ceiling of the same rounds.
+        least = operations / ceiling.operations
         best = max(
             (subject.name for subject in subjects if subject.name.startswith(OURS)),
             key=lambda name: rate_interval(result.seconds(name), 1).value,
@@ -96,8 +101,9 @@ def main() -> None:
         for subject in subjects:
             rate = rate_interval(result.seconds(subject.name), arguments.batch_size)
             ratio = speed_ratio(result.seconds(best), result.seconds(subject.name))
+            share = least * speed_ratio(result.seconds(subject.name), result.seconds(more[0].name)).value
             values = (device_label(kind), model, arguments.batch_size, subject.name,
-                      *(f"{value:.2f}" for value in (rate.value, rate.low, rate.high)), f"{rate.value / limit:.3f}",
+                      *(f"{value:.2f}" for value in (rate.value, rate.low, rate.high)), f"{share:.3f}",
                       *(f"{value:.3f}" for value in (ratio.value, ratio.low, ratio.high)))  # fmt: skip
             writer.writerow(dict(zip(columns, values, strict=True)))
         sys.stdout.flush()

@@ -246,7 +246,7 @@ def test_the_roofline_is_the_measured_one(demo, facts, tmp_path):
     from repvgg_companion.contract import read_rows, write_rows
     from repvgg_companion.files import write_json
     from repvgg_companion.paper.figure_roofline import roofline_of
-    from repvgg_companion.speed.roofline import Ceilings, share, work_of_row
+    from repvgg_companion.speed.roofline import Ceilings, floor_seconds, work_of, work_of_row
 
     evidence = Evidence(facts, Results(demo), widest(Results(demo)))
     assert roofline_of(evidence) is None
@@ -254,7 +254,9 @@ def test_the_roofline_is_the_measured_one(demo, facts, tmp_path):
 
     ceilings = Ceilings("fp32", 150e9, 15e9, "3x3 convolution")
     rows = read_rows(demo / "speed.csv", "speed")
-    rows = [row | {"roofline_share": share(row, ceilings)} for row in rows]
+    for row in rows:
+        least = floor_seconds(work_of(row), ceilings.operations_per_s, ceilings.bytes_per_s)
+        row["roofline_share"] = least * row["examples_per_s"] / row["batch_size"]
     write_rows(demo / "speed.csv", "speed", rows)
     for run_id in {row["run_id"] for row in rows}:
         work = [work_of_row(row) for row in rows if row["run_id"] == run_id]

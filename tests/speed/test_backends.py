@@ -9,13 +9,13 @@ from torch._dynamo.utils import counters
 from repvgg_companion.speed.backends import forget_compiled, make_call
 from repvgg_companion.speed.engines import Unavailable
 from repvgg_companion.speed.fused import FusedConvolution, NotFusable, fuse
-from repvgg_companion.speed.networks import ModelForm, prepare, random_inputs
+from repvgg_companion.speed.networks import Inputs, ModelForm, prepare
 from repvgg_companion.speed.winograd import WinogradConvolution, with_winograd
 
 
 def logits(backend, model, form, *, precision="fp32", memory_format="channels_last", width=0.25):
     module = prepare(ModelForm(model, form, width, 10).build(), precision=precision, memory_format=memory_format)
-    inputs = random_inputs(2, 2, 64, precision=precision, memory_format=memory_format, device="cpu")
+    inputs = Inputs(2, (3, 64, 64), precision, memory_format, "cpu").draw(2)
     with torch.inference_mode():
         expected = [module(images).clone() for images in inputs]
         call = make_call(backend, module, inputs, threads=1, precision=precision)
@@ -178,7 +178,7 @@ def test_torch_compile_computes_the_same():
 @pytest.mark.parametrize("backend", ["fused", "cuda-graph", "fused-cuda-graph"])
 def test_gpu_backends_compute_the_same(backend):
     module = ModelForm("RepVGG-A0", "deploy", 0.25, 10).build(device="cuda")
-    inputs = random_inputs(2, 2, 64, precision="fp32", memory_format="contiguous", device="cuda")
+    inputs = Inputs(2, (3, 64, 64), "fp32", "contiguous", "cuda").draw(2)
     with torch.inference_mode():
         expected = [module(images).clone() for images in inputs]
         call = make_call(backend, module, inputs, threads=1)

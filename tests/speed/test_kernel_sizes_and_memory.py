@@ -8,10 +8,11 @@ import torch
 from repvgg_companion.__main__ import main
 from repvgg_companion.contract import read_rows
 from repvgg_companion.errors import CompanionError
-from repvgg_companion.speed.measure_kernel_sizes import KernelSettings, macs
-from repvgg_companion.speed.measure_memory import FIGURE_3, WHOLE, MemorySettings, figure_3_points, trace
+from repvgg_companion.speed.convolutions import macs
+from repvgg_companion.speed.measure_memory import FIGURE_3, WHOLE, figure_3_points, trace
 from repvgg_companion.speed.networks import ModelForm
 from repvgg_companion.speed.samples import find_run
+from repvgg_companion.speed.speed_settings import KernelSettings, MemorySettings
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +97,7 @@ def test_memory_rows(tmp_path):
 
 
 def test_memory_settings_are_strict():
-    with pytest.raises(CompanionError, match="model is no known key"):
+    with pytest.raises(CompanionError, match="model is not a known key; did you mean models"):
         MemorySettings.read('{"model": ["RepVGG-A0"]}')
-    with pytest.raises(CompanionError, match=r"memory\.models is missing"):
+    with pytest.raises(CompanionError, match="memory: models is missing"):
         MemorySettings.read('{"batch_size": 1}')

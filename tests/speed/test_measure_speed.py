@@ -1,6 +1,5 @@
 """The verb on small networks: rows derived again from the raw samples, groups, reasons, resuming."""
 
-import argparse
 import json
 
 import pytest
@@ -11,14 +10,12 @@ from repvgg_companion.contract import read_rows
 from repvgg_companion.errors import CompanionError
 from repvgg_companion.models.build import build_model
 from repvgg_companion.models.names import require_model
-from repvgg_companion.speed import group, peak_memory, programme
+from repvgg_companion.speed import group, peak_memory, preparation, programme
 from repvgg_companion.speed.harness import measure_group
-from repvgg_companion.speed.measure_kernel_sizes import KernelSettings
-from repvgg_companion.speed.measure_memory import MemorySettings
-from repvgg_companion.speed.measure_speed import _measure_start as measure_start
+from repvgg_companion.speed.measure_speed import MeasureSpeedRequest, measure_start
 from repvgg_companion.speed.networks import ModelForm, fill
 from repvgg_companion.speed.samples import Samples, find_run
-from repvgg_companion.speed.speed_settings import SpeedSettings
+from repvgg_companion.speed.speed_settings import KernelSettings, MemorySettings, SpeedSettings
 from repvgg_companion.speed.statistics import median_interval
 
 SMALL = {
@@ -146,7 +143,7 @@ def test_a_backend_that_fails_gives_a_reason_and_a_lost_device_ends_the_run(tmp_
     def broken(*_, **__):
         raise RuntimeError("no engine to execute this computation\nand more")
 
-    monkeypatch.setattr(group, "make_call", broken)
+    monkeypatch.setattr(preparation, "make_call", broken)
     assert measure(tmp_path, models=["RepVGG-A0"]) == 0
     for row in read_rows(tmp_path / "speed.csv", "speed"):
         assert row["flags"] == "not measured: eager failed (no engine to execute this computation)"
@@ -154,10 +151,10 @@ def test_a_backend_that_fails_gives_a_reason_and_a_lost_device_ends_the_run(tmp_
     def lost(*_, **__):
         raise torch.AcceleratorError("an illegal memory access was encountered")
 
-    monkeypatch.setattr(group, "make_call", lost)
+    monkeypatch.setattr(preparation, "make_call", lost)
     with pytest.raises(torch.AcceleratorError):
         settings = SpeedSettings.from_mapping(SMALL)
-        group.measure(next(programme.programme(settings)), settings, "cpu")
+        group.measure(next(programme.programme(settings)), programme.Method.of(settings))
 
 
 def test_the_gpu_programme_is_made_of_valid_plans(root):
@@ -239,7 +236,7 @@ def test_a_memory_format_is_probed_once_in_a_run(tmp_path, monkeypatch):
         probed.append(module)
         return next(answers), {}
 
-    monkeypatch.setattr(group, "_probe", probe)
+    monkeypatch.setattr(preparation, "probe", probe)
     changes = {"models": ["RepVGG-A0", "RepVGG-B0"], "forms": ["deploy"], "group_size": 2, "memory_formats": ["probe"]}
     assert measure(tmp_path, "--state", str(tmp_path / "state"), **changes) == 0
     assert len(probed) == 3, "the anchor is in two groups"
@@ -251,8 +248,8 @@ def test_a_memory_format_is_probed_once_in_a_run(tmp_path, monkeypatch):
     # A later process start takes the formats of the first.
     first = programme.programme(SpeedSettings.from_mapping(SMALL | changes))
     settings = SpeedSettings.from_mapping(SMALL | changes | {"process_starts": 2})
-    options = argparse.Namespace(state=str(tmp_path / "state"), minutes=None, finish=False)
-    records = measure_start(settings, options, 1)
+    request = MeasureSpeedRequest("t", "", "", "", "", state=str(tmp_path / "state"))
+    records = measure_start(settings, request, 1)
     assert len(probed) == 3
     assert [[member.memory_format for member in record.members] for record in records] == [
         ["contiguous", "channels_last"], ["contiguous", "contiguous"]]  # fmt: skip
@@ -337,7 +334,7 @@ def test_peak_memory_of_a_plain_stack_is_that_of_its_feature_maps():
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"roundss": 3}, "roundss is no known key"),
+        ({"roundss": 3}, "roundss is not a known key"),
         ({"rounds": 5}, "at least 20"),
         ({"models": ["RepVGG-A0", "RepVGG-A0"]}, "twice"),
         ({"anchor": "RepVGG-B3"}, "anchor RepVGG-B3"),
@@ -347,6 +344,7 @@ def test_peak_memory_of_a_plain_stack_is_that_of_its_feature_maps():
         ({"models": []}, "models is empty"),
         ({"width": 0}, "width"),
         ({"memory_formats": ["probe", "contiguous"]}, "probe"),
+        ({"memory_formats": ["nchw"]}, "now called contiguous"),
     ],
 )
 def test_wrong_settings_are_refused_with_the_key(change, words):

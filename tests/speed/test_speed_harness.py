@@ -9,7 +9,7 @@ import pytest
 
 from repvgg_companion.errors import CompanionError
 from repvgg_companion.speed.clocks import CpuClock, CudaClock, require_synchronised
-from repvgg_companion.speed.harness import Limits, Subject, measure_group, measure_in_sequence, warm_up
+from repvgg_companion.speed.harness import Limits, Rounds, Subject, measure_group, measure_in_sequence, warm_up
 from repvgg_companion.speed.statistics import speed_ratio
 
 QUICK = Limits(0.0, 2, 0.0, 1, 5.0, 20.0)
@@ -46,7 +46,7 @@ class SimulatedMachine:
 
 def ratio_of(machine, first, second, seed):
     subjects = [Subject("first", machine.work(first)), Subject("second", machine.work(second))]
-    result = measure_group(subjects, machine, rounds=20, limits=QUICK, seed=seed)
+    result = measure_group(subjects, machine, Rounds(20, QUICK, seed))
     return speed_ratio(result.seconds("first"), result.seconds("second"))
 
 
@@ -74,7 +74,7 @@ def test_null_with_a_real_network_on_this_machine():
     with torch.inference_mode():
         for number in range(200):
             subjects = [Subject("first", lambda: module(images)), Subject("second", lambda: module(images))]
-            result = measure_group(subjects, CpuClock(), rounds=20, limits=QUICK, seed=number)
+            result = measure_group(subjects, CpuClock(), Rounds(20, QUICK, number))
             contains += not speed_ratio(result.seconds("first"), result.seconds("second")).excludes_one
     assert contains >= 186
 
@@ -99,7 +99,7 @@ def test_planted_slow_down_of_real_work_is_detected():
         return call
 
     subjects = [Subject("slowed", spin(0.00210)), Subject("plain", spin(0.00200))]
-    result = measure_group(subjects, ProcessorClock(), rounds=40, limits=QUICK)
+    result = measure_group(subjects, ProcessorClock(), Rounds(40, QUICK))
     ratio = speed_ratio(result.seconds("slowed"), result.seconds("plain"))
     assert ratio.high < 1
     assert ratio.value == pytest.approx(1 / 1.05, abs=0.02)
@@ -108,7 +108,7 @@ def test_planted_slow_down_of_real_work_is_detected():
 def test_every_subject_takes_every_place_equally_often():
     machine = SimulatedMachine(0)
     subjects = [Subject(name, machine.work(0.01)) for name in "abcd"]
-    result = measure_group(subjects, machine, rounds=20, limits=QUICK, seed=4)
+    result = measure_group(subjects, machine, Rounds(20, QUICK, 4))
     for name in "abcd":
         places = [timing.position for timing in result.timings if timing.subject == name]
         assert [places.count(place) for place in range(4)] == [5, 5, 5, 5]
@@ -128,7 +128,7 @@ def test_drift_is_seen():
         if rounds == 20:
             subjects[0].call = machine.work(0.013)
 
-    result = measure_group(subjects, machine, rounds=20, limits=QUICK, on_round=on_round)
+    result = measure_group(subjects, machine, Rounds(20, QUICK, after_each=on_round))
     assert result.drift_pct() > 15
 
 
@@ -146,7 +146,7 @@ def test_the_drift_check_finds_the_caches_as_the_rounds_leave_them():
 
     machine = Caches(0)
     subjects = [Subject(name, machine.work(name)) for name in "abc"]
-    result = measure_group(subjects, machine, rounds=20, limits=QUICK)
+    result = measure_group(subjects, machine, Rounds(20, QUICK))
     assert abs(result.drift_pct()) < 1
 
 
@@ -179,15 +179,14 @@ def test_the_papers_protocol_warms_up_50_batches_and_times_50():
 
         return call
 
-    result = measure_in_sequence([Subject("a", count("a")), Subject("b", count("b"))], CpuClock(),
-                                 warm_up_batches=50, timed_batches=50)  # fmt: skip
+    result = measure_in_sequence([Subject("a", count("a")), Subject("b", count("b"))], CpuClock(), 50)
     assert calls == {"a": 100, "b": 100}
     assert [timing.subject for timing in result.timings] == ["a"] * 50 + ["b"] * 50
 
 
 def test_one_name_for_two_subjects_is_refused():
     with pytest.raises(CompanionError, match="rename"):
-        measure_group([Subject("a", lambda: None)] * 2, CpuClock(), rounds=1, limits=QUICK)
+        measure_group([Subject("a", lambda: None)] * 2, CpuClock(), Rounds(1, QUICK))
 
 
 class AsynchronousDevice:

@@ -11,7 +11,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validat
 from repvgg_companion.data.protocols import SlidingProtocol, parse_protocol
 from repvgg_companion.errors import CompanionError
 from repvgg_companion.models.names import require_model
-from repvgg_companion.speed.speed_settings import SpeedSettings
+from repvgg_companion.speed.speed_settings import KernelSettings, MemorySettings, SpeedSettings
 from repvgg_companion.training.recipe import Recipe
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]*$")]
@@ -205,22 +205,6 @@ class Evaluation(Strict):
         return [first, *(label for label in self.further_protocols if label != first)]
 
 
-class KernelSize(Strict):
-    """Table 1: one convolution per kernel size. The paper's shape is 32 images, 2048 channels, 56 px."""
-
-    batch_size: int = Field(32, ge=1)
-    channels: int = Field(2048, ge=1)
-    resolution_px: int = Field(56, ge=1)
-    rounds: int = Field(20, ge=20)
-
-
-class Memory(Strict):
-    """Figure 3 and whole models: memory of live feature maps."""
-
-    models: SomeModels
-    batch_size: int = Field(1, ge=1)
-
-
 class Resources(Strict):
     """What a job of one rule asks for; a cluster profile passes it on."""
 
@@ -264,8 +248,8 @@ class Experiment(Strict):
     evaluation: Evaluation = Evaluation()
     speed: SpeedSettings | None = None
     segmentation_speed: SpeedSettings | None = None
-    kernel_size: KernelSize | None = None
-    memory: Memory | None = None
+    kernel_size: KernelSettings | None = None
+    memory: MemorySettings | None = None
     execution: Execution = Execution()
 
     @model_validator(mode="after")

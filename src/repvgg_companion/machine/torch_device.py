@@ -9,6 +9,8 @@ from repvgg_companion.errors import CompanionError
 
 DTYPES = {"fp32": torch.float32, "tf32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 """What convolutions compute in and hand on, by precision."""
+LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
+"""Memory formats of images, by the project's names."""
 _OUT_OF_MEMORY = ("not enough memory", "can't allocate memory", "out of memory")
 
 

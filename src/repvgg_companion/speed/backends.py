@@ -1,65 +1,86 @@
-"""Ways to run a network: module and example inputs go in, a call that does one batch comes out.
+"""Ways to run a network on batches of a given shape.
 
-A backend that is not installed, or that a device does not have, raises `Unavailable` with the reason; the programme
-then writes an empty row that says so and goes on.
+A backend that is not installed, or that a device does not have, raises `Unavailable` with the reason; the row of the
+network stays empty and names it.
 """
 
 import itertools
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
 
 from repvgg_companion.speed.engines import Unavailable, onnxruntime_call, openvino_call
-from repvgg_companion.speed.fused import NotFusable, fuse
+from repvgg_companion.speed.fused import NotFusable, count_native, fuse
 from repvgg_companion.speed.winograd import with_winograd
 
 Call = Callable[[], object]
 
 _COMPILED_AT_ONCE = 64
-"""So many compiled networks of one class may live at once; a group holds far fewer."""
+"""How many compiled networks of one class may live at once; a group holds far fewer."""
+_CAPPED_SINCE = (2, 13)
+"""Earlier versions of torch may choose a Triton template that miscompiles 3x3 convolutions with 8 warps."""
+
+
+@dataclass
+class PreparedCall:
+    """A network that is ready to run: each `run` does the next batch and returns the logits."""
+
+    run: Call
+    graphed: nn.Module | None = None
+    """The network that a CUDA graph replays. The graph holds only the addresses of the weights."""
+    fused_operators: tuple[int, int] | None = None
+    """Fused convolutions that the device has an operator for, and all of them."""
+
+    def __call__(self) -> Any:
+        """Do one batch."""
+        return self.run()
 
 
 def make_call(
     backend: str, module: nn.Module, inputs: list[torch.Tensor], *, threads: int, precision: str = "fp32"
-) -> Call:
-    """A call that runs the next of `inputs` through `module` by `backend`; it returns the logits.
+) -> PreparedCall:
+    """Prepare `module` to run on `inputs` in turn by `backend`.
 
-    Raises Unavailable with the reason where the machine lacks the backend.
+    Raises Unavailable with the reason if the machine lacks the backend.
     """
     if backend == "onnxruntime":
-        return onnxruntime_call(module, inputs, threads)
+        return PreparedCall(onnxruntime_call(module, inputs, threads))
     if backend == "openvino":
-        return openvino_call(module, inputs, threads, precision)
+        return PreparedCall(openvino_call(module, inputs, threads, precision))
     makers = {
         "eager": _eager,
-        "fused": _fused,
+        "fused": lambda module, inputs: _with_fused(module, inputs, _eager),
         "cuda-graph": _cuda_graph,
-        "fused-cuda-graph": lambda module, inputs: _cuda_graph(_fused_module(module, inputs), inputs),
+        "fused-cuda-graph": lambda module, inputs: _with_fused(module, inputs, _cuda_graph),
         "compile": _compiled,
         "winograd": _winograd,
     }
     return makers[backend](module, inputs)
 
 
-def _eager(module: nn.Module, inputs: list[torch.Tensor]) -> Call:
+def _eager(module: nn.Module, inputs: list[torch.Tensor]) -> PreparedCall:
     upcoming = itertools.cycle(inputs)
-    return lambda: module(next(upcoming))
+    return PreparedCall(lambda: module(next(upcoming)))
 
 
-def _fused_module(module: nn.Module, inputs: list[torch.Tensor]) -> nn.Module:
+def _with_fused(module: nn.Module, inputs: list[torch.Tensor], make: Callable[..., PreparedCall]) -> PreparedCall:
     try:
-        return fuse(module, inputs[0])
+        fused = fuse(module, inputs[0])
     except NotFusable as error:
         raise Unavailable(f"the network has no fused form: {error}") from None
+    native, total = count_native(fused)
+    if total and not native:
+        raise Unavailable(f"fused operators are not available for any of the {total} convolutions")
+    call = make(fused, inputs)
+    call.fused_operators = (native, total)
+    return call
 
 
-def _fused(module: nn.Module, inputs: list[torch.Tensor]) -> Call:
-    return _eager(_fused_module(module, inputs), inputs)
-
-
-def _cuda_graph(module: nn.Module, inputs: list[torch.Tensor]) -> Call:
+def _cuda_graph(module: nn.Module, inputs: list[torch.Tensor]) -> PreparedCall:
     if inputs[0].device.type != "cuda":
         raise Unavailable("a CUDA graph needs a GPU")
     # Three runs on a side stream first: cuDNN chooses its algorithms there, which a capture must not do.
@@ -89,12 +110,16 @@ def _cuda_graph(module: nn.Module, inputs: list[torch.Tensor]) -> Call:
         graph.replay()
         return output
 
-    # The graph holds the addresses of the weights only; the network must live as long as the call.
-    call.network = module
-    return call
+    return PreparedCall(call, graphed=module)
 
 
-def _compiled(module: nn.Module, inputs: list[torch.Tensor]) -> Call:
+def conv_backends(torch_version: str) -> str:
+    """Where max-autotune may look for convolutions: only in ATen on versions of torch that lack the cap."""
+    version = tuple(int(part) for part in torch_version.split(".")[:2])
+    return "ATEN,TRITON" if version >= _CAPPED_SINCE else "ATEN"
+
+
+def _compiled(module: nn.Module, inputs: list[torch.Tensor]) -> PreparedCall:
     try:
         from torch._dynamo import config as dynamo_config
         from torch._inductor import config
@@ -103,9 +128,10 @@ def _compiled(module: nn.Module, inputs: list[torch.Tensor]) -> Call:
     on_gpu = inputs[0].device.type == "cuda"
     # Weights become constants and are laid out once. "max-autotune" searches kernels and uses CUDA graphs on a GPU; on
     # a CPU it would search for hours and gain nothing over oneDNN.
-    # Networks of one class share its `forward`, of which torch keeps so many; the next would run eagerly, unsaid.
+    # torch caps recompilations per class; past the cap it silently runs eagerly.
+    choices = {"freezing": True, "max_autotune_conv_backends": conv_backends(torch.__version__)}
     limits = dynamo_config.patch(recompile_limit=_COMPILED_AT_ONCE, fail_on_recompile_limit_hit=True)
-    with config.patch(freezing=True), limits:
+    with config.patch(choices), limits:
         compiled = torch.compile(module, mode="max-autotune" if on_gpu else None, dynamic=False)
         try:
             # The mode of the calls below: another one would compile anew, without freezing.
@@ -119,7 +145,7 @@ def _compiled(module: nn.Module, inputs: list[torch.Tensor]) -> Call:
         with torch.inference_mode():
             return compiled(next(upcoming))
 
-    return call
+    return PreparedCall(call)
 
 
 def forget_compiled() -> None:
@@ -128,7 +154,7 @@ def forget_compiled() -> None:
         torch._dynamo.reset()
 
 
-def _winograd(module: nn.Module, inputs: list[torch.Tensor]) -> Call:
+def _winograd(module: nn.Module, inputs: list[torch.Tensor]) -> PreparedCall:
     if inputs[0].device.type != "cpu":
         raise Unavailable("on a GPU cuDNN chooses Winograd convolutions itself; this backend is for CPUs")
     if inputs[0].dtype != torch.float32:

@@ -1,4 +1,4 @@
-"""The `check-devices` verb: contributed measurements under `results/devices/` go in, nothing or one sentence comes out.
+"""The `check-devices` verb: are contributed measurements under `results/devices/` in order?
 
 Layout: `results/devices/DEVICE/speed.csv` (also `kernel_size.csv`, `memory.csv`), `speed/DEVICE/RUN_ID.parquet`,
 `runs/RUN_ID.json`. Every row of a time must follow from its raw samples and be possible on its device.
@@ -15,9 +15,8 @@ from repvgg_companion.errors import CompanionError
 from repvgg_companion.files import read_json
 from repvgg_companion.identity import split_model_name
 from repvgg_companion.machine.device import LABEL_PATTERN
-from repvgg_companion.speed.rows import ABOVE_DIRECT
 from repvgg_companion.speed.samples import find_run
-from repvgg_companion.speed.speed_settings import LEAST_ROUNDS
+from repvgg_companion.speed.speed_settings import LEAST_ROUNDS, KernelSettings
 
 _AGREES = 1e-6
 
@@ -96,8 +95,13 @@ def _check_speed_row(folder: Path, row: dict[str, Any], facts: dict[str, Any], w
         return []
     samples = _samples(folder, row["run_id"])
     rate = samples.rate(row)
-    expected = {"examples_per_s": rate.value, "low_examples_per_s": rate.low, "high_examples_per_s": rate.high,
-                "n_samples": rate.n, **samples.percentiles(row)}  # fmt: skip
+    expected = {
+        "examples_per_s": rate.value,
+        "low_examples_per_s": rate.low,
+        "high_examples_per_s": rate.high,
+        "n_samples": rate.n,
+        **samples.percentiles(row),
+    }
     _agree(row, expected, where)
     from repvgg_companion.speed.roofline import judge
 
@@ -109,16 +113,22 @@ def _check_speed_row(folder: Path, row: dict[str, Any], facts: dict[str, Any], w
 
 
 def _check_kernel_row(folder: Path, row: dict[str, Any], facts: dict[str, Any], where: str) -> list[str]:
-    from repvgg_companion.speed.measure_kernel_sizes import KernelSettings, macs, times_of
-    from repvgg_companion.speed.roofline import PLAUSIBLE
+    from repvgg_companion.speed.convolutions import macs
+    from repvgg_companion.speed.measure_kernel_sizes import times_of
+    from repvgg_companion.speed.roofline import PLAUSIBLE, above_ceiling
     from repvgg_companion.speed.statistics import median_interval
 
     if _is_empty(row, row["time_ms"], where):
         return []
     time = median_interval(times_of(row, _samples(folder, row["run_id"])))
     settings = KernelSettings(row["batch_size"], row["channels"], row["resolution_px"])
-    expected = {"time_ms": 1e3 * time.value, "low_ms": 1e3 * time.low, "high_ms": 1e3 * time.high, "n_samples": time.n,
-                "tflops": 2 * macs(settings, row["kernel_size"]) / time.value / 1e12}  # fmt: skip
+    expected = {
+        "time_ms": 1e3 * time.value,
+        "low_ms": 1e3 * time.low,
+        "high_ms": 1e3 * time.high,
+        "n_samples": time.n,
+        "tflops": 2 * macs(settings, row["kernel_size"]) / time.value / 1e12,
+    }
     _agree(row, expected, where)
     direct = _ceilings(row, facts, where).operations_per_s / 1e12
     # F(4x4, kxk) needs ((k + 3) / 4k)^2 of the multiplications: a quarter for 3x3, all for 1x1. The paper's own Table 1
@@ -126,10 +136,11 @@ def _check_kernel_row(folder: Path, row: dict[str, Any], facts: dict[str, Any], 
     size = row["kernel_size"]
     limit = PLAUSIBLE * direct * (4 * size / (size + 3)) ** 2
     if row["tflops"] > limit:
-        raise CompanionError(f"{where}: {row['tflops']:.3g} TFLOPS are above {limit:.3g}, 1.1 times what "
-                             f"{row['device']} can compute with Winograd convolutions of {size}x{size}; the time was "
-                             "not taken until the work had ended")  # fmt: skip
-    return [ABOVE_DIRECT] if row["tflops"] > direct else []
+        raise CompanionError(
+            f"{where}: {row['tflops']:.3g} TFLOPS are above {limit:.3g}, 1.1 times what {row['device']} can compute "
+            f"with Winograd convolutions of {size}x{size}; the time was not taken until the work had ended"
+        )
+    return [above_ceiling(row)] if row["tflops"] > direct else []
 
 
 def _check_memory_row(folder: Path, row: dict[str, Any], facts: dict[str, Any], where: str) -> list[str]:
@@ -139,8 +150,10 @@ def _check_memory_row(folder: Path, row: dict[str, Any], facts: dict[str, Any], 
     if row["layer"] == WHOLE and row["peak_mib"] is not None:
         weights = network_of(row).params() * 4 / 2**20
         if row["peak_mib"] < weights:
-            raise CompanionError(f"{where}: {row['model']} {row['form']} at {row['peak_mib']:.1f} MiB is below its "
-                                 f"weights of {weights:.1f} MiB; measure again")  # fmt: skip
+            raise CompanionError(
+                f"{where}: {row['model']} {row['form']} at {row['peak_mib']:.1f} MiB is below its weights of "
+                f"{weights:.1f} MiB; measure again"
+            )
     return []
 
 

@@ -1,12 +1,13 @@
-"""Inference engines beside torch: a module and an example go in, a call of ONNX Runtime or OpenVINO comes out.
+"""Inference engines beside torch: ONNX Runtime and OpenVINO, on the CPU.
 
-Both are optional; a missing package is a reason, not an error. They run on the CPU.
+Both are optional; a missing package is a reason for an empty row, not an error.
 """
 
 import io
 import itertools
 import warnings
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import nn
@@ -32,7 +33,7 @@ def onnx_bytes(module: nn.Module, images: torch.Tensor) -> bytes:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            program = torch.onnx.export(module, (images,), dynamo=True, verbose=False, optimize=True)
+            program: Any = torch.onnx.export(module, (images,), dynamo=True, verbose=False, optimize=True)
         except Exception as error:
             raise Unavailable(f"the ONNX export failed ({type(error).__name__})") from None
         program.save(buffer)
@@ -73,8 +74,11 @@ def openvino_call(module: nn.Module, inputs: list[torch.Tensor], threads: int, p
         raise Unavailable("this CPU has no bf16 instructions")
     core = openvino.Core()
     model = core.read_model(io.BytesIO(onnx_bytes(module.float(), inputs[0].float())))
-    settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": threads,
-                "INFERENCE_PRECISION_HINT": hints[precision]}  # fmt: skip
+    settings = {
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_NUM_THREADS": threads,
+        "INFERENCE_PRECISION_HINT": hints[precision],
+    }
     request = core.compile_model(model, "CPU", settings).create_infer_request()
     upcoming = itertools.cycle([images.float().contiguous().numpy() for images in inputs])
 

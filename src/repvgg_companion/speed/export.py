@@ -1,4 +1,4 @@
-"""The `export` verb: a deploy file goes in, an ONNX model or a torch.export program comes out, checked.
+"""The `export` verb: a deploy file as an ONNX model or a torch.export program, checked.
 
 The certificate's three checks on the file that was written, read back: (a) its graph in float64 gives the network's
 logits to 1e-10, (b) every weight in it equals the deploy file's bit for bit, (c) the float32 error and changed
@@ -82,8 +82,10 @@ def export(weights: str | Path, output: str | Path, *, input_px: int | None = No
             _write_onnx(module, images[:1], temporary)
             check = check_onnx(module, temporary, images)
         if not check.passed:
-            raise CompanionError(f"{output}: the exported graph is not the network of {weights} ({check}); it was "
-                                 "removed, report this with the versions of torch and onnx")  # fmt: skip
+            raise CompanionError(
+                f"{output}: the exported graph is not the network of {weights} ({check}); it was removed, report this "
+                "with the versions of torch and onnx"
+            )
     return check
 
 
@@ -114,8 +116,9 @@ def check_onnx(module: Any, path: str | Path, images: Any) -> ExportCheck:
     try:
         import onnxruntime
     except ImportError:
-        raise CompanionError("onnxruntime is not installed, so the ONNX file cannot be checked; install the extra "
-                             "'backends'") from None  # fmt: skip
+        raise CompanionError(
+            "onnxruntime is not installed, so the ONNX file cannot be checked; install the extra 'backends'"
+        ) from None
     model = onnx.load(str(path))
     onnx.checker.check_model(model)
     stored = [numpy_helper.to_array(tensor) for tensor in model.graph.initializer]
@@ -151,7 +154,9 @@ def _onnx_in_float64(model: Any, inputs: list[Any]) -> Any:
         if value.type.tensor_type.elem_type == TensorProto.FLOAT:
             value.type.tensor_type.elem_type = TensorProto.DOUBLE
     evaluator = ReferenceEvaluator(model)
-    return np.concatenate([evaluator.run(None, {graph.input[0].name: images})[0] for images in inputs])
+    name = graph.input[0].name
+    outputs: list[Any] = [evaluator.run(None, {name: images}) for images in inputs]
+    return np.concatenate([first for first, *_ in outputs])
 
 
 def _write_onnx(module: Any, images: Any, path: Path) -> None:

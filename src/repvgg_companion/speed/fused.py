@@ -1,5 +1,4 @@
-"""Fused inference: a network in deploy form goes in, the same network with convolution, bias, addition and ReLU as one
-operator comes out.
+"""Fused inference: convolution, bias, addition and ReLU of a network in deploy form become one operator.
 
 On a CPU the operators are oneDNN's with weights laid out once (eager re-lays them at every call), on a GPU cuDNN's.
 torch.compile uses the same ones on a CPU, after a minute of compiling; here it takes a second.
@@ -7,6 +6,7 @@ torch.compile uses the same ones on a CPU, after a minute of compiling; here it 
 
 import operator
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
@@ -31,7 +31,7 @@ class FusedConvolution(nn.Module):
     def __init__(self, conv: nn.Conv2d, input_shape: tuple[int, ...], *, relu: bool, adds: bool) -> None:
         super().__init__()
         self.relu, self.adds = relu, adds
-        self.geometry = (list(conv.stride), list(conv.padding), list(conv.dilation), conv.groups)
+        self.geometry = ([*conv.stride], [int(side) for side in conv.padding], [*conv.dilation], conv.groups)
         weight, bias = conv.weight.detach(), conv.bias
         self.on_cpu = weight.device.type == "cpu"
         if bias is None:
@@ -48,29 +48,29 @@ class FusedConvolution(nn.Module):
     def forward(self, images: Tensor, other: Tensor | None = None) -> Tensor:
         stride, padding, dilation, groups = self.geometry
         if self.on_cpu:
-            shape = (self.weight, self.bias, padding, stride, dilation, groups)
+            packed = (self.weight, self.bias, padding, stride, dilation, groups)
             if other is not None:
                 return torch.ops.mkldnn._convolution_pointwise.binary(
-                    images, other, *shape, "add", 1.0, "relu" if self.relu else None, [], ""
+                    images, other, *packed, "add", 1.0, "relu" if self.relu else None, [], ""
                 )
             return torch.ops.mkldnn._convolution_pointwise.default(
-                images, *shape, "relu" if self.relu else "none", [], ""
+                images, *packed, "relu" if self.relu else "none", [], ""
             )
-        shape = (stride, padding, dilation, groups)
+        weight, bias = self.weight, self.bias
         if self.native and other is not None:
-            return torch.cudnn_convolution_add_relu(images, self.weight, other, 1.0, self.bias, *shape)
+            return torch.cudnn_convolution_add_relu(images, weight, other, 1.0, bias, stride, padding, dilation, groups)
         if self.native and self.relu:
-            return torch.cudnn_convolution_relu(images, self.weight, self.bias, *shape)
-        result = functional.conv2d(images, self.weight, self.bias, *shape)
+            return torch.cudnn_convolution_relu(images, weight, bias, stride, padding, dilation, groups)
+        result = functional.conv2d(images, weight, bias, stride, padding, dilation, groups)
         if other is not None:
             result += other
         return functional.relu_(result) if self.relu else result
 
     def try_native(self, images: Tensor, other: Tensor | None = None) -> None:
-        """Run once for inputs of these shapes and set `native`; out of memory is raised as ever."""
+        """Run once for inputs of these shapes and set `native`; passes on out of memory and a lost device."""
         try:
             self(images, other)
-        except torch.OutOfMemoryError:
+        except (torch.OutOfMemoryError, torch.AcceleratorError):
             raise
         except RuntimeError:
             self.native = False
@@ -95,11 +95,11 @@ def fuse(module: nn.Module, images: Tensor) -> fx.GraphModule:
     modules = dict(graph_module.named_modules())
     graph = graph_module.graph
     for node in list(graph.nodes):
-        if node.op == "call_module" and isinstance(modules[node.target], nn.Identity | nn.Dropout):
+        if node.op == "call_module" and isinstance(modules[str(node.target)], nn.Identity | nn.Dropout):
             node.replace_all_uses_with(node.args[0])
             graph.erase_node(node)
     for number, node in enumerate(list(graph.nodes)):
-        if node.op == "call_module" and isinstance(modules[node.target], nn.Conv2d):
+        if node.op == "call_module" and isinstance(modules[str(node.target)], nn.Conv2d):
             _fuse_convolution(graph_module, modules, node, number)
     graph.eliminate_dead_code()
     graph.lint()
@@ -108,8 +108,14 @@ def fuse(module: nn.Module, images: Tensor) -> fx.GraphModule:
     return graph_module
 
 
+def count_native(module: nn.Module) -> tuple[int, int]:
+    """Fused convolutions of a network that the device has an operator for, and all of them."""
+    fused = [part for part in module.modules() if isinstance(part, FusedConvolution) and (part.relu or part.adds)]
+    return sum(part.native for part in fused), len(fused)
+
+
 def _fuse_convolution(root: fx.GraphModule, modules: dict[str, nn.Module], node: fx.Node, number: int) -> None:
-    conv = modules[node.target]
+    conv = modules[str(node.target)]
     if conv.padding_mode != "zeros" or isinstance(conv.padding, str) or type(conv) is not nn.Conv2d:
         return
     addition = _only_user(node, lambda user: user.op == "call_function" and user.target in _ADDITIONS)
@@ -146,16 +152,16 @@ def _only_user(node: fx.Node, fits: Callable[[fx.Node], bool]) -> fx.Node | None
 def _is_relu(node: fx.Node, modules: dict[str, nn.Module]) -> bool:
     if node.op == "call_function":
         return node.target in _RELUS
-    return node.op == "call_module" and isinstance(modules.get(node.target), nn.ReLU)
+    return node.op == "call_module" and isinstance(modules.get(str(node.target)), nn.ReLU)
 
 
-def _like(node: fx.Node, weight: Tensor) -> Tensor:
+def _like(node: Any, weight: Tensor) -> Tensor:
     """An uninitialised tensor of the shape, type and layout that a node had, on the device of `weight`."""
     meta = node.meta["tensor_meta"]
     layout = meta.memory_format or torch.contiguous_format
     return torch.empty(meta.shape, dtype=meta.dtype, device=weight.device, memory_format=layout)
 
 
-def _shape(node: fx.Node) -> tuple[int, ...]:
+def _shape(node: Any) -> tuple[int, ...]:
     found = node.meta.get("tensor_meta")
     return tuple(found.shape) if found is not None else ()

@@ -1,7 +1,7 @@
-"""The one harness: networks in turn, round by round. Subjects go in, raw samples and what happened come out. No torch.
+"""The timing loop: subjects are measured in turn, round by round. No torch.
 
-It knows nothing of networks or devices: a subject is a call, a clock takes its time. So the same code measures models,
-single convolutions and the planted cases of the tests.
+It knows nothing about networks or devices: a subject is a call, and a clock times it. So the same code measures models,
+single convolutions, the device's ceilings and the planted cases of the tests.
 """
 
 import random
@@ -17,6 +17,8 @@ from repvgg_companion.speed.clocks import Clock
 STABLE_PCT = 5.0
 MOST_WARM_UP_CALLS = 200
 DRIFT_CHECK_SAMPLES = 5
+LONG_CALL_S = 0.020
+"""A call that takes longer is a block of its own."""
 
 
 @dataclass
@@ -43,8 +45,8 @@ class Limits:
 LIMITS = {
     # On a CPU nothing is compiled or tuned at run time and one call is a sample; very short ones are timed in blocks.
     "cpu": Limits(0.0, 2, 0.010, 1, 5.0, 20.0),
-    # At least 1 s and 50 calls to warm up, at least 5 calls a round, so 100 in 20 rounds.
-    "cuda": Limits(1.0, 50, 0.050, 5, 2.0, 5.0),
+    # At least 1 s and 3 calls to warm up; at least 5 calls a round for short calls, so 100 in 20 rounds.
+    "cuda": Limits(1.0, 3, 0.050, 5, 2.0, 5.0),
 }
 
 
@@ -100,6 +102,8 @@ def warm_up(subject: Subject, clock: Clock, limits: Limits) -> tuple[int, bool]:
                 break
     typical = float(np.median(times[-3:]))
     subject.iterations = max(limits.block_calls, round(limits.block_seconds / typical), 1)
+    if typical > LONG_CALL_S:
+        subject.iterations = 1
     return len(times), stable
 
 
@@ -111,66 +115,63 @@ def _stable(times: Sequence[float]) -> bool:
     return any(abs(latest / value - 1) <= STABLE_PCT / 100 for value in near)
 
 
-def measure_group(
-    subjects: Sequence[Subject],
-    clock: Clock,
-    *,
-    rounds: int,
-    limits: Limits,
-    seed: int = 0,
-    on_round: Callable[[], None] = lambda: None,
-) -> GroupResult:
+@dataclass(frozen=True)
+class Rounds:
+    """How many rounds, within which limits, in which random order; `after_each` is called when a round has ended."""
+
+    count: int
+    limits: Limits
+    seed: int = 0
+    after_each: Callable[[], None] = lambda: None
+
+
+def measure_group(subjects: Sequence[Subject], clock: Clock, rounds: Rounds) -> GroupResult:
     """Warm every subject up, then measure all of them once in each round; the first is measured again last.
 
     The order inside a round is a random permutation that is rotated by one from round to round, so that every subject
-    takes every place equally often and none always follows the same neighbour's heat. Raises CompanionError where two
-    subjects have one name.
+    takes every place equally often and none always follows the same neighbour's heat. Raises CompanionError if two
+    subjects have the same name.
     """
     names = [subject.name for subject in subjects]
     if len(set(names)) != len(names):
-        raise CompanionError(f"a group measures {', '.join(names)}: one name stands for two subjects; rename one")
+        raise CompanionError(f"a group measures {', '.join(names)}: two subjects have the same name; rename one")
     result = GroupResult()
     for subject in subjects:
-        result.warm_up_calls[subject.name], stable = warm_up(subject, clock, limits)
+        result.warm_up_calls[subject.name], stable = warm_up(subject, clock, rounds.limits)
         if not stable:
             result.unstable.append(subject.name)
-    generator = random.Random(seed)
-    for number in range(rounds):
+    generator = random.Random(rounds.seed)
+    for number in range(rounds.count):
         if number % len(subjects) == 0:
             order = generator.sample(range(len(subjects)), len(subjects))
         else:
             order = [*order[1:], order[0]]
         for position, index in enumerate(order):
             result.timings.append(_timed(subjects[index], clock, number, position))
-        on_round()
+        rounds.after_each()
     for number in range(DRIFT_CHECK_SAMPLES):
         # Another one before it, as in the rounds: alone it would find its weights in the caches and seem to drift.
         if len(subjects) > 1:
             subjects[1 + number % (len(subjects) - 1)].call()
-        result.drift_check.append(_timed(subjects[0], clock, rounds + number, 0))
+        result.drift_check.append(_timed(subjects[0], clock, rounds.count + number, 0))
     clock.synchronize()
     return result
 
 
 def measure_in_sequence(
-    subjects: Sequence[Subject],
-    clock: Clock,
-    *,
-    warm_up_batches: int,
-    timed_batches: int,
-    on_round: Callable[[], None] = lambda: None,
+    subjects: Sequence[Subject], clock: Clock, batches: int, after_each: Callable[[], None] = lambda: None
 ) -> GroupResult:
-    """The paper's protocol: one network after the other, a fixed number of batches to warm up, a fixed number timed.
+    """The paper's protocol: one network after the other, `batches` to warm up, as many timed.
 
-    Every timed batch is one sample (section 4.1 of the paper, which gives their mean). `on_round` follows a network.
+    Every timed batch is one sample (section 4.1 of the paper gives their mean). `after_each` is called after a network.
     """
     result = GroupResult()
     for position, subject in enumerate(subjects):
-        clock.time_block(subject.call, warm_up_batches)
-        result.warm_up_calls[subject.name] = warm_up_batches
-        for number, seconds in enumerate(clock.time_each(subject.call, timed_batches)):
+        clock.time_block(subject.call, batches)
+        result.warm_up_calls[subject.name] = batches
+        for number, seconds in enumerate(clock.time_each(subject.call, batches)):
             result.timings.append(Timing(subject.name, number, position, 1, seconds))
-        on_round()
+        after_each()
     clock.synchronize()
     return result
 

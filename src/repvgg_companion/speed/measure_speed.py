@@ -1,7 +1,7 @@
-"""The `measure-speed` verb: speed settings go in; rows, raw samples and the run's JSON file come out.
+"""The `measure-speed` verb: examples per second of networks, with raw samples and the run's JSON file.
 
-Needs no Snakemake. With `--state` every finished group is kept at once, so that a programme that was stopped (or ran
-into `--minutes`) goes on with the next group, and `--finish` writes the rows of what is there.
+Needs no Snakemake. With `--state` every finished group is kept at once, so that a call that was stopped (or ran into
+`--minutes`) goes on with the next group; `--finish` writes the rows of what is there.
 """
 
 import argparse
@@ -11,21 +11,60 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from repvgg_companion.contract import write_rows
 from repvgg_companion.errors import CompanionError, Interrupted
-from repvgg_companion.files import read_json, short_digest, write_json
-from repvgg_companion.progress import Progress
-from repvgg_companion.runs import commit, environment, new_run_id, write_run
+from repvgg_companion.runs import new_run_id, write_run
 from repvgg_companion.speed.speed_settings import SpeedSettings
+
+if TYPE_CHECKING:
+    from repvgg_companion.speed.finished_groups import Effort
+    from repvgg_companion.speed.group_record import GroupRecord
+    from repvgg_companion.speed.programme import Method
+
+
+@dataclass(frozen=True)
+class MeasureSpeedRequest:
+    """What the verb is asked to do; `start` is the number of a process start, None in the process above them."""
+
+    experiment: str
+    plan: str
+    output: str
+    samples: str
+    runs: str
+    state: str | None = None
+    minutes: float | None = None
+    finish: bool = False
+    start: int | None = None
+
+    def __post_init__(self) -> None:
+        """Raise CompanionError if groups are to be kept, but no folder is named."""
+        if (self.minutes is not None or self.finish) and not self.state:
+            raise CompanionError("--minutes and --finish need --state, the folder where finished groups are kept")
+
+    def effort(self) -> "Effort":
+        """How far this call goes, counted from now."""
+        from repvgg_companion.speed.finished_groups import Effort
+
+        return Effort(None if self.minutes is None else time.monotonic() + 60 * self.minutes, self.finish)
+
+    def command(self, start: int, deadline: float | None) -> list[str]:
+        """The command of one process start."""
+        command = [sys.executable, "-m", "repvgg_companion", "measure-speed", "--start", str(start)]
+        for name in ("experiment", "plan", "output", "samples", "runs", "state"):
+            command += [f"--{name}", getattr(self, name)]
+        if deadline is not None:
+            command += ["--minutes", f"{max(0.0, (deadline - time.monotonic()) / 60):.3f}"]
+        return command
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the `measure-speed` verb."""
     parser.add_argument("--experiment", required=True, help="name of the experiment, written into every row")
-    parser.add_argument("--plan", required=True, help="speed settings as JSON, or a JSON file of them")
+    parser.add_argument("--plan", required=True, help="speed settings as JSON, a JSON file, or FILE#KEY")
     parser.add_argument("--output", required=True, help="CSV of the rows")
     parser.add_argument("--samples", required=True, help="folder of the raw samples, DEVICE/RUN_ID.parquet")
     parser.add_argument("--runs", required=True, help="folder of the run's JSON file")
@@ -39,232 +78,105 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Measure everything that the plan names and write it."""
-    settings = SpeedSettings.read(arguments.plan)
-    if (arguments.minutes is not None or arguments.finish) and not arguments.state:
-        raise CompanionError("--minutes and --finish need --state, the folder where finished groups are kept")
-    if arguments.start is not None:
-        _measure_start(settings, arguments, arguments.start)
-        return
-    if settings.process_starts > 1 and not arguments.state:
+    names = [field.name for field in dataclasses.fields(MeasureSpeedRequest)]
+    request = MeasureSpeedRequest(**{name: getattr(arguments, name) for name in names})
+    settings = SpeedSettings.read(request.plan)
+    if request.start is not None:
+        measure_start(settings, request, request.start)
+    elif settings.process_starts > 1 and not request.state:
         with tempfile.TemporaryDirectory(prefix="measure-speed-") as folder:
-            arguments.state = folder
-            _measure_and_write(settings, arguments)
+            _measure_and_write(settings, dataclasses.replace(request, state=folder))
     else:
-        _measure_and_write(settings, arguments)
+        _measure_and_write(settings, request)
 
 
-def _measure_and_write(settings: SpeedSettings, arguments: argparse.Namespace) -> None:
-    if settings.process_starts == 1:
-        records = _measure_start(settings, arguments, 0)
-    elif arguments.finish:
-        records = [record for start in range(settings.process_starts)
-                   for record in _measure_start(settings, arguments, start)]  # fmt: skip
-    else:
-        deadline = time.monotonic() + 60 * arguments.minutes if arguments.minutes is not None else None
-        for start in range(settings.process_starts):
-            _child(arguments, start, deadline)
-        # Everything is measured now, so this only reads what the processes left.
-        records = [record for start in range(settings.process_starts)
-                   for record in _measure_start(settings, arguments, start)]  # fmt: skip
+def _measure_and_write(settings: SpeedSettings, request: MeasureSpeedRequest) -> None:
+    starts = range(settings.process_starts)
+    if settings.process_starts > 1 and not request.finish:
+        deadline = request.effort().deadline
+        for start in starts:
+            _run_start(request, start, deadline)
+        request = dataclasses.replace(request, minutes=None)  # everything is kept now and only read below
+    records = [record for start in starts for record in measure_start(settings, request, start)]
     if not records:
-        raise CompanionError(f"{arguments.state} holds no finished group of this plan, device and commit; measure")
-    _write(settings, arguments, records)
+        raise CompanionError(f"{request.state} holds no finished group of this plan, device and commit; measure")
+    _write(settings, request, records)
 
 
-def _child(arguments: argparse.Namespace, start: int, deadline: float | None) -> None:
+def _run_start(request: MeasureSpeedRequest, start: int, deadline: float | None) -> None:
     """Run one process start; raises what its exit status means."""
-    command = [sys.executable, "-m", "repvgg_companion", "measure-speed", "--start", str(start)]
-    for name in ("experiment", "plan", "output", "samples", "runs", "state"):
-        command += [f"--{name}", getattr(arguments, name)]
-    if deadline is not None:
-        command += ["--minutes", f"{max(0.0, (deadline - time.monotonic()) / 60):.3f}"]
-    status = subprocess.run(command, check=False).returncode
+    status = subprocess.run(request.command(start, deadline), check=False).returncode
     if status == 75:
-        raise Interrupted(f"stopped with the finished groups in {arguments.state}; run the same command to go on")
+        raise Interrupted(f"stopped with the finished groups in {request.state}; run the same command to go on")
     if status:
-        raise CompanionError(f"process start {start} ended with status {status}; its message stands above")
+        raise CompanionError(f"process start {start} ended with status {status}; read its message above")
 
 
-def _measure_start(settings: SpeedSettings, arguments: argparse.Namespace, start: int) -> list[Any]:
+def measure_start(settings: SpeedSettings, request: MeasureSpeedRequest, start: int) -> list["GroupRecord"]:
     """Measure all groups that are not yet in the state folder, in this process; returns all records in order."""
-    from repvgg_companion.machine.cpu import usable_cores
-    from repvgg_companion.machine.device import choose_device, device_label
-    from repvgg_companion.speed import programme
-    from repvgg_companion.speed.group import GroupRecord, measure
-
-    kind = choose_device(settings.device)
-    settings = dataclasses.replace(settings, device=kind)
     import torch
 
-    torch.set_num_threads(settings.threads or usable_cores())
-    device = device_label(kind, cores=settings.threads or usable_cores())
-    deadline = time.monotonic() + 60 * arguments.minutes if arguments.minutes is not None else None
-    groups = list(programme.programme(settings))
-    records, longest = [], _longest(arguments.state) if deadline is not None else 0.0
-    measured, formats = 0, {}
-    with Progress("measure-speed", total=len(groups) * settings.rounds, unit="rounds") as progress:
-        for group in groups:
-            kept = _kept(arguments.state, settings, device, group, start)
-            if kept is not None and kept.exists():
-                records.append(GroupRecord.from_dict(read_json(kept)))
-                formats |= _formats(records[-1])
-                progress.advance(settings.rounds)
-                continue
-            if arguments.finish:
-                continue
-            # The first group of a call is begun whenever there is time at all, or a long one would never be.
-            now = time.monotonic() + (longest if measured else 0.0)
-            if deadline is not None and now >= deadline:
-                raise Interrupted(f"{len(records)} of {len(groups)} groups are measured and kept in {arguments.state}; "
-                                  "run the same command to go on")  # fmt: skip
-            progress.note(f"{group.condition.label}: {', '.join(network.name for network in group.networks)}")
-            first = _kept(arguments.state, settings, device, group, 0)
-            if first is not None and first.exists():
-                formats |= _formats(GroupRecord.from_dict(read_json(first)))
-            record = measure(group, settings, kind, start=start, on_round=progress.advance, formats=formats)
-            records.append(record)
-            formats |= _formats(record)
-            measured, longest = measured + 1, max(longest, record.seconds)
-            if kept is not None:
-                write_json(kept, record.as_dict())
-    return records
+    from repvgg_companion.speed.finished_groups import FinishedGroups, measure_groups
+    from repvgg_companion.speed.programme import Method, programme
+
+    method = Method.of(settings)
+    torch.set_num_threads(method.threads)
+    kept = FinishedGroups(Path(request.state) if request.state else None, method)
+    groups = list(programme(dataclasses.replace(settings, device=method.kind)))
+    return measure_groups("measure-speed", groups, kept, request.effort(), start=start)
 
 
-def _formats(record: Any) -> dict[tuple, str]:
-    """The memory formats that a group's networks were measured in, for the next time that they are met."""
-    from repvgg_companion.speed.group import format_key
-
-    return {format_key(record.condition, member.model, member.form): member.memory_format
-            for member in record.members if not member.reason}  # fmt: skip
-
-
-def _longest(state: str) -> float:
-    """Seconds of the longest group that lies in the state folder."""
-    return max((read_json(path).get("seconds", 0.0) for path in Path(state).glob("group-*.json")), default=0.0)
-
-
-def _kept(state: str | None, settings: SpeedSettings, device: str, group: Any, start: int) -> Path | None:
-    """Where a finished group lies: everything that its samples depend on decides the name."""
-    if state is None:
-        return None
-    how = {name: getattr(settings, name) for name in ("rounds", "input_px", "seed", "threads", "warm_up_seconds")}
-    versions = environment()
-    what = {
-        "device": device,
-        "commit": commit(),
-        "versions": {package: versions.get(package) for package in ("torch", "onnxruntime", "openvino")},
-        "group": dataclasses.asdict(group),
-        "start": start,
-        **how,
-    }
-    return Path(state) / f"group-{short_digest(what)}.json"
-
-
-def _write(settings: SpeedSettings, arguments: argparse.Namespace, records: list[Any]) -> None:
-    from repvgg_companion.machine.cpu import peak_rss_mib, usable_cores
-    from repvgg_companion.machine.device import choose_device, device_label
-    from repvgg_companion.speed.group import limits_of
-    from repvgg_companion.speed.networks import ModelForm
-    from repvgg_companion.speed.rows import speed_rows
+def _write(settings: SpeedSettings, request: MeasureSpeedRequest, records: list["GroupRecord"]) -> None:
+    from repvgg_companion.machine.cpu import peak_rss_mib
+    from repvgg_companion.speed.ceilings import ceilings_of
+    from repvgg_companion.speed.programme import Method
+    from repvgg_companion.speed.rows import SpeedTable
     from repvgg_companion.speed.samples import Samples
 
-    kind = choose_device(settings.device)
-    device = device_label(kind, cores=settings.threads or usable_cores())
+    method = Method.of(settings)
     run_id = new_run_id("measure-speed")
-    samples = Samples(run_id, device, tuple(sample for record in records for sample in record.samples))
-    limits = limits_of(settings, kind)
-
-    def network(model: str, form: str = "train") -> ModelForm:
-        return ModelForm(model, form, settings.width, settings.num_classes)
-
-    ceilings = _ceilings(settings, records, kind)
-
-    def roofline(row: dict[str, Any]) -> tuple[float | None, str]:
-        return _share(row, ceilings.get(row["precision"]))
-
-    rows = speed_rows(
-        records,
-        samples,
-        experiment=arguments.experiment,
-        width=settings.width,
-        num_classes=lambda model: network(model).classes,
-        params=lambda model, form: network(model, form).params(),
-        drift_limit_pct=limits.drift_pct,
-        spread_limit_pct=limits.spread_pct,
-        roofline=roofline,
+    samples = Samples(run_id, method.device, tuple(sample for record in records for sample in record.samples))
+    rows, work = SpeedTable(records, samples, method.limits, settings.width, settings.num_classes).rows(
+        request.experiment
     )
     peak_mib = peak_rss_mib()
-    if kind == "cpu" and peak_mib > settings.memory_limit_mib:
+    if method.kind == "cpu" and peak_mib > settings.memory_limit_mib:
+        note = f"process took {peak_mib:.0f} MiB of {settings.memory_limit_mib}"
         for row in rows:
-            note = f"process took {peak_mib:.0f} MiB of {settings.memory_limit_mib}"
             row["flags"] = "; ".join(filter(None, [row["flags"], note]))
-    samples.write(arguments.samples)
+    samples.write(request.samples)
     write_run(
-        arguments.runs,
+        request.runs,
         run_id,
         verb="measure-speed",
-        experiment=arguments.experiment,
-        device=device,
+        experiment=request.experiment,
+        device=method.device,
         settings=settings.as_dict(),
-        torch_flags=_torch_flags(kind),
-        ceilings=[dataclasses.asdict(found) for found in ceilings.values()],
-        work=_work(rows),
+        torch_flags=torch_flags(method),
+        ceilings=[dataclasses.asdict(found) for found in ceilings_of(records).values()],
+        work=work,
         process_peak_mib=peak_mib,
-        groups=list(_facts(records)),
+        groups=list(group_facts(records)),
     )
-    write_rows(arguments.output, "speed", rows)
+    write_rows(request.output, "speed", rows)
     flagged = sum(bool(row["flags"]) for row in rows)
-    print(f"{len(rows)} speed rows on {device}, {flagged} with flags, peak memory of the process {peak_mib:.0f} MiB")
+    print(
+        f"{len(rows)} speed rows on {method.device}, {flagged} with flags, peak memory of the process {peak_mib:.0f} "
+        "MiB"
+    )
 
 
-def _ceilings(settings: SpeedSettings, records: list[Any], kind: str) -> dict[str, Any]:
-    """The device's ceilings in every precision that was measured, by precision."""
-    if not settings.roofline:
-        return {}
-    from repvgg_companion.speed.roofline import measure_ceilings
-
-    measured = {sample.precision for record in records for sample in record.samples}
-    return {precision: measure_ceilings(precision, kind) for precision in sorted(measured)}
-
-
-def _share(row: dict[str, Any], ceilings: Any) -> tuple[float | None, str]:
-    """Share of the roofline and a flag; an impossible row is flagged here, and refused among committed ones."""
-    if ceilings is None:
-        return None, ""
-    from repvgg_companion.speed.roofline import judge, share
-
-    try:
-        flag = judge(row, ceilings)
-    except CompanionError:
-        flag = "implausible: above the Winograd ceiling"
-    return share(row, ceilings), flag
-
-
-def _work(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """What a batch of each measured network computes and moves; the roofline figure is drawn from it."""
-    from repvgg_companion.speed.roofline import WORK_KEY, work_of_row
-
-    measured = {tuple(row[name] for name in WORK_KEY): row for row in rows if row.get("roofline_share") is not None}
-    return [work_of_row(row) for row in measured.values()]
-
-
-def _facts(records: list[Any]) -> Iterator[dict[str, Any]]:
+def group_facts(records: list["GroupRecord"]) -> Iterator[dict[str, Any]]:
     """What the run's JSON file keeps of each group: all but the samples, with each network's percentiles."""
-    from repvgg_companion.speed.samples import TIMED
     from repvgg_companion.speed.statistics import summary
 
     for record in records:
-        facts = record.as_dict()
-        facts["samples"] = {
-            member.name: summary(seconds)
-            for member in record.members
-            if (seconds := [s.seconds for s in record.samples
-                            if (s.model, s.form, s.role) == (member.model, member.form, TIMED)])
-        }  # fmt: skip
-        yield facts
+        seconds = {member.name: record.seconds_of(member) for member in record.members}
+        yield record.as_dict() | {"samples": {name: summary(times) for name, times in seconds.items() if times}}
 
 
-def _torch_flags(kind: str) -> dict[str, Any]:
+def torch_flags(method: "Method") -> dict[str, Any]:
+    """The settings of torch that times depend on."""
     import torch
 
     flags: dict[str, Any] = {
@@ -273,7 +185,7 @@ def _torch_flags(kind: str) -> dict[str, Any]:
         "mkldnn": torch.backends.mkldnn.is_available(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
     }
-    if kind == "cuda":
+    if method.kind == "cuda":
         flags |= {
             "cuda": torch.version.cuda,
             "cudnn": torch.backends.cudnn.version(),

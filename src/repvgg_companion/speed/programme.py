@@ -1,14 +1,18 @@
-"""The order of work: speed settings go in, conditions and groups of networks come out, most important first.
+"""The order of work: the groups of networks that are measured, under which conditions, most important first.
 
 A group is what is measured in turn in one process; every group holds the anchor, so that networks of different groups
 can be compared through it.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Self
 
 from repvgg_companion.errors import CompanionError
-from repvgg_companion.speed.networks import ModelForm, forms_of, has_deploy
+from repvgg_companion.machine.cpu import usable_cores
+from repvgg_companion.machine.device import choose_device, device_label
+from repvgg_companion.speed.harness import LIMITS, Limits
+from repvgg_companion.speed.networks import Measurable, ModelForm, forms_of, has_deploy
 from repvgg_companion.speed.speed_settings import ENGINES, PAPER_BATCH_SIZE, SpeedSettings
 
 _PROCESS_MIB = 900
@@ -35,11 +39,46 @@ class Condition:
 
 @dataclass(frozen=True)
 class SpeedGroup:
-    """Networks measured in turn under one condition; the anchor stands first."""
+    """Networks measured in turn under one condition, the anchor first."""
 
     name: str
     condition: Condition
-    networks: tuple[ModelForm, ...]
+    networks: tuple[Measurable, ...]
+
+
+@dataclass(frozen=True)
+class Method:
+    """How all groups of a run are measured on this device; `kind` is cpu or cuda."""
+
+    kind: str
+    threads: int
+    rounds: int
+    limits: Limits
+    seed: int = 0
+    input_px: int | None = None
+    roofline: bool = True
+
+    @classmethod
+    def of(cls, settings: SpeedSettings) -> Self:
+        """The method of speed settings; 0 in a setting means the default of the device.
+
+        Raises CompanionError if there is no such device.
+        """
+        kind = choose_device(settings.device)
+        base = LIMITS[kind]
+        limits = replace(
+            base,
+            warm_up_seconds=settings.warm_up_seconds or base.warm_up_seconds,
+            drift_pct=settings.drift_limit_pct or base.drift_pct,
+            spread_pct=settings.spread_limit_pct or base.spread_pct,
+        )
+        threads = settings.threads or usable_cores()
+        return cls(kind, threads, settings.rounds, limits, settings.seed, settings.input_px, settings.roofline)
+
+    @property
+    def device(self) -> str:
+        """The label of the device."""
+        return device_label(self.kind, cores=self.threads)
 
 
 def conditions(settings: SpeedSettings) -> list[Condition]:
@@ -72,7 +111,7 @@ def networks(settings: SpeedSettings) -> list[list[ModelForm]]:
 
 
 def anchor_of(settings: SpeedSettings) -> ModelForm:
-    """The network that every group holds, in deploy form where it has one."""
+    """The network that every group holds, in deploy form if it has one."""
     forms = settings.baseline_forms if settings.anchor in settings.baselines else settings.forms
     form = "deploy" if "deploy" in forms and has_deploy(settings.anchor) else "train"
     return ModelForm(settings.anchor, form, settings.width, settings.num_classes)
@@ -81,7 +120,7 @@ def anchor_of(settings: SpeedSettings) -> ModelForm:
 def groups(settings: SpeedSettings) -> list[list[ModelForm]]:
     """Groups of at most `group_size` networks, the anchor first in each, within the memory limit on a CPU.
 
-    Raises CompanionError where one network with the anchor already needs more memory than the limit.
+    Raises CompanionError if one network with the anchor already needs more memory than the limit.
     """
     anchor = anchor_of(settings)
     room = settings.group_size - 1

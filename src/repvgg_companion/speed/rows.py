@@ -1,115 +1,130 @@
-"""From records to rows: measured groups go in, rows of the contract's `speed` table come out. No torch.
+"""From records of measured groups to rows of `speed.csv`.
 
 A row whose drift check or spread fails its limits is flagged, not dropped; a network that could not be measured gets an
-empty row that says why.
+empty row with the reason.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+from repvgg_companion.errors import CompanionError
 from repvgg_companion.identity import split_model_name
+from repvgg_companion.speed.ceilings import ceilings_of
+from repvgg_companion.speed.group_record import GroupRecord, MeasuredNetwork
+from repvgg_companion.speed.harness import Limits
+from repvgg_companion.speed.networks import ModelForm
+from repvgg_companion.speed.roofline import WORK_KEY, judge, share_of_roofline, work_of_row
 from repvgg_companion.speed.samples import KEY, Samples
-from repvgg_companion.speed.statistics import median_interval, spread_pct
+from repvgg_companion.speed.statistics import Interval, median_interval, spread_pct
 
 START_LIMIT_PCT = 5.0
-"""Medians of process starts may differ by so much before the row is flagged: each start chooses its own algorithms."""
+"""Medians of process starts may differ by this much before the row is flagged: each start chooses its algorithms."""
 
-ABOVE_DIRECT = "above the direct-convolution ceiling"
-"""The flag of a row that a device reaches only with fewer multiplications, as Winograd's."""
-
-Rate = Callable[[dict[str, Any]], tuple[float | None, str]]
+Measured = tuple[GroupRecord, MeasuredNetwork]
 
 
-def speed_rows(
-    records: Sequence[Any],
-    samples: Samples,
-    *,
-    experiment: str,
-    width: float,
-    num_classes: Callable[[str], int],
-    params: Callable[[str, str], int],
-    drift_limit_pct: float,
-    spread_limit_pct: float,
-    roofline: Rate = lambda row: (None, ""),
-) -> list[dict[str, Any]]:
-    """One row per network and condition, in the order of measuring.
+@dataclass(frozen=True)
+class SpeedTable:
+    """The records of one run, ready to become rows."""
 
-    `records` are the run's `GroupRecord`s. A network that was in several groups (the anchor) has one row from all its
-    samples. `roofline` gives a row's share of the roofline and a flag.
-    """
-    rows: dict[tuple, dict[str, Any]] = {}
-    found: dict[tuple, list[tuple[Any, Any]]] = {}
-    for record in records:
-        condition = record.condition
-        for member in record.members:
-            values = {**condition, "model": member.model, "form": member.form, "input_px": member.input_px,
-                      "memory_format": member.memory_format}  # fmt: skip
-            key = tuple(values[name] for name in KEY)
-            found.setdefault(key, []).append((record, member))
-            rows.setdefault(key, values)
-    for key, row in rows.items():
-        measured = [(record, member) for record, member in found[key] if not member.reason]
-        base_model, variation = split_model_name(row["model"])
+    records: Sequence[GroupRecord]
+    samples: Samples
+    limits: Limits
+    width: float
+    num_classes: int
+
+    def rows(self, experiment: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+        """The rows, and what a batch of each measured one computes and moves, with its share of the roofline.
+
+        One row per network and condition, in the order of measuring. A network that was in several groups (the anchor)
+        has one row from all its samples.
+        """
+        keys: dict[tuple, list[Measured]] = {}
+        for record in self.records:
+            for member in record.members:
+                values = record.condition | vars(member)
+                keys.setdefault(tuple(values[name] for name in KEY), []).append((record, member))
+        rows: list[dict[str, Any]] = []
+        work: dict[tuple, dict[str, Any]] = {}
+        for key, found in keys.items():
+            row, share = self._row(key, found, experiment)
+            rows.append(row)
+            if share is not None:
+                interval = {"share": share.value, "share_low": share.low, "share_high": share.high}
+                work.setdefault(tuple(row[name] for name in WORK_KEY), work_of_row(row) | interval)
+        return rows, list(work.values())
+
+    def _row(self, key: tuple, found: list[Measured], experiment: str) -> tuple[dict[str, Any], Interval | None]:
+        row = dict(zip(KEY, key, strict=True))
+        network = ModelForm(row["model"], row["form"], self.width, self.num_classes)
+        base_model, variation = split_model_name(network.model)
         row |= {
             "experiment": experiment,
             "dataset": None,
             "base_model": base_model,
             "variation": variation,
-            "width": width,
-            "num_classes": num_classes(row["model"]),
+            "width": self.width,
+            "num_classes": network.classes,
             "weights_sha256": "random",
-            "run_id": samples.run_id,
-            "device": samples.device,
-            "params": params(row["model"], row["form"]),
+            "run_id": self.samples.run_id,
+            "device": self.samples.device,
+            "params": network.params(),
             "n_samples": 0,
         }
+        measured = [(record, member) for record, member in found if not member.reason]
         if not measured:
-            row["flags"] = f"not measured: {found[key][0][1].reason}"
-            continue
-        rate = samples.rate(key)
+            row["flags"] = f"not measured: {found[0][1].reason}"
+            return row, None
+        rate = self.samples.rate(key)
         row |= {
             "examples_per_s": rate.value,
             "low_examples_per_s": rate.low,
             "high_examples_per_s": rate.high,
-            **samples.percentiles(key),
+            **self.samples.percentiles(key),
             "n_samples": rate.n,
             "peak_memory_mib": max((member.peak_memory_mib or 0.0 for _, member in measured)) or None,
         }
-        row["roofline_share"], above = roofline(row)
-        flags = _flags(key, measured, len(found[key]), samples, drift_limit_pct, spread_limit_pct)
-        if reasons := sorted({member.reason for _, member in found[key] if member.reason}):
-            flags.append(f"partly not measured: {reasons[0]}")
-        row["flags"] = "; ".join([*flags, above] if above else flags)
-    return list(rows.values())
+        rates = {moment: pair for record, _ in measured for moment, pair in record.ceiling_rates().items()}
+        share = share_of_roofline(row, self.samples.of(key), rates)
+        row["roofline_share"] = share.value if share else None
+        row["flags"] = "; ".join([*self._flags(key, measured, len(found)), *self._reasons(found), *self._above(row)])
+        return row, share
 
+    def _reasons(self, found: list[Measured]) -> list[str]:
+        reasons = sorted({member.reason for _, member in found if member.reason})
+        return [f"partly not measured: {reasons[0]}"] if reasons else []
 
-def _flags(
-    key: tuple, measured: list[tuple[Any, Any]], groups: int, samples: Samples, drift_limit: float, spread_limit: float
-) -> list[str]:
-    flags = []
-    drifted = [record.drift_pct for record, _ in measured if abs(record.drift_pct) > drift_limit]
-    if drifted:
-        worst = max(drifted, key=abs)
-        flags.append(f"drift {worst:+.1f} %" + (f" in {len(drifted)} of {groups} groups" if groups > 1 else ""))
-    chosen = samples.of(key)
-    by_group: dict[tuple, list[float]] = {}
-    for sample in chosen:
-        by_group.setdefault((sample.start, sample.group), []).append(sample.seconds)
-    if (spread := max(map(spread_pct, by_group.values()))) > spread_limit:
-        flags.append(f"spread {spread:.0f} %")
-    starts = sorted({sample.start for sample in chosen})
-    if len(starts) > 1:
-        medians = [
-            median_interval([sample.seconds for sample in chosen if sample.start == start]).value for start in starts
-        ]
+    def _above(self, row: dict[str, Any]) -> list[str]:
+        """The flag of a row above a ceiling; an impossible row is flagged here, and refused among committed ones."""
+        ceilings = ceilings_of(self.records).get(row["precision"])
+        if ceilings is None:
+            return []
+        try:
+            flag = judge(row, ceilings)
+        except CompanionError:
+            flag = "implausible: above the Winograd ceiling"
+        return [flag] if flag else []
+
+    def _flags(self, key: tuple, measured: list[Measured], groups: int) -> Iterator[str]:
+        drifted = [record.drift_pct for record, _ in measured if abs(record.drift_pct) > self.limits.drift_pct]
+        if drifted:
+            where = f" in {len(drifted)} of {groups} groups" if groups > 1 else ""
+            yield f"drift {max(drifted, key=abs):+.1f} %{where}"
+        chosen = self.samples.of(key)
+        by_group: dict[tuple, list[float]] = {}
+        by_start: dict[int, list[float]] = {}
+        for sample in chosen:
+            by_group.setdefault((sample.start, sample.group), []).append(sample.seconds)
+            by_start.setdefault(sample.start, []).append(sample.seconds)
+        if (spread := max(map(spread_pct, by_group.values()))) > self.limits.spread_pct:
+            yield f"spread {spread:.0f} %"
+        medians = [median_interval(seconds).value for seconds in by_start.values()]
         if (differ := 100 * (max(medians) / min(medians) - 1)) > START_LIMIT_PCT:
-            flags.append(f"process starts differ by {differ:.0f} %")
-    if any(not member.warm_up_stable for _, member in measured):
-        flags.append("warm-up not stable")
-    for record, _ in measured:
-        flags += [flag for flag in record.flags if _kind(flag) not in map(_kind, flags)]
-    return flags
-
-
-def _kind(flag: str) -> str:
-    return flag.partition(":")[0]
+            yield f"process starts differ by {differ:.0f} %"
+        kinds: set[str] = set()
+        for record, member in measured:
+            for flag in (*member.flags, *record.flags):
+                if (kind := flag.partition(":")[0]) not in kinds:
+                    kinds.add(kind)
+                    yield flag

@@ -1,4 +1,4 @@
-"""Raw samples: every timed block of one run as a Parquet file, and the ratios that may be formed from it. No torch.
+"""Raw samples: every timed block of one run in a Parquet file, and the ratios that may be formed from it. No torch.
 
 One file is one run, `FOLDER/DEVICE/RUN_ID.parquet`; a ratio across two files is refused.
 """
@@ -15,14 +15,15 @@ from repvgg_companion.speed.statistics import Interval, chained_ratio, percentil
 
 TIMED = "timed"
 DRIFT_CHECK = "drift-check"
+CEILING = "ceiling"
 
 
 @dataclass(frozen=True)
 class Sample:
     """One timed block of `iterations` batches; `seconds` is the time of one batch.
 
-    `role` is `timed`, or `drift-check` where a group's first network is measured again after its last round; only
-    `timed` samples enter a row.
+    `role` is `timed`, `drift-check` (a group's first network, measured again after the last round) or `ceiling` (the
+    device's ceilings, measured in the same rounds); only `timed` samples enter a row.
     """
 
     group: str
@@ -78,7 +79,7 @@ class Samples:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        kinds = {int: pa.int64(), float: pa.float64(), str: pa.string()}
+        kinds: dict[Any, Any] = {int: pa.int64(), float: pa.float64(), str: pa.string()}
         schema = pa.schema(
             [(field.name, kinds[field.type]) for field in fields(Sample)],
             metadata={"run_id": self.run_id, "device": self.device},

@@ -1,4 +1,4 @@
-"""Statistics of times: samples in seconds go in, medians, bootstrap intervals and ratios with intervals come out.
+"""Statistics of times: medians, bootstrap intervals, and ratios with intervals.
 
 No torch and no files. Every number is a pure function of the samples and of a fixed seed, so that a reader derives the
 published rows again from the raw samples.
@@ -92,7 +92,7 @@ def chained_ratio(first: Interval, second: Interval) -> Interval:
     return Interval(value, float(value * np.exp(-down)), float(value * np.exp(up)), min(first.n, second.n))
 
 
-def percentiles(samples: Sequence[float]) -> tuple[float, float]:
+def percentiles(samples: Sequence[float] | np.ndarray) -> tuple[float, float]:
     """The 10th and the 90th percentile of positive samples, in their unit."""
     low, high = np.quantile(_checked(samples), [0.1, 0.9])
     return float(low), float(high)
@@ -111,7 +111,7 @@ def summary(samples: Sequence[float]) -> dict[str, float]:
     return {"median_s": float(np.median(values)), "p10_s": low, "p90_s": high, "mean_s": float(values.mean())}
 
 
-def _checked(samples: Sequence[float]) -> np.ndarray:
+def _checked(samples: Sequence[float] | np.ndarray) -> np.ndarray:
     values = np.asarray(samples, dtype=np.float64)
     if not len(values) or not np.all(np.isfinite(values)) or values.min() <= 0:
         raise CompanionError("times must be positive finite numbers, at least one; measure again")

@@ -1,4 +1,4 @@
-"""Winograd convolutions on a CPU: a network goes in, the same network with F(2x2, 3x3) in its wide layers comes out.
+"""Winograd convolutions on a CPU: F(2x2, 3x3) in the wide layers of a network.
 
 The plain network is made of 3x3 convolutions because Winograd's algorithm computes 2x2 outputs with 16 multiplications
 in the place of 36 (section 2.4, Table 1). cuDNN chooses it on a GPU by itself; oneDNN, and with it every CPU backend
@@ -28,7 +28,7 @@ LEAST_SAVING = 28
 _LEAST_SAVED = 50e6
 """Multiply-adds; the kernels around the products take 0.2 ms to start, however small the layer is."""
 _PIECE_BYTES = 26e6
-"""Images are taken in pieces whose tiles and products have so many bytes: more would leave the caches in between."""
+"""Images are taken in pieces whose tiles and products have this many bytes: more would leave the caches in between."""
 _MOST_PIECES = 4
 """Every piece is compiled for itself."""
 
@@ -87,12 +87,10 @@ class WinogradConvolution(nn.Module):
 
 def _sum(signs: Sequence[int], parts: Sequence[Tensor]) -> Tensor:
     """The sum of parts with signs 1, 0 and -1."""
-    total = None
-    for sign, part in zip(signs, parts, strict=True):
-        if total is None:
-            total = part if sign > 0 else -part if sign < 0 else None
-        elif sign:
-            total = total + part if sign > 0 else total - part
+    (first, part), *more = [(sign, part) for sign, part in zip(signs, parts, strict=True) if sign]
+    total = part if first > 0 else -part
+    for sign, part in more:
+        total = total + part if sign > 0 else total - part
     return total
 
 
@@ -126,9 +124,15 @@ def with_winograd(module: nn.Module, images: Tensor) -> nn.Module | None:
         return None
     result = copy.deepcopy(module)
     for name in chosen:
-        result.set_submodule(name, WinogradConvolution(result.get_submodule(name)))
+        result.set_submodule(name, WinogradConvolution(_conv(result, name)))
     return result
 
 
-def _padded_by_one(conv: nn.Conv2d) -> bool:
-    return conv.padding == (1, 1) and conv.padding_mode == "zeros"
+def _padded_by_one(conv: nn.Module) -> bool:
+    return isinstance(conv, nn.Conv2d) and conv.padding == (1, 1) and conv.padding_mode == "zeros"
+
+
+def _conv(module: nn.Module, name: str) -> nn.Conv2d:
+    conv = module.get_submodule(name)
+    assert isinstance(conv, nn.Conv2d)
+    return conv

@@ -1,0 +1,146 @@
+"""From a network to a call that can be timed: weights, precision, memory format, backend, and the check of its output.
+
+Whatever fails for one network (no such backend, out of memory, no such precision, wrong logits) becomes the reason of
+its empty row; the others go on.
+"""
+
+import copy
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+
+import torch
+from torch import nn
+
+from repvgg_companion.errors import CompanionError
+from repvgg_companion.machine.torch_device import free_memory, is_out_of_memory, set_precision
+from repvgg_companion.speed.backends import PreparedCall, make_call
+from repvgg_companion.speed.clocks import clock_for
+from repvgg_companion.speed.engines import Unavailable
+from repvgg_companion.speed.group_record import MeasuredNetwork, format_key
+from repvgg_companion.speed.harness import Subject
+from repvgg_companion.speed.networks import Inputs, Measurable, prepare
+from repvgg_companion.speed.peak_memory import held_mib, peak_call_mib
+from repvgg_companion.speed.programme import Condition, Method
+from repvgg_companion.speed.speed_settings import ENGINES, MEMORY_FORMATS
+
+OUTPUT_LIMITS = {"fp32": 1e-4, "tf32": 1e-3, "fp16": 1e-2, "bf16": 3e-2}
+"""How far the logits of a backend may be from eager's, relative to the largest logit."""
+_OWN_ERRORS = 4
+"""A network that amplifies rounding may be this many times as far from eager as eager is from float64."""
+
+
+def prepared(
+    network: Measurable, condition: Condition, method: Method, formats: Mapping[tuple, str]
+) -> tuple[MeasuredNetwork, Subject | None]:
+    """A network of a group and its call; without a call its `reason` says why it cannot be measured.
+
+    `formats` holds what earlier probes of the run have found, by `format_key`.
+    """
+    px = network.input_px(method.input_px)
+    found = formats.get(format_key(asdict(condition), network.model, network.form))
+    fixed = condition.memory_format if condition.memory_format != "probe" else found or "channels_last"
+    member = MeasuredNetwork(network.model, network.form, fixed, px)
+    try:
+        unknown = condition.memory_format == "probe" and found is None
+        return member, Subject(network.name, _call(network, condition, method, member, probes=unknown))
+    except (Unavailable, CompanionError) as error:
+        member.reason = str(error)
+    except RuntimeError as error:
+        member.reason = failure(error, condition)
+    # Here, where the exception and with it the frames that held the network are gone.
+    free_memory(method.kind)
+    return member, None
+
+
+def failure(error: RuntimeError, condition: Condition) -> str:
+    """Why a network was not measured; an error that leaves the device unusable is raised again."""
+    if is_out_of_memory(error):
+        return f"out of memory at batch {condition.batch_size}"
+    if isinstance(error, torch.AcceleratorError):
+        raise error
+    return f"{condition.backend} failed ({(str(error).splitlines() or [''])[0][:150]})"
+
+
+def _call(
+    network: Measurable, condition: Condition, method: Method, member: MeasuredNetwork, *, probes: bool
+) -> Callable[[], object]:
+    set_precision(condition.precision, method.kind)
+    module = network.build(device=method.kind, seed=method.seed)
+    if probes:
+        member.memory_format, member.probe_s = probe(module, network, condition, method)
+    prepare(module, precision=condition.precision, memory_format=member.memory_format)
+    inputs = _inputs(network, condition, method, member.memory_format).draw(network.buffers(condition.batch_size))
+    expected = torch.as_tensor(module(inputs[0])).float().clone()
+    exact = copy.deepcopy(module) if condition.backend == "openvino" else module  # OpenVINO converts it in place
+    call = make_call(condition.backend, module, inputs, threads=method.threads, precision=condition.precision)
+    member.fused_operators = call.fused_operators
+    member.output_error = check_output(
+        call, expected, condition.precision, lambda: _own_error(exact, inputs[0], expected)
+    )
+    if sees_memory(condition.backend, method.kind):
+        member.peak_memory_mib = held_mib(module, inputs) + peak_call_mib(_once(call, inputs), method.kind)
+    return call.run
+
+
+def check_output(
+    call: Callable[[], object], expected: torch.Tensor, precision: str, own_error: Callable[[], float]
+) -> float:
+    """The error of a prepared call's first logits against eager's; raises Unavailable if they are wrong.
+
+    `own_error` gives eager's own error against float64. It is asked only if the error is above the limit: in a network
+    with random weights that amplifies rounding, such as RepVGG-D2se, all backends differ.
+    """
+    found = torch.as_tensor(call()).float().to(expected.device)
+    if found.shape != expected.shape or not bool(torch.isfinite(found).all()):
+        raise Unavailable("the output is wrong: not finite, or of another shape than eager's")
+    error = _relative(found, expected)
+    limit = OUTPUT_LIMITS[precision]
+    if error > limit and error > _OWN_ERRORS * own_error():
+        raise Unavailable(f"the output is wrong: {error:.1e} from eager's, more than {limit:.0e} in {precision}")
+    return error
+
+
+def _own_error(module: nn.Module, images: torch.Tensor, expected: torch.Tensor) -> float:
+    exact = copy.deepcopy(module).double()(images[:1].double())
+    return _relative(expected[:1].double(), exact)
+
+
+def _relative(found: torch.Tensor, expected: torch.Tensor) -> float:
+    return float((found - expected).abs().max() / expected.abs().max())
+
+
+def sees_memory(backend: str, kind: str) -> bool:
+    """Whether torch's allocations during a call show its peak memory.
+
+    Engines and the Winograd backend hold weights in a form of their own; a compiled network on a GPU replays a graph.
+    """
+    return backend not in (*ENGINES, "winograd") and not (backend == "compile" and kind == "cuda")
+
+
+def _once(call: PreparedCall, inputs: list[torch.Tensor]) -> Callable[[], object]:
+    """What shows the memory of a call: a graph took its own when it was captured, so its network runs instead."""
+    network = call.graphed
+    return call.run if network is None else lambda: network(inputs[0])
+
+
+def _inputs(network: Measurable, condition: Condition, method: Method, memory_format: str) -> Inputs:
+    shape = network.input_shape(network.input_px(method.input_px))
+    return Inputs(condition.batch_size, shape, condition.precision, memory_format, method.kind)
+
+
+def probe(module: nn.Module, network: Measurable, condition: Condition, method: Method) -> tuple[str, dict[str, float]]:
+    """The faster memory format of a network by the shortest of five calls each, and the times in seconds.
+
+    Convolutions are fused in the probe if they are in the measurement; a graph or a compiler does not change which
+    format is faster.
+    """
+    backend = "fused" if "fused" in condition.backend else "eager"
+    clock, shortest = clock_for(method.kind), {}
+    for memory_format in MEMORY_FORMATS:
+        prepare(module, precision=condition.precision, memory_format=memory_format)
+        inputs = _inputs(network, condition, method, memory_format).draw(network.buffers(condition.batch_size))
+        call = make_call(backend, module, inputs, threads=method.threads)
+        # The weights must be in the format while it is timed, so the formats are timed one after the other.
+        call()
+        shortest[memory_format] = min(clock.time_block(call, 1) for _ in range(5))
+    return min(shortest, key=lambda memory_format: shortest[memory_format]), shortest
