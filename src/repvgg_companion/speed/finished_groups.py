@@ -14,27 +14,25 @@ from repvgg_companion.speed.group_record import GroupRecord
 from repvgg_companion.speed.programme import Method, SpeedGroup
 
 
-@dataclass(frozen=True)
 class FinishedGroups:
     """The folder of finished groups; without a folder nothing is kept."""
 
-    folder: Path | None
-    method: Method
+    def __init__(self, folder: Path | None, method: Method) -> None:
+        versions = environment()
+        self.folder, self.method = folder, method
+        self._depends_on = {
+            "device": method.device,
+            "commit": commit(),
+            "versions": {package: versions.get(package) for package in ("torch", "onnxruntime", "openvino")},
+            "method": asdict(method),
+        }
 
     def path(self, group: SpeedGroup, start: int) -> Path | None:
         """Where a finished group is kept: everything that its samples depend on decides the name."""
         if self.folder is None:
             return None
-        versions = environment()
-        what = {
-            "device": self.method.device,
-            "commit": commit(),
-            "versions": {package: versions.get(package) for package in ("torch", "onnxruntime", "openvino")},
-            "group": asdict(group),
-            "start": start,
-            "method": asdict(self.method),
-        }
-        return self.folder / f"group-{short_digest(what)}.json"
+        digest = short_digest(self._depends_on | {"group": asdict(group), "start": start})
+        return self.folder / f"group-{digest}.json"
 
     def load(self, group: SpeedGroup, start: int) -> GroupRecord | None:
         """The record of a finished group, or None."""
