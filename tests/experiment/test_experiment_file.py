@@ -57,13 +57,9 @@ def test_every_experiment_file_is_valid_and_named_after_itself(path):
         ("extra", 1, r"f\.yaml: extra is not a known key"),
         ("recipes.demo-2-epochs.learning_rat", 1, r"f\.yaml: recipes\.demo-2-epochs: learning_rat is not a known key"),
         ("recipes.demo-2-epochs.epochs", 0, r"f\.yaml: recipes\.demo-2-epochs: epochs is 0"),
-<<<<<<< HEAD
         ("speed.round", 1, r"f\.yaml: speed(\.|: )round is not a known key; did you mean rounds"),
         ("recipes.demo-2-epochs", {"epochz": 2}, r"f\.yaml: recipes\.demo-2-epochs: epochz is not a known key"),
         ("memory", {"modelz": ["RepVGG-A0"]}, r"f\.yaml: memory(\.|: )modelz is not a known key; did you mean models"),
-=======
-        ("speed.round", 1, r"f\.yaml: speed: round is not a known key; did you mean rounds"),
->>>>>>> c2c9d8d (Record what finished groups depend on before the time limit begins; a readme for the speed room)
         (
             "training.0.models.0",
             "RepVGG-A9",

@@ -143,7 +143,7 @@ def _check_kernel_row(folder: Path, row: dict[str, Any], facts: dict[str, Any], 
     return [above_ceiling(row)] if row["tflops"] > direct else []
 
 
-def _check_memory_row(folder: Path, row: dict[str, Any], facts: dict[str, Any], where: str) -> list[str]:
+def _check_memory_row(_folder: Path, row: dict[str, Any], _facts: dict[str, Any], where: str) -> list[str]:
     from repvgg_companion.speed.measure_memory import WHOLE
     from repvgg_companion.speed.roofline import network_of
 

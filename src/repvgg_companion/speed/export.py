@@ -99,7 +99,7 @@ def check_program(module: Any, program: Any, images: Any) -> ExportCheck:
     outputs = torch.cat([program.module()(image[None]) for image in images])
     exact = copy.deepcopy(program.module()).double()
     double = torch.cat([exact(image[None].double()) for image in images])
-    return _check("torch.export", module, images, match, outputs, double)
+    return _check(module, images, _Exported("torch.export", match, outputs, double))
 
 
 def check_onnx(module: Any, path: str | Path, images: Any) -> ExportCheck:
@@ -136,7 +136,7 @@ def check_onnx(module: Any, path: str | Path, images: Any) -> ExportCheck:
     name = session.get_inputs()[0].name
     outputs = torch.cat([torch.from_numpy(session.run(None, {name: image[None].numpy()})[0]) for image in images])
     double = torch.from_numpy(_onnx_in_float64(model, [image[None].double().numpy() for image in images[:2]]))
-    return _check("onnx", module, images, match, outputs, double)
+    return _check(module, images, _Exported("onnx", match, outputs, double))
 
 
 def _onnx_in_float64(model: Any, inputs: list[Any]) -> Any:
@@ -168,16 +168,26 @@ def _write_onnx(module: Any, images: Any, path: Path) -> None:
         raise CompanionError(str(error)) from None
 
 
-def _check(name: str, module: Any, images: Any, match: bool, outputs: Any, double: Any) -> ExportCheck:
-    """Compare an exported graph's logits in float32 (of all images) and in float64 (of the first ones)."""
+@dataclass(frozen=True)
+class _Exported:
+    """A graph read back: do its weights match, its float32 logits of all images, its float64 logits of the first."""
+
+    format: str
+    weights_match: bool
+    outputs: Any
+    double: Any
+
+
+def _check(module: Any, images: Any, exported: _Exported) -> ExportCheck:
+    """Compare an exported graph with the network that it was made of."""
     expected = module(images)
-    reference = copy.deepcopy(module).double()(images[: len(double)].double())
+    reference = copy.deepcopy(module).double()(images[: len(exported.double)].double())
     return ExportCheck(
-        format=name,
-        float64_max_relative_error=_relative(double, reference),
-        weights_match=match,
-        float32_max_relative_error=_relative(outputs, expected),
-        prediction_flips=int((outputs.argmax(1) != expected.argmax(1)).sum()),
+        format=exported.format,
+        float64_max_relative_error=_relative(exported.double, reference),
+        weights_match=exported.weights_match,
+        float32_max_relative_error=_relative(exported.outputs, expected),
+        prediction_flips=int((exported.outputs.argmax(1) != expected.argmax(1)).sum()),
         n_inputs=len(images),
     )
 

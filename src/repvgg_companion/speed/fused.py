@@ -46,6 +46,7 @@ class FusedConvolution(nn.Module):
         self.native = True
 
     def forward(self, images: Tensor, other: Tensor | None = None) -> Tensor:
+        """Compute the convolution; shapes as in the docstring of the class."""
         stride, padding, dilation, groups = self.geometry
         if self.on_cpu:
             packed = (self.weight, self.bias, padding, stride, dilation, groups)

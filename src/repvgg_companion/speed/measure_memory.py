@@ -119,17 +119,18 @@ def measure_network(network: "ModelForm", settings: MemorySettings, kind: str) -
     from repvgg_companion.speed.peak_memory import held_mib, peak_call_mib
 
     shape = network.input_shape(network.input_px(settings.input_px))
-    rows: list[dict[str, Any]] = []
     with torch.inference_mode():
         module = network.build(device=kind)
         inputs = Inputs(settings.batch_size, shape, "fp32", "contiguous", kind).draw(1)
         module(inputs[0])
         peak = held_mib(module, inputs) + peak_call_mib(lambda: module(inputs[0]), kind)
         points = trace(module, inputs[0], kind)
-    for point in points:
-        rows.append({"layer": point.layer, "live_feature_map_mib": point.live_mib, "peak_mib": point.peak_mib})
-    for name, mib in figure_3_points(points).items():
-        rows.append({"layer": name, "live_feature_map_mib": mib, "peak_mib": None})
+    rows: list[dict[str, Any]] = [
+        {"layer": point.layer, "live_feature_map_mib": point.live_mib, "peak_mib": point.peak_mib} for point in points
+    ]
+    rows += [
+        {"layer": name, "live_feature_map_mib": mib, "peak_mib": None} for name, mib in figure_3_points(points).items()
+    ]
     live = max((point.live_mib for point in points), default=None)
     return [*rows, {"layer": WHOLE, "live_feature_map_mib": live, "peak_mib": peak}]
 

@@ -130,13 +130,13 @@ def _write(settings: SpeedSettings, request: MeasureSpeedRequest, records: list[
     from repvgg_companion.machine.cpu import peak_rss_mib
     from repvgg_companion.speed.ceilings import ceilings_of
     from repvgg_companion.speed.programme import Method
-    from repvgg_companion.speed.rows import SpeedTable
+    from repvgg_companion.speed.rows import RunOfGroups
     from repvgg_companion.speed.samples import Samples
 
     method = Method.of(settings)
     run_id = new_run_id("measure-speed")
     samples = Samples(run_id, method.device, tuple(sample for record in records for sample in record.samples))
-    rows, work = SpeedTable(records, samples, method.limits, settings.width, settings.num_classes).rows(
+    rows, work = RunOfGroups(records, samples, method.limits, settings.width, settings.num_classes).rows(
         request.experiment
     )
     peak_mib = peak_rss_mib()

@@ -132,8 +132,7 @@ def groups(settings: SpeedSettings) -> list[list[ModelForm]]:
     for unit in _pieces(settings, room):
         need = sum(map(_weights_mib, unit))
         if settings.device != "cuda" and fixed + need > settings.memory_limit_mib and len(unit) > 1:
-            for network in unit:
-                packed.append([network])
+            packed.extend([network] for network in unit)
             continue
         fitting = (
             chosen

@@ -25,7 +25,7 @@ Measured = tuple[GroupRecord, MeasuredNetwork]
 
 
 @dataclass(frozen=True)
-class SpeedTable:
+class RunOfGroups:
     """The records of one run, ready to become rows."""
 
     records: Sequence[GroupRecord]

@@ -51,6 +51,7 @@ class WinogradConvolution(nn.Module):
         self.bias = None if conv.bias is None else nn.Parameter(conv.bias.detach().clone(), requires_grad=False)
 
     def forward(self, images: Tensor) -> Tensor:
+        """Compute the convolution; shapes as in the docstring of the class."""
         tiles = -(-images.shape[2] // _STEP) * -(-images.shape[3] // _STEP)
         values = len(images) * tiles * sum(self.weight.shape[1:]) * len(self.weight)
         pieces = min(math.ceil(values * images.element_size() / _PIECE_BYTES), _MOST_PIECES, len(images))
