@@ -1,6 +1,5 @@
 """Columns of a manifest in Arrow's compact form, made from buffers and read without pandas. Needs no torch.
 
-In: bytes, numpy arrays, or columns of a Parquet file. Out: Arrow arrays, and the sequences that a `Manifest` holds.
 `pyarrow.array` and `pyarrow.table` are avoided, because they import pandas, which costs a second.
 """
 

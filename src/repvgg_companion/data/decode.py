@@ -1,7 +1,7 @@
 """Image bytes to RGB pixels, the odd ones too: CMYK, greyscale, palette or 16-bit PNG named .JPEG, corrupt EXIF.
 
-In: a file's content. Out: a Pillow image, or a uint8 array [height, width, 3]. What cannot be decoded raises
-`UndecodableImage`; `UndecodableImages` decides by policy whether that stops the run or is counted and listed.
+What cannot be decoded raises `UndecodableImage`; `UndecodableImages` decides by policy whether that stops the run or is
+counted and listed.
 """
 
 import io
@@ -29,7 +29,7 @@ class UndecodableImage(Exception):
 class Undecodable(NamedTuple):
     """An undecodable image in the list: its index in the manifest, where it lies, and why it failed."""
 
-    index: int
+    index: int  # type: ignore[assignment]  # a tuple has a method of this name
     where: str
     reason: str
 

@@ -1,7 +1,4 @@
-"""Where one image lies (`Image`), and many of them in compact columns (`ImageColumns`): 48 bytes each, not 400.
-
-In: images in the order of an archive or folder. Out: the same, by the folder that they lie in.
-"""
+"""Where one image is (`Image`), and many of them in compact columns (`ImageColumns`): 48 bytes each, not 400."""
 
 from array import array
 from collections.abc import Iterable, Iterator

@@ -1,4 +1,4 @@
-"""The `make-demo-data` verb: scikit-learn's handwritten digits in, archives in the exact ILSVRC2012 layout out.
+"""The `make-demo-data` verb: writes scikit-learn's handwritten digits as archives in ILSVRC2012's layout.
 
 1 797 real images of 10 classes (load_digits; 8x8 pixels, 17 levels), enlarged and stored as JPEG: a train tar of class
 tars, a flat val tar, and a devkit with meta.mat and ground truth. The same digits give the same bytes on every run.
@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Write the three archives and their MD5SUMS; raises CompanionError where other archives of these names stand."""
+    """Write the three archives and their MD5SUMS; raises CompanionError where other archives have these names."""
     output = Path(arguments.output)
     train, val = _digits()
     archives = {
@@ -58,7 +58,9 @@ def _digits() -> tuple[list[tuple[int, bytes]], list[tuple[int, bytes]]]:
     from sklearn.datasets import load_digits
 
     digits = load_digits()
-    train, val, seen = [], [], [0] * 10
+    train: list[tuple[int, bytes]] = []
+    val: list[tuple[int, bytes]] = []
+    seen = [0] * 10
     for pixels, digit in zip(digits.images, digits.target):
         jpeg = _jpeg(pixels)
         seen[digit] += 1

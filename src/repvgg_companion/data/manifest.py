@@ -116,9 +116,15 @@ class Manifest:
             if "maps_sha256" not in facts:
                 return own
             maps = {name: table.column(f"map_{name}") for name in ("file", "offset", "length")}
-            columns = {"offsets": int64_array(maps["offset"]), "lengths": int64_array(maps["length"])}
-            files = TextColumn(one_array(maps["file"]))
-            return replace(own, maps=replace(own, files=files, **columns, sha256=facts["maps_sha256"], stamps={}))
+            label_maps = replace(
+                own,
+                files=TextColumn(one_array(maps["file"])),
+                offsets=int64_array(maps["offset"]),
+                lengths=int64_array(maps["length"]),
+                sha256=facts["maps_sha256"],
+                stamps={},
+            )
+            return replace(own, maps=label_maps)
         except FileNotFoundError:
             raise CompanionError(f"manifest {path} does not exist; make it with the verb index") from None
         except (pyarrow.ArrowException, KeyError, TypeError, ValueError, OSError) as error:
@@ -262,7 +268,9 @@ class ManifestBuilder:
         name_column = TextColumn(text_array(names, name_ends))
         in_folders = any(file.endswith("/") for file in files)
         return Manifest(
-            files=FileColumn(codes, files, name_column) if in_folders else TextColumn(coded_array(codes, list(files))),
+            files=FileColumn(codes, list(files), name_column)
+            if in_folders
+            else TextColumn(coded_array(codes, list(files))),
             offsets=offsets,
             lengths=lengths,
             labels=labels,

@@ -1,4 +1,4 @@
-"""Training augmentations: an image and its uniform numbers in, uint8 [px, px, 3] pixels out.
+"""Training augmentations: from an image and its uniform random numbers to uint8 pixels [px, px, 3].
 
 `crop-flip` is the paper's (section 4.1: random crop and left-right flip, as in the PyTorch ImageNet example, that is
 RandomResizedCrop and RandomHorizontalFlip); `crop-flip-autoaugment` adds AutoAugment (section 4.2, 200 epochs); `shift`

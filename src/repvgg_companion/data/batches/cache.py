@@ -1,7 +1,7 @@
-"""The `cache` verb: validation images decoded once under a protocol, for every model and both forms.
+"""The `cache` verb: decodes the validation images once under a protocol, for every model and both forms.
 
-In: a manifest and a protocol. Out: one .npy file, uint8 [n, px, px, 3], memory-mapped by its readers; what it was made
-from follows the array as JSON, so that a cache of other images or another protocol is never used.
+The cache is one .npy file, uint8 [n, px, px, 3], which its readers map into memory. What it was made from follows the
+array as JSON, so that a cache of other images or another protocol is never used.
 """
 
 import argparse
@@ -82,7 +82,7 @@ def write_cache(
             header = {"descr": "|u1", "fortran_order": False, "shape": (len(manifest), px, px, 3)}
             np.lib.format.write_array_header_1_0(stream, header)
             for images, _ in batches:
-                stream.write(memoryview(images.permute(0, 2, 3, 1).contiguous().numpy()).cast("B"))
+                stream.write(memoryview(images.permute(0, 2, 3, 1).contiguous().numpy().data).cast("B"))
                 progress.advance(len(images))
             facts = {
                 "manifest_sha256": manifest.sha256,

@@ -1,4 +1,4 @@
-"""Evaluation batches in manifest order: a manifest and a protocol in, uint8 images [n, 3, px, px] and labels [n] out.
+"""Evaluation batches in manifest order: uint8 images [n, 3, px, px] and labels [n] under an evaluation protocol.
 
 The default decoder is Pillow, bit for bit what torchvision's Resize and CenterCrop give on a Pillow image;
 `torchvision` is the fast one, off by at most one level. Importing this module needs no torch.
@@ -40,7 +40,7 @@ def decode_evaluation_image(data: bytes, protocol: EvaluationProtocol) -> "torch
     else:
         image = decode_torchvision(data)
         # torch's bicubic is off by two levels on some edges, whatever the sizes.
-        if protocol.interpolation != "bilinear" or _ties_are_common(*image.shape[:0:-1], protocol.resize_px):
+        if protocol.interpolation != "bilinear" or _ties_are_common(image.shape[2], image.shape[1], protocol.resize_px):
             image = pixels_of(_resized_pillow(_as_pillow(image), protocol))
         else:
             image = _resized_torchvision(image, protocol)
@@ -75,7 +75,7 @@ def _resized_pillow(image, protocol: EvaluationProtocol):
 
     if protocol.resize_px is None:
         return image
-    size = _resized_size(*image.size, protocol.resize_px)
+    size = _resized_size(image.size[0], image.size[1], protocol.resize_px)
     return image if size == image.size else image.resize(size, Image.Resampling[protocol.interpolation.upper()])
 
 

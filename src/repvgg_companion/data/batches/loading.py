@@ -1,11 +1,11 @@
-"""Batches made by worker processes: what makes batch `number` in, the batches out in order.
+"""Batches made by worker processes, handed out in order.
 
 On Linux workers are forked, whatever Python's default is, so that they share the open descriptors of the archives.
 """
 
 import sys
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, cast
 
 from repvgg_companion.errors import CompanionError, one_line
 
@@ -29,10 +29,10 @@ def load(batches: Batches, numbers: Sequence[int], *, workers: int, pin_memory: 
         for number in numbers:
             yield batches[number]
         return
-    from torch.utils.data import DataLoader
+    from torch.utils.data import DataLoader, Dataset
 
-    loader = DataLoader(
-        _Guarded(batches),
+    loader: DataLoader[Any] = DataLoader(
+        cast(Dataset[Any], _Guarded(batches)),
         batch_size=None,
         sampler=numbers,
         num_workers=workers,

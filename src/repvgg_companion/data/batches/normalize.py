@@ -1,4 +1,4 @@
-"""uint8 images to normalised floats, per batch and on the device: per image on a CPU it costs 126 microseconds."""
+"""Normalising uint8 images, a batch at a time on the device: per image on a CPU it would cost 126 microseconds."""
 
 from functools import cache
 from typing import TYPE_CHECKING
@@ -47,4 +47,5 @@ def _constants(device: "torch.device", width: int) -> "tuple[torch.Tensor, torch
 
     with torch.inference_mode(False):  # a constant first made while evaluating must serve training as well
         shift, std = (torch.tensor(values, dtype=torch.float64) * 255 for values in (MEAN, STD))
-        return tuple(row.float().repeat(width).to(device) for row in (shift, 1 / std))
+        shift, scale = (row.float().repeat(width).to(device) for row in (shift, 1 / std))
+        return shift, scale

@@ -1,4 +1,4 @@
-"""Images with their label maps: a manifest with maps in, uint8 images and maps of train ids (255: ignored) out.
+"""Images with their label maps: uint8 images and maps of train ids (255: ignored).
 
 Training batches are augmented as PSPNet's public code does it (random scale, crop and flip); evaluation yields whole
 images one by one.

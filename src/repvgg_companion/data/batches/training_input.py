@@ -1,11 +1,11 @@
-"""Shuffled, augmented training batches: a manifest in, uint8 images [n, 3, px, px] and int64 labels [n] out.
+"""Shuffled, augmented training batches: uint8 images [n, 3, px, px] and int64 labels [n].
 
 The order of an epoch depends on (seed, epoch) only and the augmentation of an image on (seed, epoch, image) only, so
 any number of workers and processes sees the same batches, and an epoch can be entered in its middle.
 """
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 
@@ -52,7 +52,7 @@ class TrainingInput:
         self.undecodable, self.pin_memory = UndecodableImages(undecodable), pin_memory
         self._images = self._augmented()
 
-    def _augmented(self) -> "_AugmentedImages":
+    def _augmented(self) -> "AugmentedInput":
         """What decodes and augments; raises CompanionError where augmentation or decoder do not fit."""
         if self.decoder not in DECODERS:
             raise CompanionError(f"decoder is {self.decoder!r}; it must be one of {', '.join(DECODERS)}")
@@ -93,6 +93,19 @@ class TrainingInput:
             yield batch.images, batch.labels
 
 
+class AugmentedInput(Protocol):
+    """What decodes and augments images into batches."""
+
+    reader: ImageReader
+    undecodable: UndecodableImages
+
+    def keep_decoded(self) -> None:
+        """Keep what is decoded from now on, if that helps."""
+
+    def batch(self, indices: np.ndarray, epoch: int) -> "tuple[torch.Tensor, torch.Tensor]":
+        """Images and labels of some places of the manifest in an epoch."""
+
+
 class Batch(NamedTuple):
     """What a worker sends back: the batch and the undecodable images that it met for the first time."""
 
@@ -104,7 +117,7 @@ class Batch(NamedTuple):
 class _EpochBatches:
     """The batches of one process in one epoch, by step."""
 
-    def __init__(self, images: "_AugmentedImages", share: np.ndarray, epoch: int) -> None:
+    def __init__(self, images: "AugmentedInput", share: np.ndarray, epoch: int) -> None:
         self.images, self.share, self.epoch = images, share, epoch
 
     def __getitem__(self, step: int) -> Batch:
@@ -124,7 +137,7 @@ class _AugmentedImages:
         self.seed, self.undecodable = seed, undecodable
         self.whole = EvaluationProtocol(px, px, decoder=decoder if decoder != "opencv" else "pillow")
         self._kept: torch.Tensor | None = None
-        self._is_kept: np.ndarray | None = None
+        self._is_kept = np.zeros(0, bool)
 
     @property
     def starts_from_whole_images(self) -> bool:

@@ -1,7 +1,7 @@
 """The development kit of ILSVRC2012: which WNID an ID means, and which ID each validation image has.
 
-In: ILSVRC2012_devkit_t12.tar.gz, or the folder that it extracts to. Out: `Devkit`. The class index of an image is the
-place of its WNID in the sorted list and not its ID less one (torchvision, datasets/imagenet.py).
+It is ILSVRC2012_devkit_t12.tar.gz, or the folder that this extracts to. The class index of an image is the place of its
+WNID in the sorted list and not its ID less one (torchvision, datasets/imagenet.py).
 """
 
 import gzip
@@ -76,8 +76,8 @@ def _from_tar(path: Path) -> dict[str, bytes]:
                 name = PurePosixPath(member.name)
                 if name.is_absolute() or ".." in name.parts:
                     raise CompanionError(f"{path} holds a member outside its folder, {member.name!r}; get it again")
-                if member.isfile() and _wanted(name.name):
-                    files[name.name] = archive.extractfile(member).read()
+                if member.isfile() and _wanted(name.name) and (stream := archive.extractfile(member)) is not None:
+                    files[name.name] = stream.read()
     except (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile, OSError, ValueError) as error:
         reason = one_line(error)
         raise CompanionError(f"{path} is not readable as a devkit archive ({reason}); get {NEEDED} again") from None

@@ -1,7 +1,7 @@
 """The published digests of the archives, and the record of which archives were compared with them.
 
-In: archives. Out: `Verified` records, kept in one JSON file and keyed by path, size and modification time, so that an
-archive is read for its digest once and never again while both are unchanged.
+The record is one JSON file, keyed by path, size and modification time: an archive is read for its digest only once
+while these are unchanged.
 """
 
 import os

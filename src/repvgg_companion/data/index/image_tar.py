@@ -1,7 +1,4 @@
-"""Images without byte ranges of their own (compressed, in Parquet, re-encoded) become one plain tar with class folders.
-
-In: (WNID, name, bytes), one at a time. Out: a tar, readable by any tool, and each image's place in it.
-"""
+"""A plain tar with class folders, for images without byte ranges: compressed, in Parquet, or re-encoded."""
 
 import io
 import os
@@ -37,7 +34,7 @@ class ImageTar:
         info = tarfile.TarInfo(f"{wnid}/{name}")
         info.size = len(content)
         self._tar.addfile(info, io.BytesIO(content))
-        self._tar.members.clear()  # kept by tarfile for readers: 1 KB for each of a million images
+        self._tar.members.clear()  # type: ignore[attr-defined]  # kept by tarfile for readers: 1 KB for each of a million images
         padded = -(-len(content) // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
         return Image(name, self.path, self._tar.offset - padded, len(content))
 

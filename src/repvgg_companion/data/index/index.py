@@ -161,7 +161,8 @@ def index(request: IndexRequest) -> None:
     _require_utf8(request)
     with contextlib.ExitStack() as naming:  # of tars that images are copied into: only when nothing is at fault
         if "cityscapes_folder" in request.sources:
-            manifests, notes = _segmentation(request), []
+            notes: list[str] = []
+            manifests = _segmentation(request)
         else:
             manifests, notes = _classification(request, naming)
         with contextlib.ExitStack() as stack:  # all of them or, on a full disk, none

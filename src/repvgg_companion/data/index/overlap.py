@@ -1,4 +1,4 @@
-"""Two manifests in; how many validation images are training images, byte for byte, out. Needs no torch.
+"""How many validation images are training images, byte for byte. Needs no torch.
 
 Only images of equal class and length can be equal, so on data that was split well next to nothing is read.
 """
@@ -12,7 +12,7 @@ MOST_COMPARED, MOST_READS = 50, 1000
 
 
 def shared_images(train: Manifest, val: Manifest) -> tuple[int, int]:
-    """Of how many validation images that could be training images (second number) so many are (first number).
+    """Of how many validation images that could be training images (second number) this many are (first number).
 
     At most `MOST_COMPARED` are compared, evenly spaced over those that have a training image's class and length, and
     at most `MOST_READS` training images are read. Raises CompanionError where an image cannot be read.

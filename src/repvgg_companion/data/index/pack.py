@@ -1,7 +1,7 @@
-"""The `pack` verb: a training manifest in, a smaller re-encoded copy out, as one plain tar with a manifest of its own.
+"""The `pack` verb: writes a smaller, re-encoded copy of the training images: one plain tar and a manifest of its own.
 
 For throughput-first training: images with a longer short side are shrunk, and all are written as JPEG. The copy is
-other data: its manifest has its own digest and a label (`short256-q90`) that every result resting on it carries.
+other data: its manifest has its own digest and a label (`short256-q90`), which every result made with it carries.
 """
 
 import argparse
@@ -119,7 +119,7 @@ def write_packed(
 
 
 class _Encoder:
-    """Number of a chunk of images in, the JPEG bytes of each out; a `str` says why an image cannot be decoded."""
+    """Re-encodes a chunk of images; a `str` instead of bytes says why an image cannot be decoded."""
 
     def __init__(self, reader: ImageReader, short_side_px: int, quality: int) -> None:
         self.reader, self.short_side_px, self.quality = reader, short_side_px, quality

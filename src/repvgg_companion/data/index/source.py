@@ -1,6 +1,6 @@
 """The bytes of an archive, read either by seeking or in one sequential pass that also computes the MD5.
 
-In: a path. Out: `read(offset, count)` with rising offsets, the file's stamp, and for `HashedSource` its digest.
+Offsets rise from call to call. Both kinds of source know the file's stamp; `HashedSource` also gives its digest.
 """
 
 import hashlib
@@ -30,7 +30,7 @@ class SeekSource:
             status = os.stat(self.path)  # noqa: PTH116 - before opening, which would wait for ever at a named pipe
             if not stat.S_ISREG(status.st_mode):
                 what = "a folder" if stat.S_ISDIR(status.st_mode) else "a device or pipe"
-                raise CompanionError(f"{path} is {what} where an archive is due; name the archive's file")
+                raise CompanionError(f"{path} is {what} instead of an archive; name the archive's file")
             self._descriptor = os.open(self.path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
         except OSError as error:
             raise CompanionError(f"{path} cannot be opened: {error.strerror}") from None
@@ -115,7 +115,7 @@ class HashedSource(SeekSource):
 
     def read(self, offset: int, count: int) -> bytes:
         """Up to `count` bytes from `offset`, which lies never before the block that the last call ended in."""
-        parts = []
+        parts: list[bytes] = []
         while count:
             while offset >= self._start + len(self._block):
                 if not self._next_block():

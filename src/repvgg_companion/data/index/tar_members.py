@@ -1,8 +1,8 @@
 """Where the members of a tar lie: headers only, without extraction; a tar inside a tar is read at its place.
 
-In: a `source` (bytes by offset) and the range of the archive in it. Out: `Member`s with absolute offsets. The ordinary
-header is read here, fast; everything else is left to `tarfile.TarInfo`; extended headers follow POSIX pax and GNU tar.
-Where `tarfile` stops silently (a damaged header), this reader raises, because a shorter list would go unnoticed.
+The ordinary header is read here, fast; everything else is left to `tarfile.TarInfo`; extended headers follow POSIX pax
+and GNU tar. Where `tarfile` stops silently (a damaged header), this reader raises, because a shorter list would go
+unnoticed.
 """
 
 import tarfile
@@ -75,7 +75,9 @@ def tar_members(source: Source, start: int, end: int, inside: str = "") -> Itera
     `inside` names the member that holds an inner tar, for messages. Raises CompanionError, naming archive, member and
     byte, for a truncated, damaged or compressed archive, a member with an absolute or `..` path, and sparse members.
     """
-    return _Walk(source, start, end, inside).parts(runs=False)
+    for part in _Walk(source, start, end, inside).parts(runs=False):
+        assert isinstance(part, Member)
+        yield part
 
 
 def tar_parts(source: Source, start: int, end: int, inside: str = "") -> Iterator[Member | Run]:
@@ -287,14 +289,14 @@ class _Walk:
 
     def _fail_short(self, offset: int, header: bytes) -> NoReturn:
         if self.end == self.start:
-            self._fail(offset, "is empty; get it again, or leave it out where nothing belongs into it")
+            self._fail(offset, "is empty; get it again, or leave it out")
         if offset == self.start and (packed := compression_of(header)):
             self._fail_compressed(offset, packed)
         self._fail(offset, "is truncated: it ends without the end mark of a tar; get it again")
 
     def _fail_header(self, offset: int, header: bytes) -> NoReturn:
         if offset != self.start:
-            self._fail(offset, "is damaged: no valid header where one is due; compare its digest and get it again")
+            self._fail(offset, "is damaged: no valid header where one is expected; compare its digest and get it again")
         if packed := compression_of(header):
             self._fail_compressed(offset, packed)
         self._fail(offset, f"is no tar archive (it begins with {header[:16]!r}); check what was downloaded")

@@ -1,7 +1,9 @@
-"""The `verify` verb: archives in, a JSON record of their MD5s out; a mismatch is an error."""
+"""The `verify` verb: compares archives with their published MD5s and records what it computed."""
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from repvgg_companion.data.index.digests import DigestRecord, expected_md5, md5_of, require_match
 from repvgg_companion.errors import CompanionError
@@ -26,12 +28,14 @@ def run(arguments: argparse.Namespace) -> None:
                 f"no digest is published for a file called {Path(archive).name}; put MD5SUMS beside it, or leave it out"
             )
         md5 = record.known(archive)
-        computed = md5 is None
-        if computed:
+        known = ""
+        if md5 is None:
             md5, stamp = md5_with_progress(archive)
             record.keep(archive, md5, stamp)
+        else:
+            known = " (known, file unchanged)"
         require_match(archive, md5, expected)
-        print(f"{archive}: MD5 {md5} as published" + ("" if computed else " (known, file unchanged)"))
+        print(f"{archive}: MD5 {md5} as published{known}")
 
 
 def md5_with_progress(archive: str) -> tuple[str, tuple[int, int]]:
@@ -50,11 +54,11 @@ class ByteProgress:
         self._bytes = 0
         self._progress = Progress(title, total=-(-size // MEGABYTE), unit="MB")
 
-    def __enter__(self):
+    def __enter__(self) -> Callable[[int], None]:
         self._progress.__enter__()
         return self._advance
 
-    def __exit__(self, *error) -> None:
+    def __exit__(self, *error: Any) -> None:
         self._progress.__exit__(*error)
 
     def _advance(self, count: int) -> None:

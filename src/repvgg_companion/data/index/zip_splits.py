@@ -33,8 +33,8 @@ def from_zip(path: str, job: IndexJob) -> dict[str, Split]:
     zipped = _Zip(content, findings)
     found = {name: images for name in ("train", "val") if (images := zipped.images_of(name))}
     if "val" not in found:
-        missing = "'val'" if found else "'train' or 'val'"
-        raise CompanionError(f"{path} holds no image in a folder {missing}; it needs train/CLASS and val, or val alone")
+        folders = "'val'" if found else "'train' or 'val'"
+        raise CompanionError(f"{path} holds no image in a folder {folders}; it needs train/CLASS and val, or val alone")
     # A fault in one split shows before the other one is copied.
     names = {name: {wnid for wnid, _ in zipped.classes(name, images)} for name, images in found.items()}
     if "train" in found and (missing := sorted((zipped.listed | names["val"]) - names["train"])):
