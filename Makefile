@@ -89,7 +89,8 @@ docs: $(READY)
 
 reference: $(READY)
 	@python -m repvgg_companion check-devices
-	@python -m repvgg_companion figures --experiment reference --results results/devices --output paper_figures/reference
+	@python -m repvgg_companion figures --experiment reference --results results/devices \
+	  --output paper_figures/reference --commit $(PINNED)
 	@python -m repvgg_companion ledger --output results/reference --figures paper_figures/reference
 
 report: $(READY)
@@ -106,6 +107,9 @@ setup: $(READY)
 # The user's settings of pip that the set-up heeds: where packages come from, and how it talks. Others, such as a target
 # folder, belong to other installations.
 PIP_KEEPS := ^PIP_(.*INDEX.*|TRUSTED_HOST|CERT|CLIENT_CERT|PROXY|FIND_LINKS|.*CACHE_DIR|.*TIMEOUT|RETRIES|CONFIG_FILE|KEYRING_PROVIDER|NO_INPUT|QUIET|VERBOSE|PROGRESS_BAR)$$
+
+# Committed figures name no commit: it would change them although nothing that they show has changed.
+PINNED := "see the history of this file"
 
 # One set-up at a time; .started marks one that was interrupted, whose packages may be incomplete.
 $(READY): requirements.lock $(STALE)

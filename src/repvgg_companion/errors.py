@@ -1,10 +1,10 @@
-"""The one error that a user is meant to read."""
+"""The errors that a user reads."""
 
 import re
 
 
 class CompanionError(Exception):
-    """Something a user can mend: one sentence that says what is wrong, where, and what to do.
+    """Something a user can fix: one sentence that says what is wrong, where, and what to do.
 
     The command line prints it without a traceback and leaves with exit status 2.
     """
@@ -15,5 +15,5 @@ class Interrupted(CompanionError):
 
 
 def one_line(error: object) -> str:
-    """The text of an error without line breaks of any kind, to stand inside a sentence or to be one."""
+    """The text of an error on one line, whatever line breaks it has."""
     return re.sub(r"\s*[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]\s*", " ", str(error)).strip()

@@ -137,7 +137,7 @@ def write_text(final: str | os.PathLike, text: str) -> None:
 
 
 def json_text(value: Any) -> str:
-    """`value` as indented JSON with sorted keys, as it stands in files that people read."""
+    """`value` as indented JSON with sorted keys, for files that people read."""
     return json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
 
 

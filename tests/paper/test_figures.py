@@ -282,3 +282,12 @@ def test_a_share_above_the_direct_convolution_is_not_cut_off(share, right):
     _draw_shares(axes, Roofline(1e11, 1e10, "3x3 convolution", places), ["RepVGG-A0", "RepVGG-B1"])
     assert axes.get_xlim() == pytest.approx((0, right))
     plt.close("all")
+
+
+def test_committed_figures_do_not_change_with_the_commit(demo, tmp_path):
+    """`make reference` names a fixed text instead of the commit of the day."""
+    words = ["figures", "--experiment", "reference", "--results", str(demo), "--only", "table1", "--commit", "pinned"]
+    for folder in ("first", "second"):
+        assert main([*words, "--output", str(tmp_path / folder)]) == 0
+    first, second = ((tmp_path / folder / "table1.svg").read_bytes() for folder in ("first", "second"))
+    assert first == second and b"commit pinned; data" in first

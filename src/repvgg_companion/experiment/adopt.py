@@ -1,4 +1,4 @@
-"""The verb `adopt`: a folder that came back from another machine in, its states, weights and rows in our results.
+"""The verb `adopt`: take states, weights and rows of another machine into our results.
 
 Everything is checked before anything is copied: digests of finished weights and checkpoints, the identity inside each
 weights file against its path, the images they were trained on against ours, and for each measured row that the weights

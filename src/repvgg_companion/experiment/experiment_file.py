@@ -1,4 +1,4 @@
-"""The pydantic model of an experiment file: what the YAML says goes in, a checked `Experiment` comes out.
+"""The pydantic model of an experiment file.
 
 Unknown keys are refused everywhere. The JSON schema in `workflow/schemas/` is generated from this module.
 """

@@ -1,4 +1,4 @@
-"""The verb `jobs`: an experiment file in, a shell script of the exact commands out, for a machine without Snakemake.
+"""The verb `jobs`: write the commands of an experiment as a shell script, for a machine without Snakemake.
 
 The commands are those that Snakemake would run, in its order, from its own dry run: what is already made is not among
 them, and neither are the cheap ones (tables, figures, claims, report), which are left for the machine that adopts the

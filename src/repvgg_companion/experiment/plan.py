@@ -1,4 +1,4 @@
-"""The verb `plan`: an experiment file and a short probe of this machine in; what its trainings will cost out.
+"""The verb `plan`: what the trainings of an experiment will cost, by a short probe of this machine.
 
 Nothing is trained. Per model and in total: device-hours, wall time on the devices at hand, disk; and which of the
 paper's claims a cheaper part of the experiment would already decide.

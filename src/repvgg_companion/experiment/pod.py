@@ -1,6 +1,6 @@
-"""The verb `pod`: one job of the workflow in, one Kubernetes Job out; the profile `kubernetes` calls it for each rule.
+"""The verb `pod`: run one job of the workflow as a Kubernetes Job; the profile `kubernetes` calls it.
 
-What is the same for all jobs (namespace, image, volumes, tolerations) stands in a template, a Job manifest that a site
+What is the same for all jobs (namespace, image, volumes, tolerations) is in a template, a Job manifest that a site
 edits. What a rule asks for (cores, memory, GPUs, minutes) and the command are filled in here. The workflow's folder is
 on a volume that every pod mounts at the same path, so nothing is copied in or out and training states outlive a pod.
 

@@ -1,4 +1,4 @@
-"""Released weights of an experiment: a folder of files in, what each of them holds out.
+"""What each file in a folder of released weights holds.
 
 The workflow must know model, form and digest of every file before it can name a path, so each file is read once while
 the graph is built; what was found is kept in a small JSON file and used again while size and modification time stay.

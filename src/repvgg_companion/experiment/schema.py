@@ -10,7 +10,7 @@ SCHEMA_FILE = "workflow/schemas/experiment.schema.json"
 
 
 def schema_text() -> str:
-    """The schema as it must stand in `SCHEMA_FILE`."""
+    """The text of `SCHEMA_FILE`."""
     schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", **Experiment.model_json_schema()}
     return json.dumps(schema, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
 

@@ -47,6 +47,8 @@ class FiguresRequest:
     output: Path
     names: tuple[str, ...]
     histories: list[Path] | None = None
+    commit: str = ""
+    """What the files name as their commit; empty for that of this checkout."""
 
 
 UNMARKED = ("figure3", "table1", "proxies", "roofline")
@@ -60,6 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--paper", default="paper", help="folder of the paper's facts")
     parser.add_argument("--histories", nargs="*", help="history CSVs (default: those of the rows of accuracy.csv)")
     parser.add_argument("--output", required=True, help="folder paper_figures/EXPERIMENT")
+    parser.add_argument("--commit", default="", help="written into the files instead of this checkout's commit")
     parser.add_argument("--only", nargs="+", choices=list(TITLES), help="draw these figures (default: all)")
 
 
@@ -68,7 +71,8 @@ def run(arguments: argparse.Namespace) -> None:
     evidence = Evidence.shown(Facts(Path(arguments.paper)), Results(Path(arguments.results)))
     histories = None if arguments.histories is None else [Path(path) for path in arguments.histories]
     names = tuple(arguments.only or TITLES)
-    write_figures(FiguresRequest(arguments.experiment, evidence, Path(arguments.output), names, histories))
+    output = Path(arguments.output)
+    write_figures(FiguresRequest(arguments.experiment, evidence, output, names, histories, arguments.commit))
 
 
 def write_figures(request: FiguresRequest) -> None:
@@ -90,7 +94,7 @@ def write_figures(request: FiguresRequest) -> None:
             figure = drawings[name](evidence)
             if name in UNMARKED and evidence.results.other_datasets:
                 mark_experiment(figure, request.experiment, evidence.results.other_datasets)
-            save(figure, request.output / name, title, commit(), digest)
+            save(figure, request.output / name, title, request.commit or commit(), digest)
 
 
 def other_images(results: Results) -> str:

@@ -1,4 +1,4 @@
-"""The `collect` verb: parts written by single jobs in, the result tables of the contract out, checked by schema."""
+"""The verb `collect`: join the parts that single jobs wrote into the result tables, checked by the contract."""
 
 import argparse
 
