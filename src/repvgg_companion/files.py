@@ -37,7 +37,7 @@ def atomic_path(final: str | os.PathLike, *, flush: bool = True) -> Iterator[Pat
     """
     final = Path(final)
     if final.is_dir():
-        raise CompanionError(f"{final} is a folder where a file is to be written; rename or remove it")
+        raise CompanionError(f"{final} is a folder, but a file is to be written there; rename the folder")
     final.parent.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix=f".{final.name}.", suffix=".partial", dir=final.parent))
     temporary = folder / f".partial{final.suffix}"  # a name that no search for `final` or for visible files finds
@@ -153,7 +153,7 @@ def read_json(path: str | os.PathLike) -> Any:
     except FileNotFoundError:
         raise CompanionError(f"{path} does not exist") from None
     except (ValueError, UnicodeDecodeError) as error:
-        raise CompanionError(f"{path} is not readable as JSON ({error}); remove it and run again") from None
+        raise CompanionError(f"{path} is not readable as JSON ({error}); move it away and run again") from None
 
 
 def sha256_of_file(path: str | os.PathLike) -> str:

@@ -26,7 +26,7 @@ def test_a_folder_where_a_manifest_is_due_leaves_all_files_unwritten(archives, r
     folder.mkdir(parents=True)
     options = [word for key in ("train", "val") for word in (f"--{key}-archive", archives[key])]
     sentence = refused("index", "--dataset", "s", *options, "--devkit", archives["devkit"], "--no-verify")
-    assert f"{folder} is a folder where a file is to be written" in sentence
+    assert f"{folder} is a folder, but a file is to be written there" in sentence
 
 
 ODD = os.fsdecode(b"caf\xe9")

@@ -92,4 +92,4 @@ def test_sha256_and_damaged_json(tmp_path):
 
 def test_a_log_that_cannot_be_written_is_one_sentence(tmp_path, capsys):
     assert main(["schema", "--log", str(tmp_path)]) == 2
-    assert capsys.readouterr().err == f"schema: error: {tmp_path}: Is a directory; mend that and run again\n"
+    assert capsys.readouterr().err == f"schema: error: {tmp_path}: Is a directory; fix that and run again\n"

@@ -119,7 +119,7 @@ def _add_state(adoption: Adoption, folder: Path, there: Path, target: Path) -> N
         is_final(state)  # raises where the files do not have the digests that were noted when they were finished
     for file in checkpoint_files(folder):
         if sha256_of_file(file.path)[:16] != file.digest:
-            raise CompanionError(f"{file.path} is damaged; copy it again from the other machine, or remove it there")
+            raise CompanionError(f"{file.path} is damaged; copy it again, or move it out of the folder and adopt the other files")
     if ours.is_held():
         raise CompanionError(f"{there} is being trained here; wait until that ends, then adopt")
     if mine is not None:
@@ -197,7 +197,7 @@ def _check_rows(path: Path, experiment: Path, digests: dict[tuple[str, ...], dic
     """Rows fit the contract, their runs are described, and the weights they speak of are among those that came."""
     table = path.stem.partition("-")[0]
     if table not in TABLES:
-        raise CompanionError(f"{path} belongs to no table of the results; remove it from the folder")
+        raise CompanionError(f"{path} belongs to no table of the results; move it out of the folder")
     for row in read_rows(path, table):
         if "run_id" in row and not (experiment / "runs" / f"{row['run_id']}.json").exists():
             raise CompanionError(f"{path} speaks of run {row['run_id']}, whose file is missing; copy runs/ as well")
