@@ -74,7 +74,7 @@ test-all: $(READY)
 lint: $(READY)
 	@ruff check src tests benchmarks
 	@ruff format --check src tests benchmarks
-	@mypy --follow-imports=silent $(TYPED)
+	@mypy
 	@snakefmt --check Snakefile workflow
 	@snakemake --lint
 
@@ -107,9 +107,6 @@ setup: $(READY)
 # The user's settings of pip that the set-up heeds: where packages come from, and how it talks. Others, such as a target
 # folder, belong to other installations.
 PIP_KEEPS := ^PIP_(.*INDEX.*|TRUSTED_HOST|CERT|CLIENT_CERT|PROXY|FIND_LINKS|.*CACHE_DIR|.*TIMEOUT|RETRIES|CONFIG_FILE|KEYRING_PROVIDER|NO_INPUT|QUIET|VERBOSE|PROGRESS_BAR)$$
-
-# What mypy checks: all rooms but those whose types are not clean yet.
-TYPED := $(filter-out %/data %/speed %/settings.py %/__pycache__ %/COMMIT %.md,$(wildcard src/repvgg_companion/*))
 
 # Committed figures name no commit: it would change them although nothing that they show has changed.
 PINNED := "see the history of this file"

@@ -13,7 +13,6 @@ import types
 import typing
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -53,8 +52,9 @@ class Settings:
 
     def __post_init__(self) -> None:
         """Check every field, then the rules over several fields."""
+        types_of_fields = _types(type(self))
         for field in dataclasses.fields(self):
-            value = _checked(field.name, _types(type(self))[field.name], getattr(self, field.name), _rule(field))
+            value = _checked(field.name, types_of_fields[field.name], getattr(self, field.name), _rule(field))
             object.__setattr__(self, field.name, value)
         self.check()
 
@@ -85,13 +85,13 @@ class Settings:
     @classmethod
     def json_schema(cls) -> dict[str, Any]:
         """The JSON schema of a mapping of these settings, with descriptions, limits and defaults."""
-        fields = dataclasses.fields(cls)
+        fields, types_of_fields = dataclasses.fields(cls), _types(cls)
         return {
             "type": "object",
             "title": cls.__name__,
             "description": (cls.__doc__ or "").splitlines()[0],
             "additionalProperties": False,
-            "properties": {field.name: _schema_of(_types(cls)[field.name], field) for field in fields},
+            "properties": {field.name: _schema_of(types_of_fields[field.name], field) for field in fields},
             "required": [field.name for field in fields if field.default is MISSING],
         }
 
@@ -152,7 +152,6 @@ def _object(text: str, origin: str) -> dict[str, Any]:
     return value
 
 
-@cache
 def _types(cls: type) -> dict[str, Any]:
     return typing.get_type_hints(cls)
 
@@ -238,7 +237,7 @@ _JSON_TYPES = {int: "integer", float: "number", bool: "boolean", str: "string"}
 
 def _schema_of(kind: Any, field: dataclasses.Field) -> dict[str, Any]:
     rule = _rule(field)
-    schema = {"description": rule.description} if rule.description else {}
+    schema: dict[str, Any] = {"description": rule.description} if rule.description else {}
     schema |= _schema_of_type(kind, rule)
     if field.default is not MISSING:
         schema["default"] = list(field.default) if isinstance(field.default, tuple) else field.default
