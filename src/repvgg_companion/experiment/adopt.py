@@ -119,7 +119,9 @@ def _add_state(adoption: Adoption, folder: Path, there: Path, target: Path) -> N
         is_final(state)  # raises where the files do not have the digests that were noted when they were finished
     for file in checkpoint_files(folder):
         if sha256_of_file(file.path)[:16] != file.digest:
-            raise CompanionError(f"{file.path} is damaged; copy it again, or move it out of the folder and adopt the other files")
+            raise CompanionError(
+                f"{file.path} is damaged; copy it again, or move it out of the folder and adopt the rest"
+            )
     if ours.is_held():
         raise CompanionError(f"{there} is being trained here; wait until that ends, then adopt")
     if mine is not None:
