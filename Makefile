@@ -104,8 +104,8 @@ unlock: $(READY)
 
 setup: $(READY)
 
-# The user's settings of pip that the set-up heeds: where packages come from, and how it talks. Others, such as a target
-# folder, belong to other installations.
+# The user's settings of pip that the set-up keeps: package sources, network and output. It drops all others, such as a
+# target folder, which are meant for other installations.
 PIP_KEEPS := ^PIP_(.*INDEX.*|TRUSTED_HOST|CERT|CLIENT_CERT|PROXY|FIND_LINKS|.*CACHE_DIR|.*TIMEOUT|RETRIES|CONFIG_FILE|KEYRING_PROVIDER|NO_INPUT|QUIET|VERBOSE|PROGRESS_BAR)$$
 
 # Committed figures name no commit: it would change them although nothing that they show has changed.

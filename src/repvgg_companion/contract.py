@@ -299,7 +299,7 @@ def _cell(path: str | Path, number: int, column: Column, value: Any) -> Any:
         raise CompanionError(f"{where} is {value!r} instead of a number of type {column.type.__name__}")
     value = column.type(value)
     if not math.isfinite(value):
-        raise CompanionError(f"{where} is {value!r}, which is no finite number")
+        raise CompanionError(f"{where} is {value!r}, which is not a finite number")
     if (column.low is not None and value < column.low) or (column.high is not None and value > column.high):
         raise CompanionError(f"{where} is {value!r}, outside {column.low} to {column.high}")
     return value

@@ -204,7 +204,7 @@ def test_refusals_say_in_one_sentence_what_to_do(tmp_path, facts, capsys):
     cases = {
         ("one", "two"): "hold no table in common",
         ("one", "one"): "are one folder; name two different ones",
-        ("one", "missing"): "is no folder; name results/EXPERIMENT",
+        ("one", "missing"): "is not a folder; name results/EXPERIMENT",
         ("one", "group"): "holds no result tables such as speed.csv; name one of its folders: device-a",
     }
     for names, expected in cases.items():

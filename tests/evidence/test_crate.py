@@ -156,7 +156,7 @@ def test_only_a_crate_of_ours_is_replaced(packed, checkout, tmp_path, capsys):
     assert "#agent" not in (again / "ro-crate-metadata.json").read_text()
     (again / "mine.txt").write_text("mine")
     assert _pack(checkout, "results/demo", again) == 2
-    assert "also holds mine.txt, which is no part of the crate" in capsys.readouterr().err
+    assert "also holds mine.txt, which is not part of the crate" in capsys.readouterr().err
     assert (again / "mine.txt").read_text() == "mine"
     other = tmp_path / "other"
     other.mkdir()
@@ -168,7 +168,7 @@ def test_only_a_crate_of_ours_is_replaced(packed, checkout, tmp_path, capsys):
 
 def test_refusals_say_what_to_do(checkout, tmp_path, capsys):
     cases = {
-        ("results/none", tmp_path / "out"): "is no folder; name results/EXPERIMENT",
+        ("results/none", tmp_path / "out"): "is not a folder; name results/EXPERIMENT",
         ("results/devices", tmp_path / "out"): "provenance.json does not exist; finish the experiment first",
         ("results/demo", checkout / "results" / "demo" / "crate"): "is inside the results that are packed",
         ("results/demo", checkout / "Makefile"): "is a file; name a new folder",

@@ -323,7 +323,7 @@ def test_the_verb_refuses_what_it_cannot_follow(root, tmp_path, capsys):
     (tmp_path / "notes.txt").write_text("x")
     (tmp_path / "other.csv").write_text("a,b\n1,2\n")
     cases = {
-        ("missing.csv", ""): "does not exist or is no file",
+        ("missing.csv", ""): "does not exist or is not a file",
         ("notes.txt", ""): "is neither a CSV file nor a figure",
         ("bare.svg", ""): "holds neither commit nor data digest",
         ("other.csv", "row 1"): "is no table that can be traced",

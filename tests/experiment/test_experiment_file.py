@@ -89,7 +89,7 @@ def test_missing_keys_files_and_yaml_are_named(tmp_path):
     with pytest.raises(CompanionError, match="does not exist"):
         read_experiment(tmp_path / "none.yaml")
     (tmp_path / "bad.yaml").write_text("a: [1\n")
-    with pytest.raises(CompanionError, match="no valid YAML"):
+    with pytest.raises(CompanionError, match="not valid YAML"):
         read_experiment(tmp_path / "bad.yaml")
     tiny = yaml.safe_load((ROOT / "config" / "tiny-imagenet.yaml").read_text())
     tiny["data"]["zip"] = str(tmp_path / "none.zip")

@@ -239,10 +239,10 @@ def test_bad_input_is_one_sentence(tmp_path, monkeypatch, capsys):
     (tmp_path / "empty").mkdir()
     for words, said in (
         (["jobs", "nowhere.yaml"], "nowhere.yaml does not exist"),
-        (["jobs", "carried.yaml", "--output", "mine.sh"], "mine.sh exists and is no script of `jobs`"),
+        (["jobs", "carried.yaml", "--output", "mine.sh"], "mine.sh exists and is not a script of `jobs`"),
         (["jobs", "carried.yaml", "--gpus", "-1"], "--gpus is -1"),
-        (["adopt", "nowhere"], "nowhere is no folder"),
-        (["adopt", "mine.sh"], "mine.sh is no folder"),
+        (["adopt", "nowhere"], "nowhere is not a folder"),
+        (["adopt", "mine.sh"], "mine.sh is not a folder"),
         (["adopt", "empty"], "holds no states, weights or rows"),
     ):
         assert main(words) == 2

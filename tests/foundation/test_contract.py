@@ -29,7 +29,7 @@ def test_round_trip_is_sorted_and_typed(tmp_path):
         ({"params": 1.5}, "instead of a number"),
         ({"params": "12"}, "instead of a number"),
         ({"params": -1}, "outside"),
-        ({"wino_muls": float("nan")}, "no finite number"),
+        ({"wino_muls": float("nan")}, "not a finite number"),
         ({"speed": 3}, r"columns \['speed'\]"),
         ({"model": "RepVGG/B0"}, "column model is 'RepVGG/B0'"),
         ({"form": "fused"}, "column form is 'fused'"),

@@ -10,7 +10,7 @@ from typing import NamedTuple
 class Image(NamedTuple):
     """One image: its path inside the archive or folder, and the bytes of which file it is.
 
-    A `file` that ends in "/" is a folder, and the image is the file in it that bears the last part of `path`.
+    A `file` that ends in "/" is a folder, and the image is the file in it named by the last part of `path`.
     """
 
     path: str
@@ -112,7 +112,7 @@ def emptied(classes: dict[str, ImageColumns]) -> Iterator[tuple[str, ImageColumn
 
 
 def by_own_folder(images: Iterable[Image]) -> Folders:
-    """Images by the folder that they lie in."""
+    """Images by their folder."""
     folders: Folders = {}
     for image in images:
         add_to_folder(folders, *image)

@@ -78,7 +78,7 @@ class Side:
 def read_side(folder: Path) -> Side:
     """One folder of results; raises CompanionError where it is none."""
     if not folder.is_dir():
-        raise CompanionError(f"{folder} is no folder; name results/EXPERIMENT or results/devices/DEVICE")
+        raise CompanionError(f"{folder} is not a folder; name results/EXPERIMENT or results/devices/DEVICE")
     if not any((folder / f"{table}.csv").exists() for table in TABLES):
         inner = sorted({path.parent.name for table in TABLES for path in folder.glob(f"*/{table}.csv")})
         hint = f"; name one of its folders: {', '.join(inner)}" if inner else ""

@@ -30,7 +30,7 @@ class CrateRequest:
     def __post_init__(self) -> None:
         """Raise CompanionError where the results lie outside the checkout or the output inside the results."""
         if not self.results.is_dir():
-            raise CompanionError(f"{self.results} is no folder; name results/EXPERIMENT or results/reference")
+            raise CompanionError(f"{self.results} is not a folder; name results/EXPERIMENT or results/reference")
         if not self.results.resolve().is_relative_to(self.root.resolve()):
             raise CompanionError(f"{self.results} is not below {self.root}; name the checkout with --root")
         if self.output.resolve().is_relative_to(self.results.resolve()):
@@ -94,5 +94,5 @@ def require_ours(folder: Path) -> None:
         raise CompanionError(f"--output {folder} holds files that this verb did not write; name a new folder")
     if others := sorted(held - known - {METADATA}):
         raise CompanionError(
-            f"--output {folder} also holds {others[0]}, which is no part of the crate; name a new folder"
+            f"--output {folder} also holds {others[0]}, which is not part of the crate; name a new folder"
         )

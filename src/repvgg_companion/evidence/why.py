@@ -38,7 +38,7 @@ class WhyRequest:
     def __post_init__(self) -> None:
         """Raise CompanionError where the file is missing or of a kind that cannot be traced."""
         if not self.file.is_file():
-            raise CompanionError(f"{self.file} does not exist or is no file; name a CSV file of results or a figure")
+            raise CompanionError(f"{self.file} does not exist or is not a file; name a CSV file of results or a figure")
         if self.file.suffix not in (".csv", *FIGURES):
             raise CompanionError(f"{self.file} is neither a CSV file nor a figure ({', '.join(FIGURES)})")
 

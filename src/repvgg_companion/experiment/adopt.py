@@ -43,7 +43,7 @@ def run(arguments: argparse.Namespace) -> None:
     source = Path(arguments.folder)
     source = source / "results" if (source / "results").is_dir() else source
     if not source.is_dir():
-        raise CompanionError(f"{arguments.folder} is no folder; name the one that came back from the other machine")
+        raise CompanionError(f"{arguments.folder} is not a folder; name the one that came back from the other machine")
     adoption = plan_adoption(source, Path(arguments.results))
     if not adoption.copies and not adoption.kept:
         raise CompanionError(f"{source} holds no states, weights or rows of the companion; name the right folder")

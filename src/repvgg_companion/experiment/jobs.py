@@ -92,7 +92,7 @@ def run(arguments: argparse.Namespace) -> None:
     experiment = read_experiment(arguments.experiment)
     output = Path(arguments.output or f"jobs-{experiment.experiment}.sh")
     if output.exists() and MARK not in output.read_bytes()[:2000].decode(errors="replace"):
-        raise CompanionError(f"{output} exists and is no script of `jobs`; name another file with --output")
+        raise CompanionError(f"{output} exists and is not a script of `jobs`; name another file with --output")
     if arguments.gpus is not None and arguments.gpus < 0:
         raise CompanionError(f"--gpus is {arguments.gpus}; give 0 for none, or how many")
     jobs = jobs_to_carry(arguments.experiment)

@@ -35,7 +35,7 @@ def read_experiment(path: str | Path) -> Experiment:
     try:
         config = yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise CompanionError(f"{path} is no valid YAML: {' '.join(str(error).split())}") from None
+        raise CompanionError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(config, dict):
         raise CompanionError(f"{path} holds no keys; see config/README.md")
     return load_experiment(config, str(path))

@@ -278,5 +278,5 @@ def cheaper(costs: list[Cost], claims: dict[str, frozenset[tuple[str, str]]]) ->
 
 
 def cpu_processes(threads: int) -> int:
-    """Trainings of so many threads that this CPU runs side by side."""
+    """Trainings with this many threads that this CPU runs side by side."""
     return max(1, len(os.sched_getaffinity(0)) // max(threads, 1))

@@ -1,4 +1,4 @@
-"""Stable names of measured machines: what the operating system or NVML says goes in, a device label comes out.
+"""Stable names of measured machines, from what the operating system or NVML reports.
 
 A label tells generations apart and is the same after a restart, so that rows of several machines stand in one table:
 `cpu-intel-family6-model85-avx512vnni-2cores`, `gpu-nvidia-h100-80gb-hbm3-700w`. It is also a folder name.

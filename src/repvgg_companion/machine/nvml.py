@@ -13,11 +13,11 @@ from typing import Any
 from repvgg_companion.machine.cpu import lines_of
 
 _HARMLESS_REASONS = 0x1 | 0x2 | 0x100
-"""NVML throttle reasons that are no throttling: idle, clocks set by the user, display clock."""
+"""NVML throttle reasons that do not slow the GPU down: idle, clocks set by the user, display clock."""
 
 
 def gpu_reading(index: int = 0) -> dict[str, Any]:
-    """Clocks, power, temperature, throttle reasons and foreign processes of one GPU by NVML; says so where it cannot.
+    """Clocks, power, temperature, throttle reasons and foreign processes of one GPU by NVML, or the reason why not.
 
     `index` counts the devices that this process sees; `CUDA_VISIBLE_DEVICES` is followed.
     """
@@ -56,7 +56,7 @@ def gpu_power_limit_w(index: int = 0) -> float | None:
 
 
 def gpu_flags(*readings: dict[str, Any]) -> list[str]:
-    """`busy` and `throttled` where a GPU reading says so."""
+    """The flags `busy` and `throttled`, if a GPU reading shows it."""
     flags = []
     gpus = [facts["gpu"] for facts in readings if "gpu" in facts]
     others = sorted({name for gpu in gpus for name in gpu.get("other_processes") or []})

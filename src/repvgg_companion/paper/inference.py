@@ -35,7 +35,7 @@ def over_images(coefficients: Sequence[float], correct: Sequence[np.ndarray]) ->
     """Bootstrap interval, in points, of sum c_i top1_i for new images; `correct` holds one [n] array a network.
 
     Images are resampled together, so the comparison is paired. For one network less another of one seed each the
-    exact McNemar p value stands in the note.
+    exact McNemar p value is in the note.
     """
     if len({len(part) for part in correct}) != 1:
         raise NotAvailable("the predictions belong to different numbers of images")

@@ -53,7 +53,7 @@ def kernel_columns(prefix: str, row: Row | None) -> Row:
 
 
 def speed_columns(evidence: Evidence, quantity: Quantity, notes: list[str]) -> Row:
-    """Our speed with its interval, from the one setting of the table; the setting stands in columns of its own."""
+    """Our speed with its interval, from the one setting of the table; the setting has columns of its own."""
     row, run = None, evidence.speeds
     if run is None:
         notes.append(f"ours_speed: {evidence.why_no_speeds or 'speed.csv holds no rows'}")

@@ -2,7 +2,7 @@
 
 `paper_*` is printed; `recount_*` is counted by our code, with a `*_match` under the printed rounding; `ours_*` was
 measured with the paper's network (accuracies: on the paper's images); `demo_*` or `small_*` belongs to other images or
-a smaller shape. `note` says why a cell is empty or what stands in it.
+a smaller shape. `note` says why a cell is empty or what is in it.
 """
 
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Clocks: work goes in, seconds per batch come out, measured on the device that does the work.
+"""Clocks that measure seconds per batch on the device that does the work.
 
 A GPU works on after the call has returned, so its clock records events on the device and waits for them once, after
 the last batch; the guard refuses a clock that stops before the work has ended.

@@ -66,11 +66,11 @@ class Samples:
         except FileNotFoundError:
             raise CompanionError(f"{path} does not exist; measure again") from None
         except Exception as error:
-            raise CompanionError(f"{path} is no file of speed samples ({error}); measure again") from None
+            raise CompanionError(f"{path} is not a file of speed samples ({error}); measure again") from None
         metadata = table.schema.metadata or {}
         names = [field.name for field in fields(Sample)]
         if b"run_id" not in metadata or table.column_names != names:
-            raise CompanionError(f"{path} is no file of speed samples; measure again")
+            raise CompanionError(f"{path} is not a file of speed samples; measure again")
         rows = tuple(Sample(**row) for row in table.to_pylist())
         return cls(metadata[b"run_id"].decode(), metadata[b"device"].decode(), rows)
 
@@ -109,7 +109,7 @@ class Samples:
         return self._by_key[key]
 
     def rate(self, row: Mapping[str, Any] | tuple) -> Interval:
-        """Examples per second of one row, as it stands in `speed.csv`."""
+        """Examples per second of one row, as in `speed.csv`."""
         chosen = self.of(row)
         return rate_interval(
             [sample.seconds for sample in chosen], chosen[0].batch_size, strata=[sample.start for sample in chosen]

@@ -107,7 +107,7 @@ class Recipe(Settings):
         """Rules over several settings; raises ValueError with one sentence."""
         if self.global_batch_size % self.batch_norm_batch_size:
             raise ValueError(
-                f"global_batch_size {self.global_batch_size} is no multiple of batch_norm_batch_size "
+                f"global_batch_size {self.global_batch_size} is not a multiple of batch_norm_batch_size "
                 f"{self.batch_norm_batch_size}; change one of them"
             )
         if self.learning_rate <= 0:

@@ -85,7 +85,7 @@ def _shared_prefix(folders: Folders) -> str:
 
 
 def image_name(path: str) -> str:
-    """An image's name below its class folder; Tiny-ImageNet's additional folder `images` is no part of it."""
+    """An image's name below its class folder; Tiny-ImageNet's additional folder `images` is not part of it."""
     return path.removeprefix("images/")
 
 
