@@ -21,7 +21,7 @@ class TextColumn(Sequence):
     def __len__(self) -> int:
         return len(self.arrow)
 
-    def __getitem__(self, index):
+    def __getitem__(self, index: Any) -> Any:
         if isinstance(index, slice):
             return self.arrow[index].to_pylist()
         return self.arrow[int(index)].as_py()
@@ -48,7 +48,7 @@ class FileColumn(TextColumn):
     def __len__(self) -> int:
         return len(self._codes)
 
-    def __getitem__(self, index):
+    def __getitem__(self, index: Any) -> Any:
         if not isinstance(index, slice):
             return whole_file(self._files[self._codes[index]], self._names[index])
         files = self._files

@@ -60,7 +60,7 @@ def device_rows(claim: Claim, facts: Facts, results: Results) -> Iterator[dict[s
         if evidence.speeds is not None and evidence.speeds.backend == BEST:
             continue  # it repeats rows of the single backends
         answers = [answer for term in terms if (answer := _answer(term, evidence)) is not None]
-        row = ledger_row(claim, _origin(evidence, speeds=speeds), answers, len(terms))
+        row = ledger_row(claim, _origin(evidence), answers, len(terms))
         if row is not None:
             yield row
 
@@ -89,7 +89,7 @@ def _measured_memory(term: Check, evidence: Evidence) -> Answer | None:
     return Answer(term, Finding(number, inference, value, evidence=("memory.csv",)))
 
 
-def _origin(evidence: Evidence, *, speeds: bool) -> RowOrigin:
+def _origin(evidence: Evidence) -> RowOrigin:
     run = evidence.speeds
     if run is None:
         devices = sorted({row["device"] for row in evidence.results.rows("memory")})

@@ -20,7 +20,7 @@ NOW = "counted by this companion on the built network, when the table was made"
 def cell_basis(evidence: Evidence, table: str, number: int, column: str) -> list[Basis]:
     """What the cell in row `number` (from 1) and `column` of `table` rests on."""
     fact = evidence.facts.table(table)[number - 1]
-    prefix = column.split("_")[0]
+    prefix = column.partition("_")[0]
     if column.endswith("match") or prefix == "recount":
         return _recounted(evidence, table, number, column)
     if prefix in ("ours", "demo", "small", "conversion"):
@@ -101,7 +101,7 @@ def _ablation(evidence: Evidence, fact: Row, column: str) -> list[Basis]:
 
 
 def _top1(evidence: Evidence, quantity: Quantity, models: set[str], column: str) -> list[Basis]:
-    rows = accuracy_rows(evidence, quantity, models, column.split("_")[0])
+    rows = accuracy_rows(evidence, quantity, models, column.partition("_")[0])
     if "best_epoch" in column:
         return [Basis(f"{history_path(row)}: the highest value of column val_top1_pct") for row in rows]
     return rows_basis("accuracy", rows)

@@ -105,7 +105,10 @@ def crop_flip_pillow(
 def crop_flip_opencv(
     data: bytes, px: int, draws: np.ndarray, *, autoaugment: bool = False
 ) -> "np.ndarray | torch.Tensor":
-    """simplejpeg and OpenCV, for packed copies: area resize to shrink, linear otherwise. Raises UndecodableImage."""
+    """Decode by simplejpeg, crop, and resize by OpenCV: by area to shrink, else linear. For packed copies.
+
+    Raises UndecodableImage.
+    """
     import cv2
 
     cv2.setNumThreads(1)  # workers share out the cores; OpenCV's own threads would only get in their way

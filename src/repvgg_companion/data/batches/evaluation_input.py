@@ -28,6 +28,7 @@ from repvgg_companion.data.reader import ImageReader
 
 if TYPE_CHECKING:
     import torch
+    from PIL.Image import Image
 
 UNDECODABLE_LEVEL = 128
 FEW_WEIGHTS = 16
@@ -59,10 +60,10 @@ def _ties_are_common(width: int, height: int, short: int | None) -> bool:
     return min(new_width // math.gcd(width, new_width), new_height // math.gcd(height, new_height)) <= FEW_WEIGHTS
 
 
-def _as_pillow(image: "torch.Tensor"):
-    from PIL import Image
+def _as_pillow(image: "torch.Tensor") -> "Image":
+    from PIL.Image import fromarray
 
-    return Image.fromarray(image.permute(1, 2, 0).contiguous().numpy())
+    return fromarray(image.permute(1, 2, 0).contiguous().numpy())
 
 
 def _resized_size(width: int, height: int, short: int) -> tuple[int, int]:
@@ -70,13 +71,13 @@ def _resized_size(width: int, height: int, short: int) -> tuple[int, int]:
     return (short, int(short * height / width)) if width <= height else (int(short * width / height), short)
 
 
-def _resized_pillow(image, protocol: EvaluationProtocol):
-    from PIL import Image
+def _resized_pillow(image: "Image", protocol: EvaluationProtocol) -> "Image":
+    from PIL.Image import Resampling
 
     if protocol.resize_px is None:
         return image
     size = _resized_size(image.size[0], image.size[1], protocol.resize_px)
-    return image if size == image.size else image.resize(size, Image.Resampling[protocol.interpolation.upper()])
+    return image if size == image.size else image.resize(size, Resampling[protocol.interpolation.upper()])
 
 
 def _resized_torchvision(image: "torch.Tensor", protocol: EvaluationProtocol) -> "torch.Tensor":
@@ -107,7 +108,7 @@ def _center_crop(image: "torch.Tensor", px: int) -> "torch.Tensor":
     return image[:, top : top + px, left : left + px]
 
 
-def evaluation_batches(
+def evaluation_batches(  # noqa: PLR0913 - options of one iterator; each caller sets two or three
     manifest: Manifest,
     protocol: EvaluationProtocol,
     *,

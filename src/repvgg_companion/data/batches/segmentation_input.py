@@ -140,8 +140,8 @@ class _AugmentedPairs(_Pairs):
 
     def _first_decodable(self, index: int) -> "tuple[Image.Image, np.ndarray]":
         manifest = self.reader.manifest
-        for candidate in range(index, index + len(manifest)):
-            candidate %= len(manifest)
+        for step in range(len(manifest)):
+            candidate = (index + step) % len(manifest)
             try:
                 return self.pair(candidate)
             except UndecodableImage as error:

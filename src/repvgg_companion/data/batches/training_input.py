@@ -4,8 +4,9 @@ The order of an epoch depends on (seed, epoch) only and the augmentation of an i
 any number of workers and processes sees the same batches, and an epoch can be entered in its middle.
 """
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -35,7 +36,7 @@ class TrainingInput:
     `undecodable.found`.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - settings of the input pipeline, taken from a recipe
         self,
         manifest: Manifest,
         *,
@@ -130,7 +131,7 @@ class _EpochBatches:
 class _AugmentedImages:
     """Decodes and augments single images into a batch's memory."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the same settings
         self, reader: ImageReader, px: int, augmentation: str, decoder: str, seed: int, undecodable: UndecodableImages
     ) -> None:
         self.reader, self.px, self.augmentation, self.decoder = reader, px, augmentation, decoder
@@ -162,9 +163,8 @@ class _AugmentedImages:
             autoaugment = self.augmentation == "crop-flip-autoaugment"
             augmented = CROP_FLIP[self.decoder]
             for place, index in enumerate(indices.tolist()):
-                pixels, label = self._first_decodable(
-                    index, lambda data, row=draws[place]: augmented(data, self.px, row, autoaugment=autoaugment)
-                )
+                decode = partial(augmented, px=self.px, draws=draws[place], autoaugment=autoaugment)
+                pixels, label = self._first_decodable(index, decode)
                 images[place] = torch.as_tensor(pixels)
                 labels[place] = label
             return images.permute(0, 3, 1, 2), labels
@@ -191,11 +191,11 @@ class _AugmentedImages:
             images[torch.from_numpy(known)] = self._kept[torch.from_numpy(indices[known])]
         return images, labels
 
-    def _first_decodable(self, index: int, decode) -> tuple:
+    def _first_decodable(self, index: int, decode: Callable[[bytes], Any]) -> tuple[Any, int]:
         """The decoded image, or under the policy `count` the next one of the manifest that can be decoded."""
         manifest = self.reader.manifest
-        for candidate in range(index, index + len(manifest)):
-            candidate %= len(manifest)
+        for step in range(len(manifest)):
+            candidate = (index + step) % len(manifest)
             try:
                 return decode(self.reader.read(candidate)), int(manifest.labels[candidate])
             except UndecodableImage as error:

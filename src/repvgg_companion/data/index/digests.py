@@ -5,6 +5,7 @@ while these are unchanged.
 """
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from repvgg_companion.data.index.source import HashedSource
@@ -70,7 +71,9 @@ def require_match(archive: str | os.PathLike, md5: str, expected: str) -> None:
         )
 
 
-def md5_of(archive: str | os.PathLike, progress=lambda count: None) -> tuple[str, tuple[int, int]]:
+def md5_of(
+    archive: str | os.PathLike, progress: Callable[[int], None] = lambda _count: None
+) -> tuple[str, tuple[int, int]]:
     """The MD5 of a file and its stamp, in one sequential read; `progress` is told the bytes of each block."""
     source = HashedSource(archive, progress)
     try:

@@ -60,7 +60,7 @@ def packed_label(short_side_px: int, quality: int) -> str:
     return f"short{short_side_px}-q{quality}"
 
 
-def write_packed(
+def write_packed(  # noqa: PLR0913 - options of the verb, each with a default
     output: str | Path,
     manifest: Manifest,
     *,

@@ -68,7 +68,7 @@ class HashedSource(SeekSource):
     and MD5. `progress` is told the number of bytes of each block.
     """
 
-    def __init__(self, path: str | os.PathLike, progress: Callable[[int], None] = lambda count: None) -> None:
+    def __init__(self, path: str | os.PathLike, progress: Callable[[int], None] = lambda _count: None) -> None:
         super().__init__(path)
         if hasattr(os, "posix_fadvise"):
             os.posix_fadvise(self._descriptor, 0, 0, os.POSIX_FADV_SEQUENTIAL)

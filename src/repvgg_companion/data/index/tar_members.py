@@ -96,7 +96,7 @@ class _Walk:
         self._usual_owner, self._usual_end, self._usual_time = b"", b"", b""
         self._ahead: dict[int, bytes] = {}  # headers that a run read and did not take; a source cannot go back
 
-    def parts(self, *, runs: bool) -> Iterator[Member | Run]:
+    def parts(self, *, runs: bool) -> Iterator[Member | Run]:  # noqa: PLR0912 - one pass over the kinds of members
         offset, end = self.start, self.end
         read, quick, ahead = self._header, self._quick, self._ahead
         overrides: dict[str, str] = {}
@@ -251,7 +251,7 @@ class _Walk:
             overrides.setdefault(key, value)
 
     def _pax_records(self, data: bytes, offset: int) -> dict[str, str]:
-        """The `LENGTH KEY=VALUE\\n` records of a pax header (POSIX.1-2001, section "pax Header Block")."""
+        r"""The `LENGTH KEY=VALUE\n` records of a pax header (POSIX.1-2001, section "pax Header Block")."""
         records, at = {}, 0
         data = data.rstrip(b"\0")
         while at < len(data):

@@ -46,11 +46,12 @@ def from_zip(path: str, job: IndexJob) -> dict[str, Split]:
     splits = {}
     for name, images in found.items():
         split = splits[name] = Split(stamps={content.path: content.stamp}, words=zipped.words)
+        readable = images
         if any(image.offset < 0 for image in images):
             with ImageTar(job.output / f"{name}.tar", job.naming) as tar:
-                images = _copied(content, images, tar, name)
+                readable = _copied(content, images, tar, name)
             split.stamps = {tar.path: tar.stamp}
-        split.add(zipped.classes(name, images), path)
+        split.add(zipped.classes(name, readable), path)
     next(iter(splits.values())).findings = findings
     return splits
 
