@@ -244,6 +244,7 @@ def test_a_point_of_each_picture_of_the_ledger_is_followed(root, capsys):
     assert "the points of RepVGG-A1 / ResNet-34" in said
     assert "third_party_speed.csv: line " in said
     assert "speed.csv: row " in said
+    assert _said(capsys, folder / "speedups.svg", "A1 / ResNet-34").splitlines()[1:] == said.splitlines()[1:]
     said = _said(capsys, folder / "accuracy-holds.png", "RepVGG-A1")
     assert "third_party_accuracy.csv: line " in said
     assert "timm_reference.csv: line " in said

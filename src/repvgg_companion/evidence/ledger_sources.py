@@ -40,9 +40,9 @@ def ledger_nodes(path: Path, row: dict[str, str], facts: Facts) -> Node:
     else:
         children = list(_followed(path.parent.parent / "studies" / row["source"], row["evidence"], facts))
     setting = ", ".join(part for part in (row["source"], row["device"], row["setting"]) if part)
-    text = (
-        f"{path}: {row['id']}, {kind} ({setting}): number {row['verdict_number']}, inference {row['verdict_inference']}"
-    )
+    value = f"{row['value']} [{row['low']}, {row['high']}]" if row["low"] else row["value"]
+    verdicts = f"number {row['verdict_number']}, inference {row['verdict_inference']}"
+    text = f"{path}: {row['id']}, {kind} ({setting}): {f'value {value}; ' if value else ''}{verdicts}"
     return Node(text, (where, *children))
 
 

@@ -35,7 +35,7 @@ def picture_nodes(path: Path, cell: str, facts: Facts) -> list[Node]:
 
 
 def _speed_ups(sources: Sources, model: str) -> Iterator[Node]:
-    for pair in (pair for pair in PAIRS if model in pair):
+    for pair in (pair for pair in PAIRS if model in pair or _plain(model) == _plain(" / ".join(pair))):
         top, bottom = (Quantity("speed", name) for name in pair)
         rows = [printed_node(quantity, sources.facts) for quantity in (top, bottom)]
         lines: dict[int, None] = {}
@@ -49,6 +49,11 @@ def _speed_ups(sources: Sources, model: str) -> Iterator[Node]:
                 measured = [run.rows[name, "deploy"] for name in pair]
                 rows += [raw_node(sources.devices, "speed", row) for row in measured]
         yield Node(f"the points of {pair[0]} / {pair[1]}", tuple(rows))
+
+
+def _plain(name: str) -> str:
+    """`A0/ResNet-18`: a pair as the picture labels it, without spaces."""
+    return name.replace(" ", "").replace("RepVGG-", "")
 
 
 def _accuracies(sources: Sources, model: str) -> Iterator[Node]:
