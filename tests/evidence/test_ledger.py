@@ -101,10 +101,34 @@ def test_a_planted_number_is_named_with_its_class_in_the_summary(planted):
     sources, rows = planted
     claims = {claim["id"]: claim for claim in sources.facts.table("claims")}
     texts = {name: summary(claims[name], [row for row in rows if row["id"] == name]) for name in ("C24", "C27", "C38")}
-    assert "measured by others: RTX 3090 1 of 1" in texts["C24"]
-    assert "re-evaluated by others, meet it in 4 of 5 sources" in texts["C27"]
+    assert "Measured by others: its speed part holds on 1 of 1 setting (RTX 3090)." in texts["C24"]
+    assert "re-evaluated by others, meet it in 4 of 5 evaluations by 4 sources" in texts["C27"]
     assert f"Small study {STUDY}: the same direction." in texts["C38"]
     assert "Retrainings by others meet it in 0 of 2 sources (2 open)" in texts["C27"]
+
+
+def test_a_summary_counts_each_class_of_speeds_by_itself(committed_rows):
+    rows = [row for row in committed_rows if row["id"] == "C20"]
+    (claim,) = [claim for claim in CLAIMS if claim["id"] == "C20"]
+    text = summary(claim, rows)
+    for name in ("measured here", "measured by others"):
+        verdicts = [row["verdict_number"] for row in rows if row["evidence_class"] == name and row["part"] != "no part"]
+        assert (
+            f"{name.capitalize()}: its speed part holds on {verdicts.count('met')} of {len(verdicts)} settings" in text
+        )
+
+
+def test_a_summary_tells_that_a_source_has_some_of_the_speeds_only(committed_rows):
+    claims = {claim["id"]: claim for claim in CLAIMS}
+    for name, partly in (("C31", True), ("C32", True), ("C05", False)):
+        text = summary(claims[name], [row for row in committed_rows if row["id"] == name])
+        assert ("its speed part, as far as measured, holds on" in text.split("Measured by others: ")[1]) is partly
+
+
+def test_a_row_differs_only_by_the_rows_that_it_rests_on(committed_rows):
+    """EfficientNet-B0 ran with another batch there, but has no part in the ranking by Wino MULs."""
+    rows = [row for row in committed_rows if row["id"] == "C32" and "pro6000maxq-dynamo" in row["source"]]
+    assert rows and all("batch 2048 instead of 128" in row["differs"] for row in rows)
 
 
 def test_a_claim_of_unknown_kind_names_file_and_line():

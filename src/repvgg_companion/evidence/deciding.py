@@ -150,6 +150,7 @@ def _published_answer(term: Comparison, source: Published, tolerance: float | No
         inference, reason = accuracy_inference(term, bounds[0], span, margin), "the interval is for new images"
     elif not fixed:
         reason = f"one training, judged with the {SEED_SPREAD} points by which retrainings scatter"
+        reason += "; the interval is for new images" if span else ""
     low, high = (span.low, span.high) if span else (None, None)
     return Answer(term, Finding(number, inference, value_text(term, values), low, high, margin, reason, evidence))
 

@@ -11,7 +11,7 @@ from repvgg_companion.evidence.evidence_classes import MEASURED_HERE
 from repvgg_companion.models.names import require_model
 from repvgg_companion.paper.claim_evidence import Evidence, evidence_for
 from repvgg_companion.paper.comparable_runs import BEST
-from repvgg_companion.paper.grammar import Check, Quantity, Term, parse
+from repvgg_companion.paper.grammar import Check, Term, parse
 from repvgg_companion.paper.named_checks import CHECKS, block_maps, needs_speed
 from repvgg_companion.paper.ours import Results
 from repvgg_companion.paper.printed import Facts
@@ -99,13 +99,3 @@ def _origin(evidence: Evidence) -> RowOrigin:
         differs.append(run.precision)
     setting = f"{run.precision}, {run.backend}, {run.memory_format}, batch {run.batch_size}"
     return RowOrigin(MEASURED_HERE, "this companion", setting, run.device, differs)
-
-
-def why_not_measured(claim: Claim, facts: Facts, results: Results) -> str:
-    """Why no device answers a claim about speeds; empty for other claims."""
-    quantities: list[Quantity] = [
-        part for term in parse(claim["condition"]) for part in term.quantities if part.name in ("speed", "density")
-    ]
-    if not quantities:
-        return ""
-    return evidence_for(facts, results, quantities, speeds=True)[0].why_no_speeds

@@ -101,9 +101,9 @@ def speed_rows(claim: Claim, tables: Sequence[SpeedTable]) -> Iterator[dict[str,
         asked = [term for term in terms if not isinstance(term, Check) or (converted and needs_speed(term.name))]
         answers = published_answers(asked, table)
         used = [answer for answer in answers if answer.decides] or [answer for answer in answers if answer.shown]
-        models = dict.fromkeys(part.subject for answer in used for part in answer.term.quantities)
-        if any(isinstance(answer.term, Check) for answer in used):
-            models |= dict.fromkeys(name for name in table.by_model if table.facts.row("table4", name))
+        names = {f"paper/{SPEED_FILE} line {row.line}": row.model for row in table.by_model.values()}
+        lines = [line for answer in used for line in answer.finding.evidence if line in names]
+        models = dict.fromkeys(names[line] for line in lines)
         if not used or (table.name, _RESIZED not in models) in seen:
             continue
         seen.add((table.name, True))  # networks other than EfficientNet-B3 are the same in both tables of a file

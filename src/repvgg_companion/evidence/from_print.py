@@ -40,11 +40,12 @@ def printed_row(claim: Claim, source: Print) -> dict[str, Any] | None:
     asked = [term for term in terms if not isinstance(term, Check) or term.name in ON_PRINT]
     tolerance = float(claim["tolerance_retrained"]) if claim["id"] == "P03" else None
     answers = published_answers(asked, source, tolerance, fixed=True, exact=True)
-    where = f"Table {claim['tables'].split(' ')[0].replace(';', ', ')}" if claim["tables"][0].isdigit() else ""
+    tables = claim["tables"].split(" ")[0].strip(";").replace(";", ", ")
+    where = f"Table {tables}" if tables[:1].isdigit() else "text"
     speeds = any(quantity.name in ("speed", "density") for term in terms for quantity in term.quantities)
     origin = RowOrigin(
         PRINTED,
-        "official README" if claim["where_in_paper"].startswith("README") else f"the paper, {where or 'text'}",
+        "official README" if claim["where_in_paper"].startswith("README") else f"the paper, {where}",
         "fp32" if speeds else "",
         "GTX 1080 Ti" if speeds else "",
     )

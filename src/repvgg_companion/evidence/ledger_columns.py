@@ -35,7 +35,8 @@ COLUMNS = (
                  "has one, in the unit of its value (a ratio for an order of two speeds)"),
     LedgerColumn("high", "number", "if there is no interval", "upper end of that interval"),
     LedgerColumn("verdict_number", "text", "never", "is the printed value met? one of: " + ", ".join(NUMBER_VERDICTS)),
-    LedgerColumn("verdict_inference", "text", "never", "would it hold again, beyond the noise? one of: "
+    LedgerColumn("verdict_inference", "text", "never", "is the effect there in the claim's direction, "
+                 "beyond the noise, whatever its size? one of: "
                  + ", ".join(INFERENCE_VERDICTS)),
     LedgerColumn("reason", "text", "if the verdicts need none", "why a verdict is open or not given, and what the "
                  "interval is over"),

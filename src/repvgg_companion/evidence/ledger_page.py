@@ -15,10 +15,10 @@ from repvgg_companion.paper.verdicts import MET, NOT_MET, NOT_TESTED, OPEN
 
 Row = Mapping[str, Any]
 SIGNS = {
-    "met": ("✓", "met"),
-    "not-met": ("✗", "not met"),
-    "mixed": ("±", "met in some settings, not in others"),
-    "open": ("?", "open: the interval or a disturbance leaves it undecided"),
+    "met": ("✓", "met in every row that decides it"),
+    "not-met": ("✗", "not met in any row that decides it"),
+    "mixed": ("±", "met in some rows, not met in others"),
+    "open": ("?", "open in every row: the interval or a disturbance leaves it undecided"),
     "not-tested": ("·", "a value is shown, but it does not decide the claim"),
     "none": ("–", "no evidence of this class"),
 }

@@ -16,8 +16,9 @@ exists, from whom, and whether the claim holds on it. Kinds of evidence are kept
 All rows with sources and reasons are in [`ledger.csv`](ledger.csv); [`ledger-dictionary.csv`](ledger-dictionary.csv)
 explains its columns, and [`ledger.html`](ledger.html) is the page to read.
 
-*Number*: is the printed value or order met? *Inference*: would it hold again, beyond the noise? *Part*: the terms of
-the claim that the source can answer; "no part" marks a value that is shown but decides nothing.
+*Number*: is the printed value or order met? *Inference*: is the effect there in the claim's direction, beyond the
+noise, whatever its size? *Part*: the terms of the claim that the source can answer; "no part" marks a value that is
+shown but decides nothing.
 """
 
 

@@ -19,7 +19,9 @@ from repvgg_companion.evidence.evidence_classes import (
     WHOLE,
     EvidenceClass,
 )
+from repvgg_companion.paper.comparable_runs import PAPER_SHAPE
 from repvgg_companion.paper.grammar import EXACT, Check, Quantity, parse
+from repvgg_companion.paper.named_checks import needs_speed
 from repvgg_companion.paper.verdicts import CONTRADICTED, MET, NOT_MET, NOT_TESTED, OPEN, REPRODUCED
 
 Row = Mapping[str, Any]
@@ -28,6 +30,9 @@ NOBODY = {
     "C53": "the paper gives no number and names no measurement to compare with",
 }
 """Why nobody has any evidence, for the claims without a single row."""
+COMPUTED = ("conversion-keeps-function", "winograd-f2x2-3x3")
+"""The checks of structure that compute outputs on one network or tile instead of counting."""
+SHAPE = f"batch {PAPER_SHAPE['batch_size']}, {PAPER_SHAPE['channels']} channels, {PAPER_SHAPE['resolution_px']} px"
 _PARTS = {"speed": "speed", "density": "density", "top1": "accuracy", "miou": "mIoU"}
 
 
@@ -48,10 +53,11 @@ def summary(claim: Claim, rows: Sequence[Row]) -> str:
         return f"Nobody has any evidence: {NOBODY[claim['id']]}."
     by_class = {one: [row for row in rows if row["evidence_class"] == one.name] for one in CLASSES}
     sentences = [
-        _speeds(by_class[MEASURED_HERE], by_class[MEASURED_BY_OTHERS]),
-        _counted(by_class[COUNTED]),
-        _others("The released weights, re-evaluated by others, meet", by_class[REEVALUATED]),
-        _others("Retrainings by others meet", by_class[RETRAINED]),
+        _counted(claim, by_class[COUNTED]),
+        _measured(MEASURED_HERE, by_class[MEASURED_HERE], _speed_terms(claim)),
+        _measured(MEASURED_BY_OTHERS, by_class[MEASURED_BY_OTHERS], _speed_terms(claim)),
+        _others("The released weights, re-evaluated by others, meet", by_class[REEVALUATED], "evaluations"),
+        _others("Retrainings by others meet", by_class[RETRAINED], "sources"),
         _studies(by_class[STUDY]),
         _printed(by_class[PRINTED]),
         _untested(claim, rows),
@@ -59,23 +65,25 @@ def summary(claim: Claim, rows: Sequence[Row]) -> str:
     return " ".join(sentence for sentence in sentences if sentence)
 
 
-def _speeds(here: Sequence[Row], others: Sequence[Row]) -> str:
-    decided = [row for row in (*here, *others) if row["verdict_number"] != NOT_TESTED]
+def _measured(evidence_class: EvidenceClass, rows: Sequence[Row], n_speed_terms: int) -> str:
+    """On how many settings of one class a claim holds; rows about some of its speeds only are told apart."""
+    devices: dict[str, list[str]] = {}
+    decided = [row for row in rows if row["verdict_number"] != NOT_TESTED]
+    for row in decided:
+        devices.setdefault(row["device"], []).append(row["verdict_number"])
     if not decided:
-        shown = [row for row in others if row["part"] == NOTHING]
-        return "Others published speeds of the train form only, which do not decide it." if shown else ""
-    subject = "Holds" if all(row["part"] == WHOLE for row in decided) else "Its speed part holds"
-    places = []
-    for name, group in ((MEASURED_BY_OTHERS.name, others), (MEASURED_HERE.name, here)):
-        devices: dict[str, list[str]] = {}
-        for row in group:
-            if row["verdict_number"] != NOT_TESTED:
-                devices.setdefault(row["device"], []).append(row["verdict_number"])
-        if devices:
-            counts = ", ".join(f"{device} {_of(verdicts)}" for device, verdicts in devices.items())
-            places.append(f"{name}: {counts}")
+        return "Others published speeds of the train form only, which do not decide it." if rows else ""
+    subject = "it"
+    if any(row["part"] != WHOLE for row in decided):
+        fewest = min(len(row["part"].split(" and ")) for row in decided)
+        subject = "its speed part" if fewest >= n_speed_terms else "its speed part, as far as measured,"
     verdicts = [row["verdict_number"] for row in decided]
-    return f"{subject} on {verdicts.count(MET)} of {len(verdicts)} settings ({'; '.join(places)})."
+    noun = "setting" if len(verdicts) == 1 else "settings"
+    text = f"{subject} holds on {verdicts.count(MET)} of {len(verdicts)} {noun}"
+    for word, verdict in (("fails", NOT_MET), ("open", OPEN)):
+        text += f", {word} on {verdicts.count(verdict)}" if verdict in verdicts else ""
+    counts = [f"{device} {_of(mine)}" if len(devices) > 1 else device for device, mine in devices.items()]
+    return f"{evidence_class.name.capitalize()}: {text} ({', '.join(counts)})."
 
 
 def _of(verdicts: Sequence[str]) -> str:
@@ -83,21 +91,36 @@ def _of(verdicts: Sequence[str]) -> str:
     return f"{text}, {verdicts.count(OPEN)} open" if OPEN in verdicts else text
 
 
-def _counted(rows: Sequence[Row]) -> str:
+def _speed_terms(claim: Claim) -> int:
+    """How many terms of the claim are about speeds."""
+    return sum(
+        any(part.name in ("speed", "density") for part in term.quantities)
+        or (isinstance(term, Check) and needs_speed(term.name))
+        for term in parse(claim["condition"])
+    )
+
+
+def _counted(claim: Claim, rows: Sequence[Row]) -> str:
     if not rows:
         return ""
     (row,) = rows
     subject = "It" if row["part"] == WHOLE else "What can be counted in it"
-    return f"{subject} {'holds' if row['verdict_number'] == MET else 'does not hold'} by counting."
+    way = f"computation ({row['evidence']})" if any(name in claim["condition"] for name in COMPUTED) else "counting"
+    return f"{subject} {'holds' if row['verdict_number'] == MET else 'does not hold'} by {way}."
 
 
-def _others(subject: str, rows: Sequence[Row]) -> str:
-    counts = Counter(row["verdict_number"] for row in rows if row["verdict_number"] != NOT_TESTED)
-    if not counts:
+def _others(subject: str, rows: Sequence[Row], noun: str) -> str:
+    decided = [row for row in rows if row["verdict_number"] != NOT_TESTED]
+    if not decided:
         return ""
-    part = "it" if all(row["part"] == WHOLE for row in rows if row["part"] != NOTHING) else "their part of it"
-    opened = f" ({counts[OPEN]} open)" if counts[OPEN] else ""
-    return f"{subject} {part} in {counts[MET]} of {sum(counts.values())} sources{opened}."
+    whole = [row["part"] == WHOLE for row in decided]
+    part = "it" if all(whole) else "it, or the part of it that was evaluated," if any(whole) else "a part of it"
+    verdicts = [row["verdict_number"] for row in decided]
+    opened = f" ({verdicts.count(OPEN)} open)" if OPEN in verdicts else ""
+    noun = noun if len(decided) > 1 else noun.removesuffix("s")
+    n_sources = len({row["source"] for row in decided})
+    by = f" by {n_sources} source{'s' if n_sources > 1 else ''}" if n_sources < len(decided) else ""
+    return f"{subject} {part} in {verdicts.count(MET)} of {len(decided)} {noun}{by}{opened}."
 
 
 def _studies(rows: Sequence[Row]) -> str:
@@ -144,7 +167,7 @@ def _untested(claim: Claim, rows: Sequence[Row]) -> str:
     subject = "it" if whole or not names else f"{rest} {' and '.join(names)} part"
     if checks and not names and not whole:
         subject = "the rest of it"
-    return f"Nobody but the authors has published a test of {subject}{_why(quantities, rows)}."
+    return f"No test of {subject} is known beyond the authors' own{_why(quantities, rows)}."
 
 
 def _why(quantities: Sequence[Quantity], rows: Sequence[Row]) -> str:
@@ -153,6 +176,8 @@ def _why(quantities: Sequence[Quantity], rows: Sequence[Row]) -> str:
         return ": public weights of the baselines are other trainings than the paper's"
     if any("_" in name and not name.startswith("PSPNet") for name in subjects):
         return ": no weights of these variants were released, and no retraining is known"
+    if any(part.name == "density" for part in quantities):
+        return f": only densities at the shape of Table 1 ({SHAPE}) decide it"
     if any(part.name == "miou" for part in quantities):
         return ": no evaluation of these networks on Cityscapes is known"
     return ""

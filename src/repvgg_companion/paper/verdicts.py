@@ -93,12 +93,15 @@ def judge(
 def value_text(term: Comparison, values: Mapping[Quantity, float]) -> str:
     """Our value of the measured side; for an order of two quantities both of them."""
     value = term.value(values)
+    exact = all(quantity.name in EXACT for quantity in term.quantities)
     if not (term.is_ratio or term.is_difference) and len(term.quantities) == 2:
-        bound = term.bound(values)
-        if all(quantity.name in EXACT for quantity in term.quantities):
-            return f"{value:,.0f} vs {bound:,.0f}"
-        return f"{value:.6g} vs {bound:.6g}"
-    return f"{value:+.4g}" if term.is_difference else f"{value:.6g}"
+        return f"{_digits(value, exact=exact)} vs {_digits(term.bound(values), exact=exact)}"
+    return f"{value:+.4g}" if term.is_difference else _digits(value, exact=exact)
+
+
+def _digits(value: float, *, exact: bool) -> str:
+    """A whole count in full, anything else (a ratio, or a count printed in millions) to six digits."""
+    return f"{value:,.0f}" if exact and value == round(value) else f"{value:.6g}"
 
 
 def bounds_of(term: Comparison, values: Mapping[Quantity, float]) -> list[tuple[str, float]]:
