@@ -40,7 +40,8 @@ def ledger_nodes(path: Path, row: dict[str, str], facts: Facts) -> Node:
     else:
         children = list(_followed(path.parent.parent / "studies" / row["source"], row["evidence"], facts))
     setting = ", ".join(part for part in (row["source"], row["device"], row["setting"]) if part)
-    value = f"{row['value']} [{row['low']}, {row['high']}]" if row["low"] else row["value"]
+    value, low, high = (row.get(name, "") for name in ("value", "low", "high"))
+    value += f" [{low}, {high}]" if low else ""
     verdicts = f"number {row['verdict_number']}, inference {row['verdict_inference']}"
     text = f"{path}: {row['id']}, {kind} ({setting}): {f'value {value}; ' if value else ''}{verdicts}"
     return Node(text, (where, *children))
