@@ -1,4 +1,4 @@
-"""The points of the two pictures against the published rows, and what the committed files carry."""
+"""The points of the three pictures against the published rows, and what the committed files carry."""
 
 import csv
 from pathlib import Path
@@ -6,20 +6,36 @@ from pathlib import Path
 import pytest
 
 from repvgg_companion.evidence.accuracy_picture import AUTHORS, OTHER_RECIPE, RELEASED, SAME_RECIPE, accuracy_points
+from repvgg_companion.evidence.figure1_others import GAPS, caption, figure1_others, others_panels
 from repvgg_companion.evidence.from_others import speed_tables
 from repvgg_companion.evidence.pictures import TITLES
 from repvgg_companion.evidence.speedups_picture import COMPILED, EAGER, PAIRS, TRAIN, printed_ratio, speed_ups
 from repvgg_companion.evidence.third_party import read_accuracies, read_speeds
+from repvgg_companion.paper.figure_style import style
 from repvgg_companion.paper.ours import Results
 from repvgg_companion.paper.rounding import truncated
 
 ROOT = Path(__file__).parents[2]
 
 
+def rows_of(name):
+    with (ROOT / "paper" / name).open(encoding="utf-8", newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
 @pytest.fixture(scope="module")
-def points(facts, tmp_path_factory):
-    nothing = Results(tmp_path_factory.mktemp("nothing"))
-    return list(dict.fromkeys(speed_ups(speed_tables(facts, nothing, read_speeds(ROOT / "paper")), nothing)))
+def nothing(tmp_path_factory):
+    return Results(tmp_path_factory.mktemp("nothing"))
+
+
+@pytest.fixture(scope="module")
+def tables(facts, nothing):
+    return speed_tables(facts, nothing, read_speeds(ROOT / "paper"))
+
+
+@pytest.fixture(scope="module")
+def points(tables, nothing):
+    return list(dict.fromkeys(speed_ups(tables, nothing)))
 
 
 def test_the_printed_ratios_are_those_of_the_text(facts):
@@ -28,8 +44,7 @@ def test_the_printed_ratios_are_those_of_the_text(facts):
 
 
 def test_every_published_ratio_is_drawn_once(points):
-    with (ROOT / "paper" / "third_party_speed.csv").open(encoding="utf-8", newline="") as stream:
-        rows = list(csv.DictReader(stream))
+    rows = rows_of("third_party_speed.csv")
     expected = []
     for top, bottom in PAIRS:
         for source in {row["source_file"] for row in rows}:
@@ -56,14 +71,71 @@ def test_accuracies_are_compared_with_the_print_of_their_own_recipe(facts):
     drawn = list(accuracy_points(facts, read_accuracies(ROOT / "paper")))
     assert {point.kind for point in drawn} == {RELEASED, SAME_RECIPE, OTHER_RECIPE, AUTHORS}
     timm = {(point.model, point.input_px): point for point in drawn if point.source.startswith("timm")}
-    with (ROOT / "paper" / "timm_reference.csv").open(encoding="utf-8", newline="") as stream:
-        for row in csv.DictReader(stream):
-            if row["kind"].startswith("official"):
-                point = timm.pop((row["model"], int(row["img_size_px"])))
-                assert point.difference == pytest.approx(float(row["delta_top1_points"]), abs=1e-9)
-                assert point.interval[0] < point.difference < point.interval[1]
+    for row in rows_of("timm_reference.csv"):
+        if row["kind"].startswith("official"):
+            point = timm.pop((row["model"], int(row["img_size_px"])))
+            assert point.difference == pytest.approx(float(row["delta_top1_points"]), abs=1e-9)
+            assert point.interval[0] < point.difference < point.interval[1]
     assert not timm
     assert all(point.interval is None for point in drawn if point.source.startswith("ZCls"))
+
+
+def test_the_points_of_others_panels_are_the_published_rows(facts, tables):
+    drawn = {}
+    for panel in others_panels(facts, tables):
+        key = (panel.device, panel.rows[0].backend)
+        assert key not in drawn
+        drawn[key] = {(point.model, point.epochs, point.speed, point.top1) for point in panel.points}
+    figure, rows = rows_of("figure1_points.csv"), rows_of("third_party_speed.csv")
+    expected = {}
+    names = {"4090": "RTX 4090", "5090": "RTX 5090", "pro6000maxq": "RTX PRO 6000 Max-Q"}
+    for row in rows:
+        if row["source_file"].startswith("results/benchmark-infer-amp-nchw-pt291") and row["input_px"] == "224":
+            mine = expected.setdefault((names[row["device"]], row["backend"]), set())
+            for point in figure:
+                if point["model"] == row["model"]:
+                    numbers = (float(row["images_per_s"]), float(point["top1_pct"]))
+                    mine.add((row["model"], int(point["epochs"]), *numbers))
+    assert drawn == expected
+    assert len(drawn) == 6 and {len(points) for points in drawn.values()} == {16}
+
+
+def test_the_gaps_of_others_panels_are_those_of_the_published_rows(facts, tables):
+    rows = rows_of("third_party_speed.csv")
+    sizes = {row["input_px"] for row in rows if row["model"] == "EfficientNet-B3"}
+    assert sizes == {"288", "320"} and "288 and 320 px" in GAPS["EfficientNet-B3"]
+    assert set(GAPS) - {row["model"] for row in rows} == {"RepVGG-B1g2", "RepVGG-B2g2"}
+    words = caption(others_panels(facts, tables), tables)
+    assert all(name in words for name in GAPS)
+    shown = {panel.device for panel in others_panels(facts, tables)}
+    for name, device in (("rtx3090", "RTX 3090"), ("i9_10940x", "Core i9-10940X"), ("i7_12700h", "Core i7-12700H")):
+        assert {row["form"] for row in rows if row["device"] == name} == {"train", "as built"}
+        assert device not in shown and device in words.partition("No panel: ")[2].partition("train form only")[0]
+
+
+def test_a_table_that_lacks_a_network_gets_no_panel(facts, nothing):
+    rows = read_speeds(ROOT / "paper")
+    fewer = [row for row in rows if (row.device, row.backend, row.model) != ("RTX 5090", "eager", "ResNet-50")]
+    panels = others_panels(facts, speed_tables(facts, nothing, fewer))
+    assert len(panels) == 5 and ("RTX 5090", "eager") not in {(one.device, one.rows[0].backend) for one in panels}
+    only_train = [row for row in rows if row.form != "deploy"]
+    assert others_panels(facts, speed_tables(facts, nothing, only_train)) == []
+
+
+def test_others_panels_have_open_markers_and_readable_text(facts, tables):
+    panels = others_panels(facts, tables)
+    with style():
+        figure = figure1_others(panels[:1], tables)
+        axes, spare = figure.axes
+        lines = [line for line in axes.lines if line.get_marker() not in (".", "None")]
+        assert len(lines) == 7 and {line.get_markerfacecolor() for line in lines} == {"white"}
+        dots = [line for line in axes.lines if line.get_marker() == "."]
+        inside = {(float(x), float(y)) for line in dots for x, y in line.get_xydata()}
+        assert inside == {(point.speed, point.top1) for point in panels[0].points if point.epochs == 200}
+        texts = [text for text in figure.findobj(lambda one: hasattr(one, "get_fontsize")) if text.get_text()]
+        assert len(texts) > 25 and min(text.get_fontsize() for text in texts) >= 7
+        assert "measured by others (timm): RTX 4090, eager,\namp-fp16, batch 1024" in axes.get_title(loc="left")
+        assert not spare.axison
 
 
 @pytest.mark.parametrize("name", list(TITLES))

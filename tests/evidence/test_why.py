@@ -248,6 +248,11 @@ def test_a_point_of_each_picture_of_the_ledger_is_followed(root, capsys):
     said = _said(capsys, folder / "accuracy-holds.png", "RepVGG-A1")
     assert "third_party_accuracy.csv: line " in said
     assert "timm_reference.csv: line " in said
+    said = _said(capsys, folder / "figure1-others.svg", "RepVGG-B2g4")
+    assert said.count("figure1_points.csv: row ") == 2, "120 and 200 epochs"
+    assert said.count("third_party_speed.csv: line ") == 6 and said.count("form: deploy") == 6
+    assert main(["why", str(folder / "figure1-others.png"), "RepVGG-B1g2", "--paper", str(PAPER)]) == 2
+    assert "figure1-others has no point of 'RepVGG-B1g2'" in capsys.readouterr().err
     assert main(["why", str(folder / "speedups.pdf"), "RepVGG-Z9", "--paper", str(PAPER)]) == 2
     assert "speedups has no point of 'RepVGG-Z9'" in capsys.readouterr().err
 

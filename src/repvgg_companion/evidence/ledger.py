@@ -1,4 +1,4 @@
-"""The `ledger` verb: every claim of the paper with all evidence, as CSV, Markdown, one HTML page and two pictures."""
+"""The `ledger` verb: every claim of the paper with all evidence, as CSV, Markdown, one HTML page and three pictures."""
 
 import argparse
 from collections import Counter
@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--devices", default="results/devices", help="folder with one folder a device")
     parser.add_argument("--studies", default="results/studies", help="folder with one folder a small study")
     parser.add_argument("--output", default="results/reference", help="folder of ledger.csv, .md, .html and dictionary")
-    parser.add_argument("--figures", help="folder of the two pictures (default: draw them for the page only)")
+    parser.add_argument("--figures", help="folder of the three pictures (default: draw them for the page only)")
 
 
 def run(arguments: argparse.Namespace) -> None:

@@ -1,6 +1,7 @@
 """The ledger as one self-contained HTML page: claims with marks, summaries and fold-outs, filtered by a script."""
 
 import base64
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ from repvgg_companion.evidence.evidence_classes import CLASSES, PRINTED
 from repvgg_companion.evidence.groups import grouped
 from repvgg_companion.evidence.ledger_text import value_with_interval
 from repvgg_companion.evidence.summaries import summary, verdicts_by_class
+from repvgg_companion.paper.figure_style import COLUMN_INCHES
 from repvgg_companion.paper.verdicts import MET, NOT_MET, NOT_TESTED, OPEN
 
 Row = Mapping[str, Any]
@@ -41,8 +43,15 @@ def page(claims: Sequence[Claim], rows: Sequence[Row], pictures: Mapping[str, st
         n_claims=len(claims),
         n_decided=len({row["id"] for row in decided}),
         n_beyond=len({row["id"] for row in decided if row["evidence_class"] != PRINTED.name}),
-        pictures={caption: base64.b64encode(svg.encode()).decode() for caption, svg in pictures.items()},
+        pictures={caption: _picture(svg) for caption, svg in pictures.items()},
     )
+
+
+def _picture(svg: str) -> dict[str, Any]:
+    """The picture in base64, and whether it is wider than one column of the paper."""
+    width_pt = re.search(r'<svg[^>]* width="([\d.]+)pt"', svg)
+    wide = width_pt is not None and float(width_pt[1]) / 72 > 1.5 * COLUMN_INCHES
+    return {"base64": base64.b64encode(svg.encode()).decode(), "wide": wide}
 
 
 def _claim(claim: Claim, rows: Sequence[Row]) -> dict[str, Any]:

@@ -1,15 +1,17 @@
-"""What the two pictures of the ledger rest on: the published and measured rows behind the points of one network."""
+"""What the pictures of the ledger rest on: printed, published and measured rows behind the points of one network."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from repvgg_companion.errors import CompanionError
+from repvgg_companion.evidence.figure1_others import others_panels
 from repvgg_companion.evidence.figure_sources import metadata_nodes
 from repvgg_companion.evidence.ledger_sources import printed_node, published_node
 from repvgg_companion.evidence.pictures import TITLES, data_digest
 from repvgg_companion.evidence.raw_row import raw_node
 from repvgg_companion.evidence.sources import LedgerRequest, Sources, read_sources
 from repvgg_companion.evidence.speedups_picture import PAIRS
+from repvgg_companion.evidence.table_sources import printed
 from repvgg_companion.evidence.third_party import OTHER_BASELINE, SPEED_FILE
 from repvgg_companion.evidence.tree import Node
 from repvgg_companion.paper.comparable_runs import BEST, comparable_runs
@@ -26,7 +28,7 @@ def picture_nodes(path: Path, cell: str, facts: Facts) -> list[Node]:
     if not cell:
         children.append(Node("name a network, such as RepVGG-A0, to see the rows behind its points"))
         return [Node(f"{path}: {TITLES[path.stem]}", tuple(children))]
-    points = list((_speed_ups if path.stem == "speedups" else _accuracies)(sources, cell.strip()))
+    points = list(_POINTS[path.stem](sources, cell.strip()))
     if not points:
         raise CompanionError(
             f"{path.stem} has no point of {cell.strip()!r}; give the name of a network, such as RepVGG-A0"
@@ -60,3 +62,20 @@ def _accuracies(sources: Sources, model: str) -> Iterator[Node]:
     for row in sources.published:
         if row.model == model and row.kind != OTHER_BASELINE:
             yield published_node(sources.facts.folder / row.file, row.line)
+
+
+def _figure1_others(sources: Sources, model: str) -> Iterator[Node]:
+    lines = [row.line for panel in others_panels(sources.facts, sources.speeds) for row in panel.rows
+             if row.model == model]  # fmt: skip
+    for number, fact in enumerate(sources.facts.table("figure1") if lines else (), start=1):
+        if fact["model"] == model:
+            yield Node(printed(sources.empty, "figure1", number, "top1_pct").words)
+    for line in lines:
+        yield published_node(sources.facts.folder / SPEED_FILE, line)
+
+
+_POINTS: dict[str, Callable[[Sources, str], Iterator[Node]]] = {
+    "speedups": _speed_ups,
+    "accuracy-holds": _accuracies,
+    "figure1-others": _figure1_others,
+}

@@ -1,4 +1,4 @@
-"""The two pictures of the ledger, as files with provenance and as SVG texts for the page."""
+"""The three pictures of the ledger, as files with provenance and as SVG texts for the page."""
 
 import io
 from collections.abc import Callable
@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from repvgg_companion.evidence.accuracy_picture import accuracy_figure, accuracy_points
+from repvgg_companion.evidence.figure1_others import figure1_others, others_panels
 from repvgg_companion.evidence.sources import Sources
 from repvgg_companion.evidence.speedups_picture import speed_ups, speedups_figure
 from repvgg_companion.evidence.third_party import ACCURACY_FILE, SPEED_FILE, TIMM_FILE
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 TITLES = {
     "speedups": "Do the speed-ups last? The paper's speed ratios on every device and engine",
     "accuracy-holds": "Does the accuracy hold? Every re-evaluation and retraining, in points from the print",
+    "figure1-others": "Figure 1 on devices that others measured: the printed accuracy against timm's published speeds",
 }
 
 
@@ -29,6 +31,7 @@ def draw(sources: Sources, folder: Path | None) -> dict[str, str]:
     drawings: dict[str, Callable[[], Figure]] = {
         "speedups": lambda: speedups_figure(sources.facts, list(speed_ups(sources.speeds, sources.devices))),
         "accuracy-holds": lambda: accuracy_figure(list(accuracy_points(sources.facts, sources.published))),
+        "figure1-others": lambda: figure1_others(others_panels(sources.facts, sources.speeds), sources.speeds),
     }
     texts = {}
     for name, title in TITLES.items():

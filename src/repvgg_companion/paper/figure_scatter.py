@@ -55,6 +55,8 @@ class Panel:
     x_ticks: tuple[float, ...] = ()
     y_ticks: tuple[float, ...] = ()
     tint: str | None = None
+    by_others: bool = False
+    """Numbers of other people: all markers are open, and a dot in one stands for 200 epochs."""
 
 
 def figure1(evidence: Evidence) -> "Figure":
@@ -66,23 +68,27 @@ def figure1(evidence: Evidence) -> "Figure":
     figure, rows = plt.subplots(
         len(panels), 1, figsize=(COLUMN_INCHES, sum(heights) + 0.35), height_ratios=heights, squeeze=False
     )
-    joined = [_draw(axes, panel) for axes, panel in zip(rows[:, 0], panels, strict=True)]
+    joined = [draw_panel(axes, panel) for axes, panel in zip(rows[:, 0], panels, strict=True)]
     points = [point for panel in panels for point in panel.points]
     mixed = any(len({point.epochs for point in panel.points}) > 1 for panel in panels)
     family_legend(figure, [family(point.model) for point in points], "open: 200 epochs" if mixed else "")
     freeze_layout(figure)
     for axes, panel, lines in zip(rows[:, 0], panels, joined, strict=True):
-        labels = [(p.speed, p.top1, p.label or short(p.model), SERIES[family(p.model)].colour) for p in panel.points]
-        separate_labels(axes, labels, lines)
+        write_labels(axes, panel, lines)
     return figure
+
+
+def write_labels(axes: "Axes", panel: Panel, lines: list[list[tuple[float, float]]], size: float = 6) -> None:
+    """Name each point of a panel in text of `size` points; the layout is frozen, `lines` are those of `draw_panel`."""
+    labels = [(p.speed, p.top1, p.label or short(p.model), SERIES[family(p.model)].colour) for p in panel.points]
+    separate_labels(axes, labels, lines, size)
 
 
 def _paper_panels(evidence: Evidence) -> list[Panel]:
     points: dict[str, list[PlottedPoint]] = {"left": [], "right": []}
     for fact in evidence.facts.table("figure1"):
-        label = _inferred_label(fact) if _is_inferred(fact) else None
         points[fact["panel"]].append(
-            PlottedPoint(fact["model"], fact["speed_examples_per_s"], fact["top1_pct"], label=label)
+            PlottedPoint(fact["model"], fact["speed_examples_per_s"], fact["top1_pct"], label=inferred_label(fact))
         )
     return [
         Panel(
@@ -106,12 +112,9 @@ def _paper_panels(evidence: Evidence) -> list[Panel]:
     ]
 
 
-def _is_inferred(fact: Row) -> bool:
-    return fact["model_label_origin"].startswith("not labelled")
-
-
-def _inferred_label(fact: Row) -> str:
-    return f"({short(fact['model'])}?)"
+def inferred_label(fact: Row) -> str | None:
+    """The label of a point that Figure 1 does not name, such as `(B2g2?)`; None if it does."""
+    return f"({short(fact['model'])}?)" if fact["model_label_origin"].startswith("not labelled") else None
 
 
 def our_panels(evidence: Evidence) -> list[Panel]:
@@ -139,7 +142,7 @@ def _speed_label(run: ComparableRun) -> str:
 
 def _device_panel(evidence: Evidence, run: ComparableRun) -> list[Panel]:
     measured, printed = [], []
-    unlabelled = [fact for fact in evidence.facts.table("figure1") if _is_inferred(fact)]
+    unlabelled = [fact for fact in evidence.facts.table("figure1") if inferred_label(fact)]
     facts = [*evidence.facts.table("table4"), *evidence.facts.table("table5"), *unlabelled]
     quantities = [Quantity("top1", fact["model"], (f"{fact['epochs']}-epochs",)) for fact in facts]
     accuracies = evidence.comparable_accuracies(quantities)
@@ -154,7 +157,7 @@ def _device_panel(evidence: Evidence, run: ComparableRun) -> list[Panel]:
             ours = summarised(accuracies[quantity])
             measured.append(replace(point, top1=ours.top1, top1_interval=(ours.low, ours.high)))
         else:
-            printed.append(replace(point, label=_inferred_label(fact) if fact in unlabelled else None))
+            printed.append(replace(point, label=inferred_label(fact) if fact in unlabelled else None))
     if measured:
         return [Panel("speed and ImageNet accuracy measured here", measured, _speed_label(run))]
     if printed:
@@ -182,7 +185,7 @@ def _other_panel(prefix: str, found: Comparable, run: ComparableRun) -> Panel:
     return Panel(title, points, x_label, y_label, tint=OTHER_IMAGES_TINT)
 
 
-def _draw(axes: "Axes", panel: Panel) -> list[list[tuple[float, float]]]:
+def draw_panel(axes: "Axes", panel: Panel) -> list[list[tuple[float, float]]]:
     """Draw a panel without labels; returns the points of each line in it."""
     axes.set_title(panel.title)
     if not panel.points:
@@ -200,11 +203,14 @@ def _draw(axes: "Axes", panel: Panel) -> list[list[tuple[float, float]]]:
             line = [(point.speed, point.top1) for point in own]
             is_line = series.line and panel.tint is None
             joined += [line] if is_line else []
+            is_open = panel.by_others or (mixed and epochs == 200)
+            if panel.by_others and epochs == 200:
+                axes.plot(*zip(*line, strict=True), ".", color=series.colour, markersize=2.5, zorder=4, clip_on=False)
             axes.plot(
                 *zip(*line, strict=True),
                 color=series.colour,
                 marker=series.marker,
-                markerfacecolor="white" if mixed and epochs == 200 else series.colour,
+                markerfacecolor="white" if is_open else series.colour,
                 linestyle="-" if is_line else "",
                 zorder=3,
                 clip_on=False,

@@ -76,8 +76,10 @@ def freeze_layout(figure: "Figure") -> None:
     figure.set_layout_engine("none")
 
 
-def separate_labels(axes: "Axes", points: list[tuple[float, float, str, str]], lines: list[list]) -> None:
-    """Write a label beside each point (x, y, text, colour) that covers no marker, no line and no other label.
+def separate_labels(
+    axes: "Axes", points: list[tuple[float, float, str, str]], lines: list[list], size: float = 6
+) -> None:
+    """Write a label of `size` points beside each point (x, y, text, colour) that covers no marker, line or other label.
 
     `lines` are the [(x, y), ...] that join points. The figure's layout must be frozen.
     """
@@ -89,7 +91,9 @@ def separate_labels(axes: "Axes", points: list[tuple[float, float, str, str]], l
 
     if not points:
         return
-    texts = [axes.text(x, y, text, color=colour, fontsize=6, ha="center", va="center") for x, y, text, colour in points]
+    texts = [
+        axes.text(x, y, text, color=colour, fontsize=size, ha="center", va="center") for x, y, text, colour in points
+    ]
     half = 2.8 * axes.figure.dpi / 72  # half a marker and a little air, in pixels
     to_data, to_pixels = axes.transData.inverted().transform, axes.transData.transform
     centres = to_pixels([point[:2] for point in points])
