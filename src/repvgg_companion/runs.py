@@ -71,6 +71,8 @@ def _commit_of_checkout(root: Path) -> str:
     if Path(git("rev-parse", "--show-toplevel")) != root:
         raise LookupError("not a checkout of the companion")
     revision = git("rev-parse", "HEAD")
+    if not git("ls-files", str(Path(__file__).resolve())):  # unpacked into the top folder of another repository
+        raise LookupError("not a checkout of the companion")
     return revision + ("-dirty" if git("status", "--porcelain", "--untracked-files=no") else "")
 
 

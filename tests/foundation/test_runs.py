@@ -47,6 +47,11 @@ def test_the_commit_of_a_repository_around_the_package_is_not_recorded(unpacked)
     assert recorded(unpacked, GIT_DIR=str(theirs), GIT_WORK_TREE=str(unpacked)) == recorded(unpacked)
 
 
+def test_the_commit_of_a_repository_that_the_package_was_unpacked_into_is_not_recorded(unpacked):
+    shutil.move(unpacked / "src", unpacked.parent / "src")
+    assert recorded(unpacked.parent) == "unknown (not a checkout of the companion)"
+
+
 def test_the_commit_may_be_carried_with_the_package(unpacked):
     assert recorded(unpacked, REPVGG_COMPANION_COMMIT=FOUND) == FOUND
     (unpacked / "src/repvgg_companion/COMMIT").write_text(FOUND + "\n")
