@@ -149,6 +149,13 @@ def test_kaggles_tar_lacks_the_solution_and_the_sentence_says_so(tmp_path, image
     assert "is not part of Kaggle's tar" in sentence and "--devkit" in sentence
 
 
+def test_a_tar_in_place_of_a_zip_is_called_a_tar(tmp_path, images, refused):
+    data_layouts.write_tree(tmp_path / "tree", images)
+    _tars(tmp_path / "tree")
+    sentence = refused("index", "--dataset", "s", "--zip", tmp_path / "tree/val.tar")
+    assert "is a tar, not a zip" in sentence and "--val-archive" in sentence
+
+
 def test_a_webdataset_shard_is_called_what_it_is(tmp_path, refused):
     path = tmp_path / "imagenet1k-train-0000.tar"
     members = [(f"{number:06d}.{end}", b"x") for number in range(3) for end in ("jpg", "cls", "json")]

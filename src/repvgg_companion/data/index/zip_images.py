@@ -4,6 +4,7 @@ import lzma
 import os
 import stat
 import struct
+import tarfile
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -79,6 +80,11 @@ def images_of_zip(path: str | Path, texts: tuple[str, ...], findings: Findings) 
                 found = {name: _located(source, info, name) for name, info in others.items()}
                 resolve_links(links, images, found, findings, source.path)
     except UNREADABLE_ZIP as error:
+        if tarfile.is_tarfile(path):
+            raise CompanionError(
+                f"{path} is a tar, not a zip; name it with --val-archive or --train-archive (data.val_archive, "
+                "data.train_archive)"
+            ) from None
         raise CompanionError(f"{path} is not readable as a zip ({one_line(error)}); get it again") from None
     finally:
         source.close()
