@@ -103,6 +103,18 @@ def test_hidden_classes_of_shards_are_left_out(tmp_path, images, index, content_
     assert content_of(train) == images.ordered_train()
 
 
+def test_hidden_files_beside_shards_are_left_out_and_noted(tmp_path, images, index, content_of):
+    folder = data_layouts.write_shards(tmp_path / "shards", images)
+    shard = sorted(folder.glob("train*.parquet"))[0]
+    (folder / ".ipynb_checkpoints").mkdir()
+    shutil.copy(shard, folder / ".ipynb_checkpoints" / shard.name)
+    shutil.copy(shard, folder / f"._{shard.name}")
+    output = index("--parquet-folder", folder)
+    assert content_of(Manifest.read(output / "train.parquet")) == images.ordered_train()
+    notes = " ".join(read_json(output / "dataset.json")["notes"])
+    assert "2 hidden files, system files and folders of these were left out" in notes
+
+
 @pytest.mark.parametrize("form", [_folders, _tars, _tars_of_tars, _zip], ids=lambda form: form.__name__.strip("_"))
 def test_a_class_without_images_is_refused_in_every_form(form, tmp_path, images, refused):
     train, _ = data_layouts.write_tree(tmp_path / "tree", images)

@@ -140,5 +140,5 @@ def test_ratio_of_different_batch_sizes_counts_examples():
 
 def test_a_file_that_holds_no_samples_is_refused(tmp_path):
     (tmp_path / "x.parquet").write_bytes(b"nonsense")
-    with pytest.raises(CompanionError, match="no file of speed samples"):
+    with pytest.raises(CompanionError, match="not a file of speed samples"):
         Samples.read(tmp_path / "x.parquet")

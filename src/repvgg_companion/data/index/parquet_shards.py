@@ -72,7 +72,8 @@ def from_parquet(folder: str, job: IndexJob) -> dict[str, Split]:
     given to `job.known`, before anything is copied.
     """
     labels = _Labels(dict(enumerate(job.devkit.wnids)) if job.devkit is not None else {})
-    shards = {name: _shards_of(Path(folder), name) for name in ("train", "val")}
+    left_out: dict[str, None] = {}
+    shards = {name: _shards_of(Path(folder), name, left_out) for name in ("train", "val")}
     if not shards["val"]:
         raise CompanionError(
             f"{folder} holds no shard called validation-*.parquet (or val, valid); name the folder that they were "
@@ -87,11 +88,16 @@ def from_parquet(folder: str, job: IndexJob) -> dict[str, Split]:
     splits = {name: split.imported(labels) for name, split in imports.items()}
     words = {wnid: labels.names[label] for label, wnid in labels.wnids.items() if label in labels.names}
     splits["val"].words, splits["val"].class_order = words, own
+    for path in left_out:
+        splits["val"].findings.enters(path)  # counts it
     return dict(sorted(splits.items()))
 
 
-def _shards_of(folder: Path, split: str) -> list[Path]:
-    """The shards of a split under a folder, by their own name or that of the folder around them; links are followed."""
+def _shards_of(folder: Path, split: str, left_out: dict[str, None]) -> list[Path]:
+    """The shards of a split under a folder, by their own name or that of the folder around them; links are followed.
+
+    Hidden and foreign files and folders are added to `left_out` by their path in `folder`.
+    """
     named: dict[str, list[Path]] = {}
     around: dict[str, set[str]] = {str(folder): {os.path.realpath(folder)}}
     for at, folders, files in os.walk(folder, followlinks=True):
@@ -99,12 +105,16 @@ def _shards_of(folder: Path, split: str) -> list[Path]:
         for name in list(folders):
             inner = os.path.join(at, name)  # noqa: PTH118
             real = os.path.realpath(inner)
+            if is_foreign(name):
+                left_out[os.path.relpath(inner, folder)] = None
             if is_foreign(name) or real in above:
                 folders.remove(name)
             else:
                 around[inner] = {*above, real}
         for file in files:
-            if file.endswith(".parquet") and not is_foreign(file):
+            if is_foreign(file):
+                left_out[os.path.relpath(Path(at) / file, folder)] = None
+            elif file.endswith(".parquet"):
                 for part in (re.split(r"[-_.]", file)[0], Path(at).name):
                     if part in SPLIT_NAMES["train"] + SPLIT_NAMES["val"] + ("test",):
                         if part in SPLIT_NAMES[split]:
