@@ -47,6 +47,12 @@ def trees(draw) -> dict[str, object]:
     }
 
 
+def faults(tree: dict) -> int:
+    """How many kinds of faults a tree has; each of them alone is refused."""
+    bad_link = any(kind in ("nothing", "its own folder") for _, kind in tree["links"])
+    return bad_link + (tree["empty class"] is not None) + (tree["loose"] == "loose.JPEG")
+
+
 def write(root: Path, tree: dict) -> None:
     """Write a tree; the length of a file is unlike that of every other one."""
     count = 0
@@ -174,7 +180,10 @@ def test_every_form_of_a_tree_gives_the_same_manifest_or_the_same_refusal(tree):
         expected = outcome(as_folder(folder / "tree", folder), folder / "out-folder")
         for form in (as_tar, as_tar_of_tars, as_zip):
             found = outcome(form(folder / "tree", folder), folder / f"out-{form.__name__}")
-            assert found == expected, form.__name__
+            if faults(tree) > 1:  # each form may name another one first
+                assert isinstance(found, str), form.__name__
+            else:
+                assert found == expected, form.__name__
         if not isinstance(expected, str):  # shards hold no empty classes and no links
             assert outcome(as_shards(folder / "tree", folder), folder / "out-shards") == expected
 
