@@ -19,6 +19,7 @@ from repvgg_companion.experiment.experiment_file import Experiment
 from repvgg_companion.experiment.load import read_experiment
 from repvgg_companion.experiment.paths import train_resources, weights_of
 from repvgg_companion.files import read_json
+from repvgg_companion.machine.cpu import usable_cores
 from repvgg_companion.machine.nvml import visible_gpus
 from repvgg_companion.paper.grammar import parse
 from repvgg_companion.paper.printed import Facts
@@ -279,4 +280,4 @@ def cheaper(costs: list[Cost], claims: dict[str, frozenset[tuple[str, str]]]) ->
 
 def cpu_processes(threads: int) -> int:
     """Trainings with this many threads that this CPU runs side by side."""
-    return max(1, len(os.sched_getaffinity(0)) // max(threads, 1))
+    return max(1, usable_cores() // max(threads, 1))

@@ -6,7 +6,6 @@ array as JSON, so that a cache of other images or another protocol is never used
 
 import argparse
 import json
-import os
 import shutil
 import sys
 from pathlib import Path
@@ -20,6 +19,7 @@ from repvgg_companion.data.manifest import Manifest
 from repvgg_companion.data.protocols import EvaluationProtocol
 from repvgg_companion.errors import CompanionError
 from repvgg_companion.files import atomic_path
+from repvgg_companion.machine.cpu import usable_cores
 from repvgg_companion.progress import Progress
 
 BATCH = 64
@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--manifest", required=True)
     parser.add_argument("--protocol", required=True, metavar="LABEL")
     parser.add_argument("--output", required=True, metavar="FILE.npy")
-    parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)) if sys.platform == "linux" else 1)
+    parser.add_argument("--workers", type=int, default=usable_cores() if sys.platform == "linux" else 1)
     parser.add_argument("--undecodable", choices=POLICIES, default="stop", help="default: stop")
 
 

@@ -5,7 +5,6 @@ other data: its manifest has its own digest and a label (`short256-q90`), which 
 """
 
 import argparse
-import os
 import sys
 from contextlib import ExitStack
 from dataclasses import replace
@@ -21,6 +20,7 @@ from repvgg_companion.data.index.image_tar import ImageTar
 from repvgg_companion.data.manifest import Manifest, ManifestBuilder
 from repvgg_companion.data.reader import ImageReader
 from repvgg_companion.errors import CompanionError
+from repvgg_companion.machine.cpu import usable_cores
 from repvgg_companion.progress import Progress
 
 SHORT_SIDE_PX = 256
@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", required=True, metavar="FILE.parquet", help="the tar is written beside it")
     parser.add_argument("--short-side", type=int, default=SHORT_SIDE_PX, metavar="PX", help=f"default: {SHORT_SIDE_PX}")
     parser.add_argument("--quality", type=int, default=QUALITY, help=f"JPEG quality, default: {QUALITY}")
-    parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)) if sys.platform == "linux" else 1)
+    parser.add_argument("--workers", type=int, default=usable_cores() if sys.platform == "linux" else 1)
     parser.add_argument("--undecodable", choices=POLICIES, default="stop", help="default: stop; count leaves them out")
 
 
