@@ -217,7 +217,7 @@ def test_a_committed_speed_is_followed_to_run_and_samples(root, capsys):
 def test_a_committed_figure_says_commit_data_and_rows(root, capsys):
     for kind in ("png", "svg", "pdf"):
         said = _said(capsys, root / "paper_figures" / "reference" / f"figure1.{kind}", "RepVGG-A0")
-        assert "- commit " in said
+        assert "- commit: see the history of this file" in said
         assert "table4_120epochs.csv: row 1" in said
         assert "speed.csv: row " in said
 

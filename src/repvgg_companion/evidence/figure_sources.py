@@ -19,7 +19,7 @@ from repvgg_companion.paper.ours import Results, Row
 from repvgg_companion.paper.printed import Facts
 from repvgg_companion.paper.table_rows import ablations
 
-_METADATA = re.compile(rb"commit ([0-9a-z-]+); data ([0-9a-f]{8})")
+_METADATA = re.compile(rb"commit ([^;\n]{1,80}); data ([0-9a-f]{8})")
 
 
 def figure_nodes(path: Path, cell: str, facts: Facts, results: Path | None) -> list[Node]:
@@ -50,7 +50,7 @@ def metadata_nodes(path: Path, today: str, tables: str) -> list[Node]:
     commit, digest = metadata_of(path)
     words = "the same as" if today == digest else f"not those ({today}) of"
     return [
-        Node(f"commit {commit}"),
+        Node(f"commit {commit}" if " " not in commit else f"commit: {commit}"),
         Node(f"data digest {digest}: the tables of {tables} today are {words} this figure"),
     ]
 

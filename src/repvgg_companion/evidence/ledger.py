@@ -21,6 +21,7 @@ from repvgg_companion.evidence.summaries import require_evidence
 from repvgg_companion.files import write_text
 from repvgg_companion.paper.printed import FILES
 from repvgg_companion.paper.verdicts import NOT_TESTED, OPEN
+from repvgg_companion.runs import commit
 
 Row = dict[str, Any]
 
@@ -32,13 +33,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--studies", default="results/studies", help="folder with one folder a small study")
     parser.add_argument("--output", default="results/reference", help="folder of ledger.csv, .md, .html and dictionary")
     parser.add_argument("--figures", help="folder of the three pictures (default: draw them for the page only)")
+    parser.add_argument("--commit", default="", help="written into the pictures instead of this checkout's commit")
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Write the ledger and print how many claims have which evidence."""
     request = LedgerRequest(
         Path(arguments.paper), Path(arguments.devices), Path(arguments.studies), Path(arguments.output),
-        Path(arguments.figures) if arguments.figures else None,
+        Path(arguments.figures) if arguments.figures else None, arguments.commit,
     )  # fmt: skip
     sources = read_sources(request)
     rows = ledger_rows(sources)
@@ -46,7 +48,7 @@ def run(arguments: argparse.Namespace) -> None:
     write_ledger(request.output / "ledger.csv", rows)
     write_dictionary(request.output / "ledger-dictionary.csv")
     write_text(request.output / "ledger.md", markdown(claims, rows))
-    write_text(request.output / "ledger.html", page(claims, rows, draw(sources, request.figures)))
+    write_text(request.output / "ledger.html", page(claims, rows, draw(sources, request.figures, request.commit or commit())))
     print(counts(rows, len(claims)))
 
 

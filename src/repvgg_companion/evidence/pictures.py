@@ -13,7 +13,6 @@ from repvgg_companion.evidence.third_party import ACCURACY_FILE, SPEED_FILE, TIM
 from repvgg_companion.files import sha256_of_file, short_digest
 from repvgg_companion.paper.figure_style import freeze_layout, save, style
 from repvgg_companion.paper.printed import FILES
-from repvgg_companion.runs import commit
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -25,8 +24,8 @@ TITLES = {
 }
 
 
-def draw(sources: Sources, folder: Path | None) -> dict[str, str]:
-    """SVG texts by title, without a commit so that the page does not change with it; also files if `folder` is set."""
+def draw(sources: Sources, folder: Path | None, commit: str) -> dict[str, str]:
+    """SVG texts by title; also files that name `commit` if `folder` is set."""
     digest = data_digest(sources)
     drawings: dict[str, Callable[[], Figure]] = {
         "speedups": lambda: speedups_figure(sources.facts, list(speed_ups(sources.speeds, sources.devices))),
@@ -43,7 +42,7 @@ def draw(sources: Sources, folder: Path | None) -> dict[str, str]:
             figure.savefig(stream, format="svg", metadata=metadata)
             texts[title] = stream.getvalue()
             if folder is not None:
-                save(figure, folder / name, title, commit(), digest)
+                save(figure, folder / name, title, commit, digest)
     return texts
 
 

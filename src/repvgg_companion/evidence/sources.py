@@ -23,6 +23,8 @@ class LedgerRequest:
     studies: Path
     output: Path
     figures: Path | None
+    commit: str = ""
+    """What the pictures name as their commit; empty for that of this checkout."""
 
 
 @dataclass(frozen=True)
