@@ -305,6 +305,15 @@ def test_a_zip_that_lacks_a_listed_class(tmp_path, images, refused):
     assert f"no training image of class {WNIDS[0]}" in refused("index", "--dataset", "s", "--zip", path)
 
 
+def test_chosen_classes_that_the_images_lack_or_that_are_named_twice(tmp_path, images, refused):
+    zipped = ("index", "--dataset", "s", "--zip", data_layouts.write_zip(tmp_path / "tiny.zip", images), "--classes")
+    assert "dataset s has no class n09999999, which --classes (data.classes) names" in refused(*zipped, "n09999999")
+    assert f"names {WNIDS[0]} twice" in refused(*zipped, WNIDS[0], WNIDS[0])
+    labels = tmp_path / "labels.txt"
+    labels.write_text("\n".join(WNIDS))
+    assert "--classes and --labels both number" in refused(*zipped, WNIDS[0], "--labels", labels)
+
+
 def test_kaggle_folders_that_are_incomplete(tmp_path, images, refused):
     root = data_layouts.write_kaggle(tmp_path / "kaggle", images)
     assert "holds no ILSVRC/Data/CLS-LOC/train" in refused("index", "--dataset", "s", "--kaggle-folder", tmp_path)

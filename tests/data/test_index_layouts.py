@@ -153,6 +153,22 @@ def test_every_layout_gives_the_same_images_labels_order_and_digest(layout, tmp_
     assert facts["train"] == {"n_images": 12, "sha256": train.sha256}
 
 
+@pytest.mark.parametrize("layout", [_archives, _tree, _flat_val_and_devkit, _kaggle, _shards, _zip, _deflated_zip])
+def test_chosen_classes_are_the_same_images_as_a_set_of_these_classes_alone(
+    layout, tmp_path, images, index, content_of
+):
+    kept = [WNIDS[2], WNIDS[0]]  # the order that they are named in has no meaning
+    folder = index(*layout(tmp_path, images), "--num-classes", 2, "--classes", *kept)
+    alone = data_layouts.Images({wnid: images.train[wnid] for wnid in sorted(kept)}, {})
+    alone.val = {name: row for name, row in images.val.items() if row[0] in kept}
+    (tmp_path / "alone").mkdir()
+    small = index(*_tree(tmp_path / "alone", alone), output=tmp_path / "small")
+    for manifest, expected in zip(_splits(folder), _splits(small), strict=True):
+        assert (manifest.sha256, manifest.classes) == (expected.sha256, expected.classes)
+        assert content_of(manifest) == content_of(expected)
+    assert _splits(folder)[0].origin.options[-3:] == ("--classes", *kept)
+
+
 @pytest.mark.parametrize("layout", [_archives, _kaggle, _shards, _zip, _flat_val_and_devkit])
 def test_class_names_come_from_wherever_the_layout_has_them(layout, tmp_path, images, index):
     folder = index(*layout(tmp_path, images))

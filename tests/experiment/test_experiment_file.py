@@ -18,7 +18,10 @@ from repvgg_companion.experiment.schema import SCHEMA_FILE, schema_text
 from repvgg_companion.models.names import VARIATIONS
 
 ROOT = Path(__file__).resolve().parents[2]
-CONFIGS = [ROOT / "config" / f"{name}.yaml" for name in ("cityscapes", "demo", "imagenet", "released", "tiny-imagenet")]
+CONFIGS = [
+    ROOT / "config" / f"{name}.yaml"
+    for name in ("cityscapes", "demo", "imagenet", "released", "tiny-imagenet", "study-tiny-imagenet")
+]
 """Those that come with the companion; a user may have others there."""
 
 
@@ -70,6 +73,7 @@ def test_every_experiment_file_is_valid_and_named_after_itself(path):
         ("training.0.seeds", [1, 1], r"seed 1 is named twice"),
         ("data.dataset", "Demo/x", r"f\.yaml: data\.dataset"),
         ("data.zip", "x.zip", r"f\.yaml: data: the images are named twice, by generate and by zip"),
+        ("data.classes", ["n01443537", "n01443537"], r"f\.yaml: data\.classes: class n01443537 is named twice"),
         ("data.generate", None, r"f\.yaml: data: no images are named; set one of generate, train_archive"),
         ("evaluation.protocol", "resize256", r"f\.yaml: evaluation\.protocol"),
         ("execution.train", {"runtime": "soon"}, r"f\.yaml: execution\.train\.runtime"),

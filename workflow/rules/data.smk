@@ -3,6 +3,7 @@ import shlex
 
 DEMO_FOLDER = f"{DATA}/archives"
 SOURCE = source_options(EXPERIMENT, DEMO_FOLDER)
+CHOSEN = ["--classes", *map(shlex.quote, EXPERIMENT.data.classes)] if EXPERIMENT.data.classes else []
 SPLITS = ["train", "val"] if EXPERIMENT.training else ["val"]
 # Only the images themselves show whether these forms hold training images.
 NEEDS_TRAIN = (
@@ -48,7 +49,7 @@ rule index:
         **asked(EXPERIMENT.execution.index),
     params:
         source=lambda wildcards: " ".join(
-            [*(f"{option} {shlex.quote(path)}" for option, path in SOURCE.items()), *NEEDS_TRAIN]
+            [*(f"{option} {shlex.quote(path)}" for option, path in SOURCE.items()), *CHOSEN, *NEEDS_TRAIN]
         ),
         dataset=DATASET,
         folder=lambda wildcards: DATA,

@@ -238,6 +238,10 @@ class ManifestBuilder:
         ordered = sorted(last, key=_folder_then_name if any("/" in name for name in last) else None)
         self._classes[wnid] = ImageColumns(last[name] for name in ordered)
 
+    def keep(self, chosen: Sequence[str]) -> None:
+        """Forget the images of all other classes."""
+        self._classes = {wnid: images for wnid, images in self._classes.items() if wnid in chosen}
+
     def rename(self, name_of: Callable[[str], str]) -> None:
         """Give each class another name."""
         self._classes = {name_of(wnid): images for wnid, images in self._classes.items()}

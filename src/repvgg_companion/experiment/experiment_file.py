@@ -67,6 +67,8 @@ def _known_models(names: list[str]) -> list[str]:
     return _no_doubles([_known_model(name) for name in names], "model")
 
 
+Classes = Annotated[list[str], AfterValidator(lambda names: _no_doubles(names, "class"))]
+"""Names of classes, each once."""
 Models = Annotated[list[str], AfterValidator(_known_models)]
 SomeModels = Annotated[list[str], Field(min_length=1), AfterValidator(_known_models)]
 """Names of networks that this companion builds, each once; at least one of them."""
@@ -77,6 +79,7 @@ class Data(Strict):
 
     dataset: Name = Field(description="name of the image set; its manifests and weights live under this name")
     num_classes: int | None = Field(None, ge=2, description="checked against the images where it is given")
+    classes: Classes = Field([], description="WNIDs; these classes alone are kept, from any source but labels")
     generate: Literal["digits"] | None = Field(None, description="make the demo data on this machine")
     train_archive: Place | None = Field(None, description="ILSVRC2012_img_train.tar")
     val_archive: Place | None = Field(None, description="ILSVRC2012_img_val.tar")
@@ -94,12 +97,6 @@ class Data(Strict):
     undecodable: Literal["stop", "count"] = Field("stop", description="what an image that cannot be decoded does")
     cache: bool = Field(True, description="decode the validation images once for all evaluations")
 
-    @field_validator(*SOURCES, "devkit_archive", "labels")
-    @classmethod
-    def _with_home(cls, path: str | None) -> str | None:
-        """A path may begin with ~, the home folder."""
-        return None if path is None else os.path.expanduser(path)  # noqa: PTH111 - a Path would change the text
-
     @model_validator(mode="after")
     def _one_source(self) -> Self:
         given = [key for key in SOURCES if getattr(self, key) is not None]
@@ -114,6 +111,8 @@ class Data(Strict):
             raise ValueError(f"{main} needs {needed} beside it; add it")
         if {"devkit_archive", "labels"} <= set(others):
             raise ValueError("devkit_archive and labels both number the classes; leave one of them out")
+        if self.classes and ("labels" in others or self.segments):
+            raise ValueError(f"classes does not go with {'labels' if 'labels' in others else main}; leave it out")
         return self
 
     @property

@@ -47,11 +47,13 @@ class IndexRequest:
     num_classes: int | None = None
     verify: bool = True
     needs_train: bool = False
+    classes: tuple[str, ...] = ()
 
     def origin(self) -> Origin:
         """The options that name dataset and images, and where these are."""
         named = {**self.sources, **({"labels": self.labels} if self.labels is not None else {})}
         words = [word for name, path in named.items() for word in (_option(name), path)]
+        words += ["--classes", *self.classes] if self.classes else []
         places = {os.path.abspath(path): path for path in self.sources.values()}  # noqa: PTH100
         return Origin(("--dataset", self.dataset, *words), places)
 
@@ -129,6 +131,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="which label each class folder has: lines NAME, NAME LABEL or NAME WNID; for folders not called by WNIDs",
     )
+    parser.add_argument("--classes", nargs="+", default=[], metavar="WNID", help="keep these classes only")
     parser.add_argument("--num-classes", type=int, metavar="N", help="fail unless there are N classes")
     parser.add_argument("--needs-train", action="store_true", help="fail unless there are training images")
     parser.add_argument(
@@ -150,6 +153,7 @@ def run(arguments: argparse.Namespace) -> None:
             labels=paths.pop("labels", None),
             sources=paths,
             num_classes=arguments.num_classes,
+            classes=tuple(arguments.classes),
             verify=arguments.verify,
             needs_train=arguments.needs_train,
         )
@@ -182,8 +186,7 @@ def _segmentation(request: IndexRequest) -> dict[str, Manifest]:
     from repvgg_companion.data.index.cityscapes_folder import from_cityscapes
 
     others = [name for name in request.sources if name != "cityscapes_folder"]
-    if request.labels is not None:
-        others.append("labels")
+    others += [name for name in ("labels", "classes") if getattr(request, name)]
     if others:
         raise CompanionError(
             f"--cityscapes-folder and {_option(others[0])} both name images or labels; leave one of them out"
@@ -204,6 +207,9 @@ def _classification(request: IndexRequest, naming: contextlib.ExitStack) -> tupl
             "name the training images too"
         )
     names = {name: split.builder.classes for name, split in splits.items()}
+    if known.chosen:
+        for split in splits.values():
+            split.builder.keep(known.chosen)
     classes = known.ordered(names.get("train"), names["val"], splits["val"].class_order)
     words = {wnid: text for split in splits.values() for wnid, text in split.words.items()}
     if known.devkit is not None:
@@ -234,7 +240,16 @@ def _known_classes(request: IndexRequest, opener: ArchiveOpener) -> KnownClasses
         devkit=None if devkit is None else read_devkit(devkit),
         labels=None if labels is None else read_labels(labels),
         num_classes=request.num_classes,
+        chosen=_chosen(request),
     )
+
+
+def _chosen(request: IndexRequest) -> tuple[str, ...]:
+    if twice := [name for name in request.classes if request.classes.count(name) > 1]:
+        raise CompanionError(f"--classes (data.classes) names {twice[0]} twice; name it once")
+    if request.classes and request.labels is not None:
+        raise CompanionError("--classes and --labels both number the classes; leave one of them out")
+    return request.classes
 
 
 def _read(request: IndexRequest, job: IndexJob) -> Splits:

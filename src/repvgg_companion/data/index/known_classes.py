@@ -17,6 +17,17 @@ class KnownClasses:
     devkit: Devkit | None = None
     labels: LabelsFile | None = None
     num_classes: int | None = None
+    chosen: tuple[str, ...] = ()
+    """The classes that are kept, by the names that the images have; all of them if empty."""
+
+    def kept(self, names: Collection[str]) -> list[str]:
+        """Those of the names that are kept, sorted; raises CompanionError where a chosen one is not among them."""
+        if missing := [name for name in self.chosen if name not in names]:
+            raise CompanionError(
+                f"dataset {self.dataset} has no class {missing[0]}, which --classes (data.classes) names; its "
+                f"{len(names)} classes begin with {min(names, default='none')}"
+            )
+        return sorted(self.chosen or names)
 
     def ordered(self, train: Collection[str] | None, val: Collection[str], own: list[str] | None = None) -> list[str]:
         """The classes in label order, from the names that the images of each split are sorted by.
@@ -29,15 +40,15 @@ class KnownClasses:
                 f"validation class {strangers[0]} is no class of the training images; the two splits do not belong "
                 "together"
             )
-        names = val if train is None else train
-        classes = in_label_order(names) if own is None else own
+        names = self.kept(val if train is None else train)
+        classes = in_label_order(names) if own is None else [name for name in own if name in names or not self.chosen]
         if self.labels is not None:
             for name in sorted(names):
                 self.labels.class_named(name)
             classes = self.labels.classes
         elif self.devkit is not None:
-            self._require_devkits(self.devkit, names, whole=train is not None)
-            classes = self.devkit.wnids
+            self._require_devkits(self.devkit, names, whole=train is not None and not self.chosen)
+            classes = [wnid for wnid in self.devkit.wnids if wnid in names or not self.chosen]
         self.require_number(len(classes))
         return classes
 
