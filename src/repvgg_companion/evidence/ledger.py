@@ -48,7 +48,9 @@ def run(arguments: argparse.Namespace) -> None:
     write_ledger(request.output / "ledger.csv", rows)
     write_dictionary(request.output / "ledger-dictionary.csv")
     write_text(request.output / "ledger.md", markdown(claims, rows))
-    write_text(request.output / "ledger.html", page(claims, rows, draw(sources, request.figures, request.commit or commit())))
+    write_text(
+        request.output / "ledger.html", page(claims, rows, draw(sources, request.figures, request.commit or commit()))
+    )
     print(counts(rows, len(claims)))
 
 
