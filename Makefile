@@ -89,6 +89,7 @@ docs: $(READY)
 
 reference: $(READY)
 	@python -m repvgg_companion check-devices
+	@python -m repvgg_companion check-studies
 	@python -m repvgg_companion figures --experiment reference --results results/devices \
 	  --output paper_figures/reference --commit $(PINNED)
 	@python -m repvgg_companion ledger --output results/reference --figures paper_figures/reference \

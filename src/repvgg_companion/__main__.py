@@ -40,6 +40,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "measure-kernel-sizes": ("speed.measure_kernel_sizes", "Table 1: speed of convolutions by kernel size"),
     "measure-memory": ("speed.measure_memory", "Figure 3: memory of feature maps and of whole models"),
     "check-devices": ("speed.check_devices", "check contributed measurements of other machines"),
+    "check-studies": ("evidence.check_studies", "check the small studies, or add one from a finished experiment"),
     "export": ("speed.export", "export a deploy file as ONNX or torch.export, and check the exported graph"),
     "collect": ("results.collect", "join parts into the result tables and check them against the contract"),
     "tables": ("paper.tables", "the paper's tables beside ours"),

@@ -26,7 +26,7 @@ PLANTED = {
     f"timm, {SPEED_SOURCE}": ("C24", "measured by others", "met", "inconclusive"),
     REEVALUATION: ("C27", "re-evaluated by others", "not met", "contradicted"),
     RETRAINING: ("C27", "retrained by others", "open", "inconclusive"),
-    STUDY: ("C38", "small study", "not tested", "reproduced"),
+    STUDY: ("C38", "small study", "not tested", "not resolved"),
 }
 
 
@@ -103,7 +103,7 @@ def test_a_planted_number_is_named_with_its_class_in_the_summary(planted):
     texts = {name: summary(claims[name], [row for row in rows if row["id"] == name]) for name in ("C24", "C27", "C38")}
     assert "Measured by others: its speed part holds on 1 of 1 setting (RTX 3090)." in texts["C24"]
     assert "re-evaluated by others, meet it in 4 of 5 evaluations by 4 sources" in texts["C27"]
-    assert f"Small study {STUDY}: the same direction." in texts["C38"]
+    assert f"Small study {STUDY}: not resolved." in texts["C38"]
     assert "Retrainings by others meet it in 0 of 2 sources (2 open)" in texts["C27"]
 
 
@@ -194,7 +194,7 @@ def test_a_study_without_rows_or_with_the_papers_images_is_refused(planted, copy
     sources, _ = planted
     study = copy / "results" / "studies" / "mine"
     study.mkdir(parents=True)
-    with pytest.raises(CompanionError, match=r"mine/accuracy.csv has no rows"):
+    with pytest.raises(CompanionError, match=r"mine/accuracy.csv has no rows of the deploy form"):
         read_sources(request_for(copy, copy / "output"))
     text = (sources.studies[0].results.folder / "accuracy.csv").read_text(encoding="utf-8")
     (study / "accuracy.csv").write_text(text.replace("other-images", "imagenet"), encoding="utf-8")

@@ -1,107 +1,110 @@
 """Rows of the class *small study*: trainings of this companion on other images, under `results/studies/NAME/`.
 
-A study holds `accuracy.csv` by the results contract. It gives the direction of an effect with its interval and never
-decides the paper's number.
+A study gives the direction of an effect with its interval and never decides the paper's number. `study_pairs` has the
+statistics, `check_studies` the layout of the folder and its checks.
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from repvgg_companion.errors import CompanionError
 from repvgg_companion.evidence.deciding import Answer, Claim, RowOrigin, ledger_row
 from repvgg_companion.evidence.evidence_classes import STUDY, WHOLE
-from repvgg_companion.paper.claim_evidence import Evidence
-from repvgg_companion.paper.grammar import Comparison, NotAvailable, Quantity, parse
-from repvgg_companion.paper.inference import LEAST_SEEDS, over_seeds
-from repvgg_companion.paper.ours import PAPER_DATASET, Reading, Results, describe_network
+from repvgg_companion.evidence.study_pairs import NOT_RESOLVED, Pair, Seeds, compared, pairs_of, variation, worst
+from repvgg_companion.paper.grammar import Term, parse
+from repvgg_companion.paper.ours import PAPER_DATASET, Results, Row, describe_network
 from repvgg_companion.paper.printed import Facts
-from repvgg_companion.paper.verdicts import (
-    INCONCLUSIVE,
-    NOT_TESTED,
-    Finding,
-    accuracy_inference,
-    bounds_of,
-    keeps_bound,
-    linear_side,
-    value_text,
-)
+from repvgg_companion.paper.verdicts import INCONCLUSIVE, NOT_TESTED, Finding
 
 OTHER_IMAGES = "other images than the paper's: the direction of the effect only"
+_SETTING = ("dataset", "width", "num_classes", "recipe", "protocol", "input_px")
 
 
 @dataclass(frozen=True)
-class Study(Evidence):
-    """The accuracies of one study, whatever images and width they belong to."""
+class Study:
+    """One study: its rows of the deploy form, all of one setting, and what they say about the paper's pairs."""
 
-    def read_together(self, quantities: Sequence[Quantity]) -> dict[Quantity, Reading]:
-        """The accuracies of one comparison: all of a study belong to one setting."""
-        return {quantity: self.read(quantity) for quantity in quantities}
+    name: str
+    results: Results
+    rows: Sequence[Row]
+    facts: Facts
 
-    def read(self, quantity: Quantity) -> Reading:
-        """The mean top-1 over the seeds of a network, of one form; raises NotAvailable where it was not trained."""
-        rows = [row for row in self.results.rows("accuracy") if row["model"] == quantity.subject]
-        if quantity.name != "top1" or not rows:
-            raise NotAvailable(f"the study has no {quantity.name} of {quantity.subject}")
-        form = "deploy" if any(row["form"] == "deploy" for row in rows) else "train"
-        rows = sorted((row for row in rows if row["form"] == form), key=lambda row: row["seed"] or "")
-        values = tuple(row["top1_pct"] for row in rows)
-        evidence = f"accuracy.csv {quantity.subject} {form}, {len(rows)} seeds"
-        return Reading(float(np.mean(values)), tuple(rows), (evidence,), values)
+    @cached_property
+    def accuracies(self) -> dict[str, Seeds]:
+        """Top-1 in percent by network and seed."""
+        found: dict[str, Seeds] = {}
+        for row in self.rows:
+            found.setdefault(row["model"], {})[row["seed"]] = row["top1_pct"]
+        return found
+
+    @cached_property
+    def pairs(self) -> list[Pair]:
+        """The pairs of networks that claims compare."""
+        return pairs_of(self.accuracies, self.facts)
+
+    @property
+    def setting(self) -> str:
+        """Images, width, classes and input size in words."""
+        return describe_network(self.rows[0])
 
 
 def read_studies(folder: Path, facts: Facts) -> list[Study]:
-    """The studies below a folder; raises CompanionError for one without rows, or with the paper's own images."""
-    studies = []
-    for path in sorted(folder.iterdir()) if folder.is_dir() else []:
-        if not path.is_dir():
-            continue
-        study = Study(facts, Results(path))
-        rows = study.results.rows("accuracy")
-        if not rows:
-            raise CompanionError(f"{path}/accuracy.csv has no rows; a study needs the accuracies of its trainings")
-        settings = {(row["dataset"], row["width"], row["recipe"], row["input_px"]) for row in rows}
-        if len(settings) > 1 or rows[0]["dataset"] == PAPER_DATASET:
-            raise CompanionError(f"{path}/accuracy.csv line 2: a study has one dataset (not {PAPER_DATASET}), one "
-                                 "width, one recipe and one input size")  # fmt: skip
-        studies.append(study)
-    return studies
+    """The studies below a folder; raises CompanionError for one without rows, or whose rows do not belong together."""
+    paths = sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
+    return [read_study(path, facts) for path in paths]
 
 
-def _direction(term: Comparison, study: Study) -> Answer:
-    """Whether an effect has the claim's direction, by Welch's t interval over the trainings."""
-    try:
-        readings = study.read_together(term.quantities)
-    except NotAvailable as missing:
-        return Answer(term, Finding(NOT_TESTED, NOT_TESTED, reason=str(missing)))
-    values = {quantity: reading.value for quantity, reading in readings.items()}
-    evidence = tuple(line for reading in readings.values() for line in reading.evidence)
-    constant, coefficients = linear_side(term, list(readings))
-    span = over_seeds(coefficients, [reading.seeds for reading in readings.values()])
-    text = value_text(term, values)
-    if span is None:
-        reason = f"fewer than {LEAST_SEEDS} trainings of a network"
-        return Answer(term, Finding(NOT_TESTED, INCONCLUSIVE, text, reason=reason, evidence=evidence), shown=True)
-    span = span.moved(constant)
-    bounds = [(symbol, bound if keeps_bound(term) else 0.0) for symbol, bound in bounds_of(term, values)]
-    inference = accuracy_inference(term, bounds[0], span, None)
-    return Answer(term, Finding(NOT_TESTED, inference, text, span.low, span.high, evidence=evidence), shown=True)
+def read_study(path: Path, facts: Facts) -> Study:
+    """One study; raises CompanionError where its rows cannot be compared with each other."""
+    results = Results(path)
+    rows = [row for row in results.rows("accuracy") if row["form"] == "deploy"]
+    if not rows:
+        raise CompanionError(f"{path}/accuracy.csv has no rows of the deploy form; a study needs its accuracies")
+    first = rows[0]
+    for number, row in enumerate(results.rows("accuracy"), start=2):
+        odd = [f"{key} {row[key]} instead of {first[key]}" for key in _SETTING if row[key] != first[key]]
+        if odd or row["dataset"] == PAPER_DATASET:
+            reason = ", ".join(odd) or f"dataset {PAPER_DATASET}"
+            raise CompanionError(
+                f"{path}/accuracy.csv line {number}: {row['model']} has {reason}; a study has one dataset (not "
+                f"{PAPER_DATASET}), one width, one recipe, one protocol and one input size"
+            )
+    digests = {row["model"]: row["training_digest"] for row in rows}
+    for row in rows:
+        if row["training_digest"] != digests[row["model"]]:
+            raise CompanionError(
+                f"{path}/accuracy.csv: {row['model']} seed {row['seed']} was trained by another recipe than its other "
+                "seeds; train it again by the recipe of the study"
+            )
+    return Study(path.name, results, rows, facts)
 
 
 def study_rows(claim: Claim, studies: Sequence[Study]) -> Iterator[dict[str, Any]]:
-    """The rows of one claim: the comparisons of accuracies of two or more networks, one row a study."""
-    terms = parse(claim["condition"])
-    compared = [term for term in terms if isinstance(term, Comparison) and len(term.quantities) > 1
-                and all(part.name == "top1" for part in term.quantities)]  # fmt: skip
+    """The rows of one claim: the pairs of networks that it compares, one row a study."""
+    n_terms = len(parse(claim["condition"]))
     for study in studies:
-        answers = [_direction(term, study) for term in compared]
-        used = [answer for answer in answers if answer.shown]
-        first = study.results.rows("accuracy")[0]
-        origin = RowOrigin(STUDY, study.results.folder.name, describe_network(first), differs=[OTHER_IMAGES])
-        row = ledger_row(claim, origin, answers, len(terms))
+        found = compared(claim, study.pairs)
+        answers = [_answer(term, pair, study) for term, pair in found]
+        origin = RowOrigin(STUDY, study.name, study.setting, differs=[OTHER_IMAGES])
+        row = ledger_row(claim, origin, answers, n_terms)
         if row is not None:
-            part = WHOLE if len(terms) == len(used) else " and ".join(str(answer.term) for answer in used)
-            yield row | {"part": part}
+            part = WHOLE if len(answers) == n_terms else " and ".join(str(term) for term, _ in found)
+            yield row | {"part": part, "verdict_inference": worst([pair for _, pair in found])}
+
+
+def _answer(term: Term, pair: Pair, study: Study) -> Answer:
+    """The difference of one pair, which decides no number."""
+    reason = f"{variation(pair.upper)} less {variation(pair.lower)}: {pair.verdict}"
+    reason += f" (Holm p {pair.p_corrected:.2g} over {len(study.pairs)} pairs)"
+    if pair.verdict == NOT_RESOLVED and pair.seeds_needed is not None:
+        reason += f", {pair.seeds_needed} seeds each might do"
+    evidence = tuple(
+        f"accuracy.csv {name} deploy, {len(study.accuracies[name])} seeds" for name in (pair.upper, pair.lower)
+    )
+    low, high = pair.span.low, pair.span.high
+    value = f"{pair.difference:+.2f}"
+    finding = Finding(NOT_TESTED, INCONCLUSIVE, value, low, high, reason=reason, evidence=evidence)
+    return Answer(term, finding, shown=True)

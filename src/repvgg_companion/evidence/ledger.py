@@ -11,15 +11,17 @@ from repvgg_companion.evidence.from_counts import counted_row
 from repvgg_companion.evidence.from_devices import device_rows
 from repvgg_companion.evidence.from_others import accuracy_evidence, conversion_row, speed_rows
 from repvgg_companion.evidence.from_print import Print, printed_row
-from repvgg_companion.evidence.from_studies import study_rows
+from repvgg_companion.evidence.from_studies import Study, study_rows
 from repvgg_companion.evidence.ledger_columns import write_dictionary, write_ledger
 from repvgg_companion.evidence.ledger_page import page
 from repvgg_companion.evidence.ledger_text import markdown
 from repvgg_companion.evidence.pictures import draw
 from repvgg_companion.evidence.sources import LedgerRequest, Sources, read_sources
+from repvgg_companion.evidence.study_picture import network_rows, pair_rows
 from repvgg_companion.evidence.summaries import require_evidence
 from repvgg_companion.files import write_text
 from repvgg_companion.paper.printed import FILES
+from repvgg_companion.paper.tables import as_csv, as_latex, as_markdown
 from repvgg_companion.paper.verdicts import NOT_TESTED, OPEN
 from repvgg_companion.runs import commit
 
@@ -51,7 +53,20 @@ def run(arguments: argparse.Namespace) -> None:
     write_text(
         request.output / "ledger.html", page(claims, rows, draw(sources, request.figures, request.commit or commit()))
     )
+    for study in sources.studies:
+        write_study_tables(study, request.output / study.name)
     print(counts(rows, len(claims)))
+
+
+def write_study_tables(study: Study, stem: Path) -> None:
+    """Write the pairs of a study as CSV, Markdown (with the networks) and LaTeX."""
+    pairs = pair_rows(study)
+    caption = (f"Small study {study.name} ({study.setting}; not ImageNet): differences of top-1 in points with Welch's "
+               f"95 % intervals, p values corrected together (Holm)")  # fmt: skip
+    write_text(stem.with_suffix(".csv"), as_csv(pairs))
+    write_text(stem.with_suffix(".tex"), as_latex(pairs, f"{caption}.", study.name))
+    networks = as_markdown(network_rows(study), "Top-1 of the networks with 95 % intervals over the seeds.")
+    write_text(stem.with_suffix(".md"), f"{as_markdown(pairs, caption + '.')}\n{networks}")
 
 
 def ledger_rows(sources: Sources) -> list[Row]:

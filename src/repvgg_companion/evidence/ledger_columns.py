@@ -8,6 +8,7 @@ from typing import Any
 
 from repvgg_companion.contract import INFERENCE_VERDICTS, NUMBER_VERDICTS
 from repvgg_companion.evidence.evidence_classes import CLASSES
+from repvgg_companion.evidence.study_pairs import STUDY_VERDICTS
 from repvgg_companion.files import atomic_path
 
 
@@ -37,7 +38,7 @@ COLUMNS = (
     LedgerColumn("verdict_number", "text", "never", "is the printed value met? one of: " + ", ".join(NUMBER_VERDICTS)),
     LedgerColumn("verdict_inference", "text", "never", "is the effect there in the claim's direction, "
                  "beyond the noise, whatever its size? one of: "
-                 + ", ".join(INFERENCE_VERDICTS)),
+                 + ", ".join((*INFERENCE_VERDICTS, *STUDY_VERDICTS))),
     LedgerColumn("reason", "text", "if the verdicts need none", "why a verdict is open or not given, and what the "
                  "interval is over"),
     LedgerColumn("differs", "text", "if nothing does", "what differs from the paper's protocol"),

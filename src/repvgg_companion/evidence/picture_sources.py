@@ -7,7 +7,7 @@ from repvgg_companion.errors import CompanionError
 from repvgg_companion.evidence.figure1_others import others_panels
 from repvgg_companion.evidence.figure_sources import metadata_nodes
 from repvgg_companion.evidence.ledger_sources import printed_node, published_node
-from repvgg_companion.evidence.pictures import TITLES, data_digest
+from repvgg_companion.evidence.pictures import data_digest, titles
 from repvgg_companion.evidence.raw_row import raw_node
 from repvgg_companion.evidence.sources import LedgerRequest, Sources, read_sources
 from repvgg_companion.evidence.speedups_picture import PAIRS
@@ -25,15 +25,16 @@ def picture_nodes(path: Path, cell: str, facts: Facts) -> list[Node]:
     request = LedgerRequest(facts.folder, results / "devices", results / "studies", results / "reference", None)
     sources = read_sources(request)
     children = metadata_nodes(path, data_digest(sources), f"{request.devices} and {facts.folder}")
+    title = titles(sources)[path.stem]
     if not cell:
         children.append(Node("name a network, such as RepVGG-A0, to see the rows behind its points"))
-        return [Node(f"{path}: {TITLES[path.stem]}", tuple(children))]
-    points = list(_POINTS[path.stem](sources, cell.strip()))
+        return [Node(f"{path}: {title}", tuple(children))]
+    points = list(_POINTS.get(path.stem, _study(path.stem))(sources, cell.strip()))
     if not points:
         raise CompanionError(
             f"{path.stem} has no point of {cell.strip()!r}; give the name of a network, such as RepVGG-A0"
         )
-    return [Node(f"{path}: {TITLES[path.stem]}, {cell}", (*children, *points))]
+    return [Node(f"{path}: {title}, {cell}", (*children, *points))]
 
 
 def _speed_ups(sources: Sources, model: str) -> Iterator[Node]:
@@ -72,6 +73,22 @@ def _figure1_others(sources: Sources, model: str) -> Iterator[Node]:
             yield Node(printed(sources.empty, "figure1", number, "top1_pct").words)
     for line in lines:
         yield published_node(sources.facts.folder / SPEED_FILE, line)
+
+
+def study_of(path: Path) -> Path:
+    """The folder of the small study that a picture of this path shows, if it shows one."""
+    return path.parent.parent.parent / "results" / "studies" / path.stem
+
+
+def _study(name: str) -> Callable[[Sources, str], Iterator[Node]]:
+    """The rows of a network in the study of a name."""
+
+    def nodes(sources: Sources, model: str) -> Iterator[Node]:
+        for study in sources.studies:
+            if study.name == name:
+                yield from (raw_node(study.results, "accuracy", row) for row in study.rows if row["model"] == model)
+
+    return nodes
 
 
 _POINTS: dict[str, Callable[[Sources, str], Iterator[Node]]] = {

@@ -1,7 +1,8 @@
-"""The three pictures of the ledger, as files with provenance and as SVG texts for the page."""
+"""The pictures of the ledger, three and one a small study, as files with provenance and as SVG texts for the page."""
 
 import io
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,6 +10,7 @@ from repvgg_companion.evidence.accuracy_picture import accuracy_figure, accuracy
 from repvgg_companion.evidence.figure1_others import figure1_others, others_panels
 from repvgg_companion.evidence.sources import Sources
 from repvgg_companion.evidence.speedups_picture import speed_ups, speedups_figure
+from repvgg_companion.evidence.study_picture import study_figure
 from repvgg_companion.evidence.third_party import ACCURACY_FILE, SPEED_FILE, TIMM_FILE
 from repvgg_companion.files import sha256_of_file, short_digest
 from repvgg_companion.paper.figure_style import freeze_layout, save, style
@@ -24,6 +26,15 @@ TITLES = {
 }
 
 
+def titles(sources: Sources) -> dict[str, str]:
+    """The title of each picture by its name."""
+    of_studies = {
+        study.name: f"Small study {study.name}: the paper's differences and ours over {len(study.rows)} trainings"
+        for study in sources.studies
+    }
+    return TITLES | of_studies
+
+
 def draw(sources: Sources, folder: Path | None, commit: str) -> dict[str, str]:
     """SVG texts by title; also files that name `commit` if `folder` is set."""
     digest = data_digest(sources)
@@ -32,8 +43,9 @@ def draw(sources: Sources, folder: Path | None, commit: str) -> dict[str, str]:
         "accuracy-holds": lambda: accuracy_figure(list(accuracy_points(sources.facts, sources.published))),
         "figure1-others": lambda: figure1_others(others_panels(sources.facts, sources.speeds), sources.speeds),
     }
+    drawings |= {study.name: partial(study_figure, study) for study in sources.studies}
     texts = {}
-    for name, title in TITLES.items():
+    for name, title in titles(sources).items():
         with style():
             figure = drawings[name]()
             freeze_layout(figure)
@@ -51,4 +63,5 @@ def data_digest(sources: Sources) -> str:
     paper = Path(sources.facts.folder)
     paths = [paper / name for name in (*FILES.values(), ACCURACY_FILE, SPEED_FILE, TIMM_FILE)]
     paths += sorted(Path(sources.devices.folder).glob("*/*.csv"))
+    paths += [study.results.folder / "accuracy.csv" for study in sources.studies]
     return short_digest({"/".join(path.parts[-2:]): sha256_of_file(path) for path in paths})

@@ -22,7 +22,7 @@ from repvgg_companion.evidence.evidence_classes import (
 from repvgg_companion.paper.comparable_runs import PAPER_SHAPE
 from repvgg_companion.paper.grammar import EXACT, Check, Quantity, parse
 from repvgg_companion.paper.named_checks import needs_speed
-from repvgg_companion.paper.verdicts import CONTRADICTED, MET, NOT_MET, NOT_TESTED, OPEN, REPRODUCED
+from repvgg_companion.paper.verdicts import MET, NOT_MET, NOT_TESTED, OPEN
 
 Row = Mapping[str, Any]
 NOBODY = {
@@ -124,10 +124,7 @@ def _others(subject: str, rows: Sequence[Row], noun: str) -> str:
 
 
 def _studies(rows: Sequence[Row]) -> str:
-    words = {REPRODUCED: "the same direction", CONTRADICTED: "the opposite direction"}
-    return " ".join(
-        f"Small study {row['source']}: {words.get(row['verdict_inference'], 'direction not resolved')}." for row in rows
-    )
+    return " ".join(f"Small study {row['source']}: {row['verdict_inference']}." for row in rows)
 
 
 def _printed(rows: Sequence[Row]) -> str:

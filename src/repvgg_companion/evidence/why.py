@@ -11,7 +11,7 @@ from repvgg_companion.evidence.cell import SYNTAX, Chosen, TextTable, choose, re
 from repvgg_companion.evidence.claim_sources import claim_basis, evidence_of
 from repvgg_companion.evidence.figure_sources import figure_nodes
 from repvgg_companion.evidence.ledger_sources import ledger_nodes
-from repvgg_companion.evidence.picture_sources import picture_nodes
+from repvgg_companion.evidence.picture_sources import picture_nodes, study_of
 from repvgg_companion.evidence.pictures import TITLES as PICTURES
 from repvgg_companion.evidence.raw_row import basis_node, raw_node
 from repvgg_companion.evidence.table_sources import cell_basis
@@ -71,7 +71,7 @@ def run(arguments: argparse.Namespace) -> None:
 def nodes(request: WhyRequest) -> list[Node]:
     """One tree for each row that the cell means; one for a whole file."""
     facts = Facts(request.paper)
-    if request.file.suffix in FIGURES and request.file.stem in PICTURES:
+    if request.file.suffix in FIGURES and (request.file.stem in PICTURES or study_of(request.file).is_dir()):
         return picture_nodes(request.file, request.cell, facts)
     if request.file.suffix in FIGURES:
         return figure_nodes(request.file, request.cell, facts, request.results)

@@ -14,6 +14,7 @@ from repvgg_companion.paper.grammar import NotAvailable
 RESAMPLES = 10_000
 CONFIDENCE = 0.95
 LEAST_SEEDS = 3
+MOST_SEEDS = 1000
 SEED = 20210111  # the day of the paper's first version; fixed, so that a ledger is the same every time
 
 
@@ -58,20 +59,75 @@ def mcnemar_p(only_first: int, only_second: int) -> float:
     return float(binomtest(only_first, total).pvalue) if total else 1.0
 
 
-def over_seeds(coefficients: Sequence[float], seeds: Sequence[Sequence[float]]) -> Span | None:
-    """Welch's t interval, in points, of sum c_i mean(top1_i) for new training seeds; None below 3 seeds of any."""
+@dataclass(frozen=True)
+class Welch:
+    """A linear combination of means of trainings: its value, its standard error in points, its degrees of freedom."""
+
+    centre: float
+    error: float
+    freedom: float
+
+    @property
+    def span(self) -> Span:
+        """The 95 % t interval."""
+        half = half_width(self.error, self.freedom)
+        return Span("new training seeds", self.centre - half, self.centre + half)
+
+    @property
+    def p_value(self) -> float:
+        """The two-sided p value of the value 0."""
+        from scipy import stats
+
+        if self.error == 0:
+            return float(self.centre == 0)
+        return float(2 * stats.t.sf(abs(self.centre) / self.error, self.freedom))
+
+
+def half_width(error: float, freedom: float) -> float:
+    """Half the 95 % t interval of a standard error."""
     from scipy import stats
 
+    return float(stats.t.ppf((1 + CONFIDENCE) / 2, freedom) * error) if error else 0.0
+
+
+def welch(coefficients: Sequence[float], seeds: Sequence[Sequence[float]]) -> Welch | None:
+    """Welch's statistics of sum c_i mean(top1_i), one list of trainings a network; None below 3 seeds of any."""
     if min(len(values) for values in seeds) < LEAST_SEEDS:
         return None
     parts = [
-        (factor**2 * np.var(values, ddof=1) / len(values), len(values) - 1)
+        (factor**2 * float(np.var(values, ddof=1)) / len(values), len(values) - 1)
         for factor, values in zip(coefficients, seeds, strict=True)
     ]
-    centre = sum(factor * np.mean(values) for factor, values in zip(coefficients, seeds, strict=True))
+    centre = sum(factor * float(np.mean(values)) for factor, values in zip(coefficients, seeds, strict=True))
     variance = sum(part for part, _ in parts)
-    if variance == 0:
-        return Span("new training seeds", float(centre), float(centre))
-    freedom = variance**2 / sum(part**2 / degrees for part, degrees in parts)
-    half = stats.t.ppf((1 + CONFIDENCE) / 2, freedom) * np.sqrt(variance)
-    return Span("new training seeds", float(centre - half), float(centre + half))
+    freedom = variance**2 / sum(part**2 / degrees for part, degrees in parts) if variance else 1.0
+    return Welch(centre, float(np.sqrt(variance)), freedom)
+
+
+def over_seeds(coefficients: Sequence[float], seeds: Sequence[Sequence[float]]) -> Span | None:
+    """Welch's t interval, in points, of sum c_i mean(top1_i) for new training seeds; None below 3 seeds of any."""
+    found = welch(coefficients, seeds)
+    return None if found is None else found.span
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """The p values corrected together by Holm's method, in the given order."""
+    corrected, largest = [0.0] * len(p_values), 0.0
+    for rank, place in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[place]))
+        corrected[place] = largest
+    return corrected
+
+
+def seeds_to_resolve(difference: float, one: Sequence[float], other: Sequence[float]) -> int | None:
+    """The least number of seeds of each network whose 95 % interval would leave out 0; None above `MOST_SEEDS`.
+
+    It takes the difference and the spreads that were seen, so it is a guess.
+    """
+    variances = [float(np.var(values, ddof=1)) for values in (one, other)]
+    total = sum(variances)
+    for n in range(LEAST_SEEDS, MOST_SEEDS + 1):
+        freedom = (n - 1) * total**2 / sum(part**2 for part in variances) if total else 1.0
+        if half_width(float(np.sqrt(total / n)), freedom) < abs(difference):
+            return n
+    return None

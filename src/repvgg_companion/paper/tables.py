@@ -45,7 +45,7 @@ _WORDS = {
     "mean iou": "mIoU",
     "pixel acc": "pixel accuracy",
 }
-_UNITS = ("_pct", "_examples_per_s", "_ms")
+_UNITS = ("_pct", "_points", "_examples_per_s", "_ms")
 
 
 @dataclass(frozen=True)
