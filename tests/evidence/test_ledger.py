@@ -198,5 +198,7 @@ def test_a_study_without_rows_or_with_the_papers_images_is_refused(planted, copy
         read_sources(request_for(copy, copy / "output"))
     text = (sources.studies[0].results.folder / "accuracy.csv").read_text(encoding="utf-8")
     (study / "accuracy.csv").write_text(text.replace("other-images", "imagenet"), encoding="utf-8")
-    with pytest.raises(CompanionError, match=r"mine/accuracy.csv line 2: a study has one dataset"):
+    with pytest.raises(
+        CompanionError, match=r"mine/accuracy.csv line 2: RepVGG-B0 has dataset imagenet; a study has one"
+    ):
         read_sources(request_for(copy, copy / "output"))
