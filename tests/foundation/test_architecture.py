@@ -29,6 +29,7 @@ ORDER = [
     "reparameterization",
     "weights",
     "evaluation",
+    "api",
     "speed",
     "results",
     "paper",

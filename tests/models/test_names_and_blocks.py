@@ -3,6 +3,7 @@
 import csv
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -53,6 +54,34 @@ def test_an_unknown_name_gets_the_nearest_ones(wrong, near):
     with pytest.raises(CompanionError, match="nearest") as raised:
         require_model(wrong)
     assert near in str(raised.value)
+
+
+def test_a_network_of_your_own_is_named_by_its_structure():
+    own = require_model("RepVGG-1.4.6.16.1-a2-b4-g4")
+    assert replace(own, name="RepVGG-B1g4") == require_model("RepVGG-B1g4")
+    assert require_model("RepVGG-1.1.1.1.1-a0.5-b1_plain").block == "plain"
+    small = require_model("RepVGG-A0-s1.1.2.2.2")
+    assert replace(small, name="RepVGG-A0", strides=(2, 2, 2, 2, 2)) == require_model("RepVGG-A0")
+    network = build_model("RepVGG-A0-s1.1.2.2.2", num_classes=10, width=0.125)
+    _, last = network.last_two_stages(torch.zeros(1, 3, 32, 24))
+    assert last.shape[2:] == (4, 3), "a stride of 8 in all, on images that need not be square"
+    assert build_model(small.name, num_classes=7, width=0.125, form="deploy")(torch.zeros(1, 3, 32, 24)).shape == (1, 7)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("RepVGG-1.4.6.0.1-a1-b1", "every stage has at least one layer"),
+        ("RepVGG-1.4.6.16.1-a1-b1-g0", "groups are at least 1"),
+        ("RepVGG-1.4.6.16.1-a1-b1-g3", "64, 64, 128, 256, 512 channels, and each must be a positive multiple of its 3"),
+        ("RepVGG-1.4.6.16.1-a0-b1", "must be a positive multiple"),
+        ("RepVGG-A0-s1.1.3.2.2", "the stride of a stage is 1 or 2"),
+        ("RepVGG-4.6.16.1-a1-b1", "named by its layers, a and b, like RepVGG-1.4.6.16.1-a1-b3"),
+    ],
+)
+def test_a_structure_that_cannot_be_built_is_refused(name, message):
+    with pytest.raises(CompanionError, match=message):
+        build_model(name)
 
 
 def test_what_cannot_be_converted_says_why():

@@ -31,6 +31,8 @@ def _build(spec: ModelSpec, num_classes: int, width: float, deploy: bool) -> nn.
     if spec.family == "RepVGG":
         widths = stage_widths(spec.a, spec.b, width)
         if spec.block == "residual-reorg":
+            if spec.strides != ModelSpec.strides:
+                raise CompanionError(f"{spec.name}: the strides of Residual Reorg cannot be set; use another variation")
             return ResidualReorg(spec.layers, widths, num_classes=num_classes, groups=spec.groups)
         return RepVGG(
             spec.layers,
@@ -40,6 +42,7 @@ def _build(spec: ModelSpec, num_classes: int, width: float, deploy: bool) -> nn.
             squeeze_excitation=spec.squeeze_excitation,
             block=spec.block,
             deploy=deploy,
+            strides=spec.strides,
         )
     if spec.family in ("ResNet", "ResNeXt"):
         model: nn.Module = build_resnet(spec, num_classes, width, deploy)

@@ -2,9 +2,14 @@
 
 A name is `BASE` or `BASE_VARIATION`. Variations of a RepVGG are the rows of Tables 6 and 7; each is listed for
 RepVGG-B0 (the paper's base) and accepted for every RepVGG without squeeze-and-excitation.
+
+A RepVGG of your own is named by its structure: `RepVGG-1.4.6.16.1-a1-b3-g2` has those layers per stage, a = 1, b = 3
+and groups of 2 (`-g` may be left out). `-s1.1.2.2.2` at the end of any RepVGG's name sets the strides of its stages,
+here as is usual for images of 32 px. So a weights file always says which network it holds.
 """
 
 import difflib
+import re
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,11 +25,11 @@ _LAYERS_D = (1, 8, 14, 24, 1)
 class ModelSpec:
     """What distinguishes one network of the paper from the others.
 
-    `layers` are 3x3 layers (RepVGG) or blocks (ResNet) per stage, `a` and `b` the width multipliers of Table 3,
-    `groups` the g of the groupwise layers, `block` the key of `models.blocks.BLOCKS`. `input_px` is the side in pixels
-    of the paper's counts, speeds and training, `test_px` the side at which the accuracy is quoted. A network that is
-    not `convertible` has no deploy form; `reason_not_convertible` says why. `decision` is what we chose where the
-    paper leaves something open.
+    `layers` are 3x3 layers (RepVGG) or blocks (ResNet) per stage, `strides` those of the first layer of each stage of
+    a RepVGG, `a` and `b` the width multipliers of Table 3, `groups` the g of the groupwise layers, `block` the key of
+    `models.blocks.BLOCKS`. `input_px` is the side in pixels of the paper's counts, speeds and training, `test_px` the
+    side at which the accuracy is quoted. A network that is not `convertible` has no deploy form;
+    `reason_not_convertible` says why. `decision` is what we chose where the paper leaves something open.
     """
 
     name: str
@@ -33,6 +38,7 @@ class ModelSpec:
     test_px: int = 224
     num_classes: int = 1000
     layers: tuple[int, ...] = ()
+    strides: tuple[int, ...] = (2, 2, 2, 2, 2)
     a: float = 1.0
     b: float = 1.0
     groups: int = 1
@@ -187,7 +193,9 @@ def require_model(name: str) -> ModelSpec:
     if name in MODELS:
         return MODELS[name]
     base_model, variation = split_model_name(name)
-    base = _BY_NAME.get(base_model)
+    base = _repvgg_of(base_model)
+    if base is not None and not variation:
+        return base
     if base is not None and variation in VARIATIONS:
         if base.squeeze_excitation:
             raise CompanionError(
@@ -198,7 +206,40 @@ def require_model(name: str) -> ModelSpec:
     candidates = [*MODELS, *(f"{base_model}_{known}" for known in VARIATIONS if base is not None)]
     by_lower = {candidate.lower(): candidate for candidate in candidates}
     near = difflib.get_close_matches(name.lower(), by_lower, n=3, cutoff=0.5) or list(by_lower)[:3]
-    raise CompanionError(f"there is no model {name!r}; the nearest names are {', '.join(by_lower[n] for n in near)}")
+    raise CompanionError(
+        f"there is no model {name!r}; the nearest names are {', '.join(by_lower[n] for n in near)}; a RepVGG of your "
+        "own is named by its layers, a and b, like RepVGG-1.4.6.16.1-a1-b3"
+    )
+
+
+_OWN = re.compile(r"RepVGG-(?P<layers>\d+(\.\d+){4})-a(?P<a>\d+(\.\d+)?)-b(?P<b>\d+(\.\d+)?)(-g(?P<groups>\d+))?")
+_WITH_STRIDES = re.compile(r"(?P<name>RepVGG-.+)-s(?P<strides>\d+(\.\d+){4})")
+
+
+def _repvgg_of(base_model: str) -> ModelSpec | None:
+    """The RepVGG that a name without variation means, by the paper's name or by its structure; None for other names."""
+    with_strides = _WITH_STRIDES.fullmatch(base_model)
+    if with_strides is not None:
+        base, strides = _repvgg_of(with_strides["name"]), _numbers(with_strides["strides"])
+        if base is not None and not set(strides) <= {1, 2}:
+            raise CompanionError(f"model {base_model!r}: the stride of a stage is 1 or 2")
+        return None if base is None else replace(base, name=base_model, strides=strides)
+    own = _OWN.fullmatch(base_model)
+    if own is None:
+        return _BY_NAME.get(base_model)
+    layers, a, b, groups = _numbers(own["layers"]), float(own["a"]), float(own["b"]), int(own["groups"] or 1)
+    if 0 in layers or groups == 0:
+        raise CompanionError(f"model {base_model!r}: every stage has at least one layer, and groups are at least 1")
+    if min(stage_widths(a, b)) < 1 or any(channels % groups for channels in stage_widths(a, b)):
+        raise CompanionError(
+            f"model {base_model!r}: its stages have {', '.join(map(str, stage_widths(a, b)))} channels, and each must "
+            f"be a positive multiple of its {groups} groups; change a, b or the groups"
+        )
+    return ModelSpec(base_model, "RepVGG", layers=layers, a=a, b=b, groups=groups)
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    return tuple(map(int, text.split(".")))
 
 
 def require_convertible(name: str) -> ModelSpec:

@@ -83,7 +83,8 @@ def recognize(path: str | Path, *, model: str | None = None, prefix: str = "") -
         norms = [key.removesuffix("running_mean") for key in state if key.endswith("running_mean")]
         state |= {f"{front}num_batches_tracked": torch.zeros((), dtype=torch.int64) for front in norms}
     found = {key: tuple(tensor.shape) for key, tensor in state.items()}
-    width = companion_width(path)
+    identity = companion_identity(path)
+    width = 1.0 if identity is None else identity.width  # released networks are full
     nearest = _nearest(found, form, num_classes, width)
     _require_model(path, nearest, model)
     misfit = _misfit(found, unknown, _expected(nearest, form, num_classes, width))
@@ -139,18 +140,16 @@ def _require_finite(state: Mapping[str, Tensor], path: str | Path) -> None:
             )
 
 
-def companion_width(path: str | Path) -> float:
-    """The width factor in the identity of a companion file; 1 for any other file, since released networks are full."""
+def companion_identity(path: str | Path) -> WeightsIdentity | None:
+    """The identity in a file of the companion; None for any other file. Raises CompanionError if it is damaged."""
     from safetensors import SafetensorError, safe_open
 
-    if Path(path).suffix == ".safetensors":
-        try:
-            with safe_open(str(path), framework="pt") as stream:
-                if METADATA_KEY in (stream.metadata() or {}):
-                    return WeightsIdentity.from_metadata(stream.metadata(), path).width
-        except (SafetensorError, OSError, ValueError):
-            pass
-    return 1.0
+    try:
+        with safe_open(str(path), framework="pt") as stream:
+            metadata = stream.metadata() or {}
+    except (SafetensorError, OSError, ValueError):
+        return None
+    return WeightsIdentity.from_metadata(metadata, path) if METADATA_KEY in metadata else None
 
 
 def _nearest(found: Shapes, form: str, num_classes: int, width: float) -> str:

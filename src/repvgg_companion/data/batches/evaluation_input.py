@@ -37,15 +37,18 @@ FEW_WEIGHTS = 16
 def decode_evaluation_image(data: bytes, protocol: EvaluationProtocol) -> "torch.Tensor":
     """One image under a protocol: uint8 [px, px, 3]. Raises UndecodableImage."""
     if protocol.decoder == "pillow" or jpeg_components(data) not in (1, 3):
-        image = pixels_of(_resized_pillow(decode_pillow(data), protocol))
-    else:
-        image = decode_torchvision(data)
-        # torch's bicubic is off by two levels on some edges, whatever the sizes.
-        if protocol.interpolation != "bilinear" or _ties_are_common(image.shape[2], image.shape[1], protocol.resize_px):
-            image = pixels_of(_resized_pillow(_as_pillow(image), protocol))
-        else:
-            image = _resized_torchvision(image, protocol)
-    return _center_crop(image, protocol.crop_px).permute(1, 2, 0)
+        return evaluation_image(decode_pillow(data), protocol)
+    image = decode_torchvision(data)
+    # torch's bicubic is off by two levels on some edges, whatever the sizes.
+    if protocol.interpolation != "bilinear" or _ties_are_common(image.shape[2], image.shape[1], protocol.resize_px):
+        return evaluation_image(_as_pillow(image), protocol)
+    return _center_crop(_resized_torchvision(image, protocol), protocol.crop_px).permute(1, 2, 0)
+
+
+def evaluation_image(image: "Image", protocol: EvaluationProtocol) -> "torch.Tensor":
+    """A Pillow image of any mode under a protocol: uint8 [px, px, 3]."""
+    pixels = pixels_of(_resized_pillow(image.convert("RGB"), protocol))
+    return _center_crop(pixels, protocol.crop_px).permute(1, 2, 0)
 
 
 def _ties_are_common(width: int, height: int, short: int | None) -> bool:

@@ -1,0 +1,173 @@
+"""The companion from Python: `import repvgg_companion as rc` offers these names, and loads torch when one is used.
+
+Five lines from a weights file, or the name of released weights, to a prediction:
+
+    network = rc.load("RepVGG-A0")
+    image = rc.transform("resize256-crop224-bilinear-pillow")("cat.jpg")
+    print(rc.class_names()[network(image[None]).argmax()])
+
+Nothing here trains; `python -m repvgg_companion train` does.
+"""
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from repvgg_companion.data.batches.evaluation_input import decode_evaluation_image, evaluation_image
+from repvgg_companion.data.batches.normalize import normalize
+from repvgg_companion.data.decode import UndecodableImage
+from repvgg_companion.data.manifest import Manifest
+from repvgg_companion.data.protocols import EvaluationProtocol
+from repvgg_companion.errors import CompanionError
+from repvgg_companion.identity import FORMS
+from repvgg_companion.models.blocks import RepVGGBlock
+from repvgg_companion.models.build import build_model
+from repvgg_companion.models.load_form import load_form
+from repvgg_companion.reparameterization.agreement import MAX_FLOAT64_RELATIVE_ERROR, compare
+from repvgg_companion.reparameterization.convert import convert_model, fuse_block, one_thread
+from repvgg_companion.weights.fetch import fetch
+from repvgg_companion.weights.published_files import TIMM_NAMES
+from repvgg_companion.weights.recognize import companion_identity, recognize
+from repvgg_companion.weights.writing import identity_of
+from repvgg_companion.weights_file import load_weights
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+__all__ = ["RepVGGBlock", "build", "certify", "class_names", "convert", "load", "transform"]
+
+build = build_model
+
+
+def load(
+    source: str | Path, *, form: str = "deploy", prefix: str = "", folder: str | Path = "data/released"
+) -> nn.Module:
+    """A network with trained weights, in eval mode, float32, on the CPU.
+
+    `source` is a weights file of this companion, the authors, timm or mmpretrain, or the name of a RepVGG that timm
+    publishes: it is fetched into `folder` once. `form` is `deploy` (train weights are converted) or `train`. `prefix`
+    is the front of the keys of the RepVGG inside a larger model, such as `backbone.`. Raises CompanionError if the
+    file cannot be used or has no such form.
+    """
+    if form not in FORMS:
+        raise CompanionError(f"form {form!r} is unknown; use one of {', '.join(FORMS)}")
+    path = Path(source)
+    if str(source) in TIMM_NAMES and not path.exists():
+        path = fetch(str(source), folder)
+    if not prefix and companion_identity(path) is not None:
+        state, identity = load_weights(path)
+    else:
+        weights = recognize(path, prefix=prefix)
+        state, identity = weights.state, identity_of(weights, "imagenet")
+    if form == "train" and identity.form == "deploy":
+        raise CompanionError(f"{path} holds the deploy form, whose branches are lost; load it with form 'deploy'")
+    if form != identity.form:
+        state = convert_model(
+            identity.model, state, num_classes=identity.num_classes, width=identity.width, dtype=torch.float32
+        )
+    return load_form(identity, form, state, dtype=torch.float32, device="cpu", what=path)
+
+
+@one_thread()
+def convert(module: nn.Module) -> nn.Module:
+    """A copy of `module` in eval mode in which every RepVGG block is one 3x3 convolution and a ReLU (section 3.3).
+
+    `module` may be any network that contains `RepVGGBlock`s, such as a detector with a RepVGG as its backbone; all
+    other layers are copied. Kernels are computed in float64 and rounded once. Raises CompanionError if there is no
+    block in train form, or one with a ReLU in its branches.
+    """
+    # Of the blocks only the attributes are copied, not their weights twice.
+    blocks = {
+        path: block for path, block in module.named_modules() if isinstance(block, RepVGGBlock) and not block.deploy
+    }
+    if not blocks:
+        raise CompanionError(
+            f"{type(module).__name__} contains no RepVGG block in train form; nothing is to be converted"
+        )
+    converted = copy.deepcopy(module).eval()
+    for path, block in blocks.items():
+        deployed = _deploy_block(block)
+        if not path:
+            return deployed
+        parent, _, name = path.rpartition(".")
+        setattr(converted.get_submodule(parent), name, deployed)
+    return converted
+
+
+def _deploy_block(block: RepVGGBlock) -> RepVGGBlock:
+    dense = block.rbr_dense.conv
+    deployed = RepVGGBlock(
+        block.in_channels,
+        block.out_channels,
+        stride=block.stride,
+        groups=block.groups,
+        dilation=int(dense.dilation[0]),
+        deploy=True,
+    ).to(dense.weight.device)
+    kernel, bias = fuse_block(block, block.state_dict(), dtype=dense.weight.dtype)
+    deployed.rbr_reparam.weight, deployed.rbr_reparam.bias = nn.Parameter(kernel), nn.Parameter(bias)
+    deployed.se = copy.deepcopy(block.se)
+    return deployed.eval()
+
+
+@dataclass(frozen=True)
+class FormComparison:
+    """How far two forms differ: in float64 relative to the largest output, and images whose class changes."""
+
+    float64_max_relative_error: float
+    prediction_flips: int
+    n_inputs: int
+
+    @property
+    def passed(self) -> bool:
+        """Whether the forms compute the same function: check (a) of a certificate."""
+        return self.float64_max_relative_error <= MAX_FLOAT64_RELATIVE_ERROR
+
+
+def certify(train: nn.Module, images: Tensor, deploy: nn.Module | None = None) -> FormComparison:
+    """Compare a network in train form with its conversion on images [n, channels, h, w], both in float64.
+
+    Compares `train` with what `convert` makes of it in float64, or with `deploy`. A `deploy` whose weights were rounded
+    to float32 differs by about 1e-7 and does not pass. Each network must return one tensor [n, classes, ...].
+    """
+    exact = copy.deepcopy(train).double().eval()
+    other = convert(exact) if deploy is None else copy.deepcopy(deploy).double().eval()
+    agreement = compare(exact, other, images)
+    return FormComparison(agreement.max_relative_error, agreement.prediction_flips, len(images))
+
+
+def transform(protocol: str) -> "Callable[[str | Path | bytes | Image], Tensor]":
+    """A function from an image (path, bytes or Pillow image) to float32 [3, px, px], as the evaluation does it.
+
+    `protocol` is a label such as `resize256-crop224-bilinear-pillow`. The function raises CompanionError for what is
+    no image.
+    """
+    parsed = EvaluationProtocol.parse(protocol)
+
+    def prepare(image: "str | Path | bytes | Image") -> Tensor:
+        if isinstance(image, str | Path | bytes):
+            data = image if isinstance(image, bytes) else Path(image).read_bytes()
+            try:
+                pixels = decode_evaluation_image(data, parsed)
+            except UndecodableImage as error:
+                what = "the image" if isinstance(image, bytes) else image
+                raise CompanionError(f"{what} cannot be decoded ({error}); give a JPEG, PNG or another image") from None
+        else:
+            pixels = evaluation_image(image, parsed)
+        return normalize(pixels.permute(2, 0, 1)[None], device="cpu")[0]
+
+    return prepare
+
+
+def class_names(manifest: str | Path | None = None) -> list[str]:
+    """The name of each class in label order: of ImageNet's 1000 classes, or of a manifest that `index` wrote."""
+    if manifest is None:
+        from torchvision.models import ResNet18_Weights
+
+        return list(ResNet18_Weights.IMAGENET1K_V1.meta["categories"])
+    return list(Manifest.read(manifest).class_names)
