@@ -57,6 +57,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "jobs": ("experiment.jobs", "write the commands of an experiment as a script for a machine without Snakemake"),
     "adopt": ("experiment.adopt", "take states, weights and rows back from another machine"),
     "pod": ("experiment.pod", "run one job of the workflow on Kubernetes; its profile calls this"),
+    "doctor": ("experiment.doctor", "what can run here, what cannot, and what to do about it"),
     "schema": ("experiment.schema", "write the JSON schema of experiment files"),
     "summary": ("results.summary", "say where the results of an experiment are"),
     "weights": ("weights.weights", "inspect, convert or fetch weights files"),

@@ -1,0 +1,87 @@
+"""The doctor finds what is planted, and says what to do."""
+
+import importlib.metadata
+import os
+import shutil
+from collections import namedtuple
+
+from repvgg_companion.__main__ import main
+from repvgg_companion.experiment import doctor
+from repvgg_companion.experiment.doctor import DoctorRequest, diagnoses
+
+Usage = namedtuple("Usage", "total used free")
+
+
+def _found(folder, experiment=None):
+    return {diagnosis.subject: diagnosis for diagnosis in diagnoses(DoctorRequest(folder, experiment))}
+
+
+def test_this_machine_is_in_order_or_says_why(root, tmp_path, capsys):
+    status = main(["doctor", str(root / "config" / "demo.yaml"), "--folder", str(tmp_path)])
+    said = capsys.readouterr().out
+    assert status == (2 if "missing  " in said else 0)
+    assert "ok       Python: 3." in said
+    assert "ok       the workflow: all packages are installed" in said
+    assert "ok       images: " in said and "makes its own" in said
+    assert f"ok       file locks: the file system of {tmp_path} has them" in said
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_too_little_of_everything(tmp_path, monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(2, 1, 64 << 20))
+    monkeypatch.setattr(doctor.resource, "getrlimit", lambda kind: (256, 256))
+    found = _found(tmp_path)
+    assert found["shared memory"].state == "missing" and "--shm-size" in found["shared memory"].remedy
+    assert found["open files"].state == "note" and "at most 256" in found["open files"].text
+    assert found["disk"].state == "note" and "0.1 GiB free" in found["disk"].text
+
+
+def test_torch_and_torchvision_that_are_no_pair(tmp_path, monkeypatch):
+    versions = {"torch": "2.11.0+cu128", "torchvision": "0.25.1"}
+    monkeypatch.setattr(importlib.metadata, "version", versions.__getitem__)
+    found = _found(tmp_path)["torch and torchvision"]
+    assert found.state == "missing" and "torchvision 0.26" in found.remedy
+
+
+def test_a_driver_that_torch_cannot_use(tmp_path, monkeypatch):
+    program = tmp_path / "nvidia-smi"
+    program.write_text("#!/bin/sh\necho 470.57.02\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    found = _found(tmp_path)["GPU"]
+    assert found.state == "missing" and "driver 470.57.02" in found.text and found.remedy
+
+
+def test_missing_packages_a_broken_link_and_a_lock(tmp_path, monkeypatch):
+    real = doctor.importlib.util.find_spec
+    absent = {"snakemake", "openvino", "torch"}
+    monkeypatch.setattr(doctor.importlib.util, "find_spec", lambda name: None if name in absent else real(name))
+    (tmp_path / "workflow").mkdir()
+    (tmp_path / "workflow" / "Snakefile").touch()
+    (tmp_path / ".snakemake" / "locks").mkdir(parents=True)
+    (tmp_path / ".snakemake" / "locks" / "0.input.lock").touch()
+    found = _found(tmp_path)
+    assert found["the workflow"].state == "missing" and found["the workflow"].text == "snakemake not installed"
+    assert found["speed with OpenVINO"].state == "note"
+    assert found["Snakemake's default profile"].state == "missing"
+    assert found["lock of the workflow"].remedy.endswith("make unlock")
+    assert "torch and torchvision" not in found
+
+
+def test_images_that_are_not_there_and_that_are(root, tmp_path):
+    config = (root / "config" / "tiny-imagenet.yaml").read_text()
+    there = tmp_path / "tiny-imagenet-200.zip"
+    line = next(line for line in config.splitlines() if line.strip().startswith("zip:"))
+    file = tmp_path / "mine.yaml"
+    file.write_text(config.replace(line, f"  zip: {there}"))
+    found = _found(tmp_path, file)["images"]
+    assert found.state == "missing" and str(there) in found.text and str(file) in found.remedy
+    there.write_bytes(bytes(1 << 20))
+    found = _found(tmp_path, file)["images"]
+    assert found.state == "ok" and "MB/s" in found.text
+
+
+def test_a_folder_that_is_none(tmp_path, capsys):
+    assert main(["doctor", "--folder", str(tmp_path / "none")]) == 2
+    assert "is not a folder" in capsys.readouterr().err
