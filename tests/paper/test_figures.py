@@ -167,6 +167,31 @@ def test_histories_are_found_by_the_rows_or_taken_as_given(demo, facts):
     assert [(run.dataset, run.model) for run in trainings(evidence, [one])] == [("demo-digits", "RepVGG-A0")]
 
 
+def test_every_ablation_has_its_own_line_in_the_training_curves(facts):
+    from repvgg_companion.paper.figure_training import GROUPS, Training
+    from repvgg_companion.paper.table_rows import ablations
+
+    assert len(set(GROUPS.values())) == len(GROUPS)
+    groups = [Training("demo-digits", model, []).group for model in ablations(facts) if model.startswith("RepVGG-B0_")]
+    assert len(groups) == len(set(groups)) == 10
+
+
+def test_no_title_of_the_ablations_is_cut_off(demo, facts):
+    """Accuracies on other images have the longest titles."""
+    from repvgg_companion.contract import read_rows, write_rows
+    from repvgg_companion.paper.figure_ablations import branches
+    from repvgg_companion.paper.figure_style import style
+
+    rows = [row | {"dataset": "tiny-imagenet-40"} for row in read_rows(demo / "accuracy.csv", "accuracy")]
+    write_rows(demo / "accuracy.csv", "accuracy", rows)
+    with style():
+        figure = branches(Evidence(facts, Results(demo)))
+        figure.draw_without_rendering()
+        for axes in figure.axes:
+            extent = axes.title.get_window_extent()
+            assert extent.x0 >= 0 and extent.x1 <= figure.bbox.x1, axes.get_title()
+
+
 def test_block_maps_are_in_units_of_the_input(demo):
     rows = Results(demo).rows("memory")
     assert block_maps(rows, "residual") == pytest.approx([1, 2, 2, 1])

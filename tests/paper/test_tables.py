@@ -102,6 +102,16 @@ def test_seeds_give_a_t_interval_and_the_best_epoch_stands_beside_the_last(demo,
     assert float(row["demo_top1_low_pct"]) == pytest.approx(low)
     assert float(row["demo_top1_high_pct"]) == pytest.approx(high)
     assert float(row["demo_best_epoch_top1_pct"]) == pytest.approx(sum(values) / 3)
+    assert "best_epoch" not in row["note"]
+
+
+def test_a_best_epoch_below_the_final_accuracy_is_noted(demo, tmp_path):
+    """The validation after each epoch may decode otherwise than the evaluation."""
+    (path,) = (demo.parent / "weights" / "demo-digits" / "RepVGG-A0").rglob("history.csv")
+    epochs = [row | {"val_top1_pct": 1.0} for row in read_rows(path, "history")]
+    write_rows(path, "history", epochs)
+    row = next(row for row in written(demo, tmp_path / "tables")["table4"] if row["model"] == "RepVGG-A0")
+    assert "demo_best_epoch: it lies below the final top-1" in row["note"]
 
 
 def test_imagenet_results_stand_beside_the_print(tmp_path, facts):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from repvgg_companion.contract import read_rows
+from repvgg_companion.contract import ROUNDING, read_rows
 from repvgg_companion.paper.claim_evidence import Evidence
 from repvgg_companion.paper.grammar import NotAvailable, Quantity
 from repvgg_companion.paper.inference import over_seeds
@@ -104,10 +104,10 @@ def accuracy_columns(evidence: Evidence, quantity: Quantity, notes: list[str], m
         # Without the name one note serves all rows of a table.
         words = str(reason).replace(f"{quantity.subject} was", "it was").replace(f" of {quantity.subject}", "")
         notes.append(f"ours_top1: {words}")
-    columns = _columns("ours", ours)
+    columns = _columns("ours", ours, notes)
     for prefix, found in other_accuracies(evidence.results, models).items():
         other = found.accuracies.get(quantity.subject) or found.others.get(quantity.subject)
-        columns |= _columns(prefix, other) | {
+        columns |= _columns(prefix, other, notes) | {
             f"{prefix}_recipe": other.recipe if other else None,
             f"{prefix}_network": other.network if other else None,
         }
@@ -118,7 +118,10 @@ def accuracy_columns(evidence: Evidence, quantity: Quantity, notes: list[str], m
     return columns
 
 
-def _columns(prefix: str, accuracy: Accuracy | None) -> Row:
+def _columns(prefix: str, accuracy: Accuracy | None, notes: list[str]) -> Row:
+    if accuracy is not None and accuracy.best_epoch is not None and accuracy.best_epoch < accuracy.top1 - ROUNDING:
+        notes.append(f"{prefix}_best_epoch: it lies below the final top-1, because the validation after each epoch "
+                     "may decode images otherwise than the evaluation")  # fmt: skip
     return {
         f"{prefix}_top1_pct": accuracy.top1 if accuracy else None,
         f"{prefix}_top1_low_pct": accuracy.low if accuracy else None,

@@ -121,7 +121,7 @@ def ablation_columns(evidence: Evidence) -> list[AblationColumn]:
         if len(own) > 1:
             first = next(iter(own.values()))  # all are of one network, recipe and protocol
             dataset, network = first.network.split(", ", 1)
-            word = "DEMO" if prefix == "demo" else "other images"
+            word = "DEMO" if prefix == "demo" else "small"  # longer words would be cut off
             label = f"{prefix} top-1 (%)\n" + wrapped(f"{dataset}, {network}; {first.recipe}", 26)
             columns.append(AblationColumn(f"{word}: not ImageNet", label, own, OTHER_IMAGES_TINT))
     return columns

@@ -12,7 +12,7 @@ from repvgg_companion.paper.figure_style import COLUMN_INCHES, OTHER_IMAGES_TINT
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# Group of networks: colour and line style, so that the groups can be told apart without colour as well.
+# Group of networks: colour and line style, no two groups with the same of both. The ablations are single networks.
 GROUPS: dict[str, tuple[str, Literal["-", "--", "-.", ":"]]] = {
     "A0–A2": ("#D55E00", "-"),
     "B0–B3": ("#0072B2", "-"),
@@ -20,9 +20,16 @@ GROUPS: dict[str, tuple[str, Literal["-", "--", "-.", ":"]]] = {
     "g4": ("#009E73", "-."),
     "D2se": ("#000000", ":"),
     "plain": ("#CC79A7", "-"),
-    "identity-only": ("#CC79A7", "--"),
-    "1x1-only": ("#CC79A7", ":"),
-    "variants": ("#E69F00", "-."),
+    "identity-only": ("#882255", "--"),
+    "1x1-only": ("#332288", ":"),
+    "identity-without-bn": ("#E69F00", "--"),
+    "post-addition-bn": ("#E69F00", "-."),
+    "relu-in-branch": ("#E69F00", ":"),
+    "diracnet": ("#7A4B00", "--"),
+    "trivial-reparam": ("#7A4B00", "-."),
+    "acb": ("#7A4B00", "-"),
+    "residual-reorg": ("#7A4B00", ":"),
+    "variants": ("#E69F00", "-"),
     "baselines": ("#8a8a8a", "-"),
 }
 
@@ -93,7 +100,7 @@ def training(evidence: Evidence, histories: list[Path] | None) -> "Figure":
             bottom.set_facecolor(OTHER_IMAGES_TINT)
     present = [name for name in GROUPS if any(run.group == name for run in runs)]
     handles = [Line2D([], [], color=GROUPS[name][0], linestyle=GROUPS[name][1], label=name) for name in present]
-    figure.legend(handles=handles, loc="outside lower center", ncols=min(4, len(handles)))
+    figure.legend(handles=handles, loc="outside lower center", ncols=min(3 if len(handles) > 10 else 4, len(handles)))
     return figure
 
 
