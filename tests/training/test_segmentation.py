@@ -22,7 +22,7 @@ from repvgg_companion.files import sha256_of_file
 from repvgg_companion.identity import WeightsIdentity
 from repvgg_companion.models.build import build_model
 from repvgg_companion.models.pixel_classes import class_counts, slide
-from repvgg_companion.models.pspnet import start_from_backbone
+from repvgg_companion.models.start import start_from
 from repvgg_companion.training.loop import STOP, Loop
 from repvgg_companion.training.objective import segmentation
 from repvgg_companion.training.recipe import Recipe
@@ -268,7 +268,7 @@ def test_the_backbone_starts_from_its_file(data, tmp_path):
     path = backbone_file(tmp_path / "backbone.safetensors")
     state, identity = load_weights(path)
     network = build_model(MODEL, num_classes=19, width=WIDTH)
-    start_from_backbone(network, MODEL, state, identity, path)
+    start_from(network, MODEL, state, identity, path)
     own = network.backbone.state_dict()
     assert own and all(torch.equal(own[key], state[key]) for key in own)
     assert train(data, tmp_path, "--backbone", str(path), recipe={"epochs": 1, "learning_rate": 1e-9}) == 0
@@ -293,7 +293,7 @@ def test_a_file_that_is_no_backbone_is_refused(tmp_path, change, message):
     path = backbone_file(tmp_path / "file.safetensors", **change)
     network = build_model(MODEL, num_classes=19, width=WIDTH)
     with pytest.raises(CompanionError, match=message):
-        start_from_backbone(network, MODEL, *load_weights(path), path)
+        start_from(network, MODEL, *load_weights(path), path)
 
 
 @pytest.mark.parametrize(

@@ -145,7 +145,8 @@ class TrainingGroup(Strict):
     seeds: list[Annotated[int, Field(ge=0)]] = Field([0], min_length=1)
     width: float = Field(1.0, gt=0, le=4, description="factor on every stage's width; 1 is the paper's network")
     backbones: dict[str, Place] = Field(
-        {}, description="for PSPNet: the train file that each backbone starts from, or the word random"
+        {},
+        description="the train file that a network starts from (fine-tuning), or for PSPNet the backbone (or random)",
     )
 
     @field_validator("seeds")
@@ -162,7 +163,12 @@ class TrainingGroup(Strict):
                 f"trains PSPNet with the backbone {missing[0]}, but backbones names no weights for it; name its "
                 f"train.safetensors, as in backbones: {{{missing[0]}: FILE}}, or write random"
             )
-        if unused := sorted(self.backbones.keys() - needed):
+        classifiers = {model for model in self.models if not require_model(model).backbone}
+        if random := sorted(name for name in classifiers - needed if self.backbones.get(name) == "random"):
+            raise ValueError(
+                f"backbones says that {random[0]} starts from random weights, as it does anyway; remove it"
+            )
+        if unused := sorted(self.backbones.keys() - needed - classifiers):
             raise ValueError(f"backbones names {unused[0]}, which no model of the group starts from; remove it")
         return self
 

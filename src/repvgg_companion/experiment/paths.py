@@ -31,7 +31,7 @@ class Weights:
     """The released file that these weights are imported from; empty for weights that are trained."""
     source_form: str = "train"
     backbone: str = ""
-    """For segmentation: the file that the backbone starts from, or the word random; else empty."""
+    """The file that the network or its backbone starts from; for segmentation also the word random; else empty."""
 
     @property
     def key(self) -> str:
@@ -136,8 +136,8 @@ def _released_weights(experiment: Experiment, released: Released) -> list[Weight
 
 
 def backbone_of(group: TrainingGroup, model: str) -> str:
-    """The file that the backbone of a segmentation network starts from, or `random`; empty for other networks."""
-    return group.backbones.get(require_model(model).backbone, "")
+    """The file that a network, or its backbone, starts from, or `random`; empty where nothing is named."""
+    return group.backbones.get(require_model(model).backbone or model, "")
 
 
 def digest_of(experiment: Experiment, model: str, recipe: str, width: float, backbone: str = "") -> str:

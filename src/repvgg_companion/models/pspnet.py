@@ -3,21 +3,16 @@
 Pyramid pooling and heads follow the official PSPNet: bins 1, 2, 3 and 6, each reduced to a quarter of the channels.
 """
 
-from collections.abc import Mapping
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from repvgg_companion.errors import CompanionError
-from repvgg_companion.identity import WeightsIdentity
 from repvgg_companion.models.blocks import ConvBatchNorm
 from repvgg_companion.models.names import ModelSpec, require_model, scaled_width, stage_widths
 from repvgg_companion.models.repvgg import RepVGG
 from repvgg_companion.models.resnet import ResNet, build_resnet
 
 _BINS = (1, 2, 3, 6)
-_CLASSIFIERS = ("linear.", "fc.")
 
 
 def _conv_norm_relu(in_channels: int, out_channels: int, kernel: int) -> nn.Sequential:
@@ -115,29 +110,3 @@ def build_pspnet(spec: ModelSpec, num_classes: int, width: float, deploy: bool) 
     return PSPNet(
         backbone, *channels, num_classes=num_classes, head_width=scaled_width(512, width), auxiliary=not deploy
     )
-
-
-def start_from_backbone(
-    network: nn.Module, name: str, state: Mapping[str, Tensor], identity: WeightsIdentity, path: object
-) -> None:
-    """Load the weights of a classification network, without its head, into the backbone of a PSPNet (section 4.3).
-
-    `state` and `identity` are from a train file of the same backbone and width; dilation and stride change no shape.
-    Raises CompanionError naming `path` if the file holds something else.
-    """
-    backbone = require_model(name).backbone
-    if (identity.model, identity.form) != (backbone, "train"):
-        raise CompanionError(
-            f"{path} holds the {identity.form} form of {identity.model}, but the backbone of {name} is the train form "
-            f"of {backbone}; name its train.safetensors"
-        )
-    own_backbone = network.get_submodule("backbone")
-    own = own_backbone.state_dict()
-    given = {key: tensor for key, tensor in state.items() if not key.startswith(_CLASSIFIERS)}
-    wrong = sorted(own.keys() ^ given.keys()) or [key for key in own if own[key].shape != given[key].shape]
-    if wrong:
-        raise CompanionError(
-            f"{path} does not fit the backbone of {name} ({wrong[0]} differs); its width is {identity.width:g}, train "
-            "both at one width"
-        )
-    own_backbone.load_state_dict(given)

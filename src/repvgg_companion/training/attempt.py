@@ -11,7 +11,7 @@ from repvgg_companion.errors import CompanionError, Interrupted
 from repvgg_companion.machine.cpu import usable_cores
 from repvgg_companion.machine.nvml import visible_gpus
 from repvgg_companion.models.build import build_model
-from repvgg_companion.models.pspnet import start_from_backbone
+from repvgg_companion.models.start import start_from
 from repvgg_companion.runs import commit
 from repvgg_companion.training.cpu_kernels import avoid_faulty_and_slow_cpu_kernels
 from repvgg_companion.training.decide import decide
@@ -70,7 +70,7 @@ def _learner(request: TrainRequest, state: StateFolder, group: ProcessGroup) -> 
     torch.default_generator.manual_seed(derived_seed(request.seed, "initial weights"))
     network = build_model(identity.model, num_classes=identity.num_classes, width=identity.width)
     if request.backbone:
-        start_from_backbone(network, identity.model, *load_weights(request.backbone), request.backbone)
+        start_from(network, identity.model, *load_weights(request.backbone), request.backbone)
     network = avoid_faulty_and_slow_cpu_kernels(network, group.device)
 
     stored = group.share(state.stored() if group.leads else None)

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from torch.optim.sgd import sgd
 
+from repvgg_companion.models.start import CLASSIFIERS
 from repvgg_companion.training.recipe import Recipe
 
 _NORMS = (nn.modules.batchnorm._BatchNorm, nn.GroupNorm, nn.LayerNorm)
@@ -45,7 +46,8 @@ def decays(name: str, parameter: nn.Parameter, module: nn.Module) -> bool:
 def parameter_groups(network: nn.Module, recipe: Recipe) -> list[ParameterGroup]:
     """Cut the parameters into groups by decay and rate, in the order of `named_parameters`.
 
-    Biases of every kind, those of batch norms included, learn at `bias_learning_rate_factor` times the rate (the
+    The classifier learns at `head_learning_rate_factor` times the rate. Biases of every kind, those of batch norms
+    included, learn at `bias_learning_rate_factor` times the rate (the
     authors' first script: 2).
     """
     groups: dict[tuple[float, float], ParameterGroup] = {}
@@ -58,7 +60,8 @@ def parameter_groups(network: nn.Module, recipe: Recipe) -> list[ParameterGroup]
             name = f"{prefix}.{own_name}" if prefix else own_name
             key = (
                 recipe.weight_decay if decays(name, parameter, module) else 0.0,
-                recipe.bias_learning_rate_factor if own_name == "bias" else 1.0,
+                (recipe.bias_learning_rate_factor if own_name == "bias" else 1.0)
+                * (recipe.head_learning_rate_factor if name.startswith(CLASSIFIERS) else 1.0),
             )
             group = groups.setdefault(key, ParameterGroup(*key))
             group.names.append(name)

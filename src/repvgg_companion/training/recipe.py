@@ -15,7 +15,13 @@ LONGEST = 100_000
 LARGEST_BATCH = 1 << 20
 
 _PACKED = r"short[1-9]\d*-q([1-9]\d?|100)"
-_DEFAULTS_ADDED_LATER: dict[str, Any] = {"schedule": "cosine", "poly_power": 0.9, "auxiliary_weight": 0.4}
+_DEFAULTS_ADDED_LATER: dict[str, Any] = {
+    "schedule": "cosine",
+    "poly_power": 0.9,
+    "auxiliary_weight": 0.4,
+    "head_learning_rate_factor": 1.0,
+    "frozen_stages": 0,
+}
 """Fields that came after the first release, with the value that keeps the earlier behaviour.
 
 `settings()` leaves such a field out while it holds that value, so an upgrade does not change the digest of weights that
@@ -101,6 +107,12 @@ class Recipe(Settings):
         0.4,
         low=0,
         high=10,
+    )
+    head_learning_rate_factor: float = setting(
+        "Factor on the learning rate of the classifier, for fine-tuning.", 1.0, low=0, high=1000
+    )
+    frozen_stages: int = setting(
+        "How many of the first stages of a RepVGG keep the weights that they started from.", 0, low=0, high=5
     )
 
     def check(self) -> None:

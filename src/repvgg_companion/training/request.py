@@ -61,9 +61,9 @@ class Placement:
 class TrainRequest:
     """A checked request for one training.
 
-    `protocol` is that of the validation. `backbone` is the file that the backbone of a segmentation network starts
-    from, empty for random weights. `experiment` is only recorded in the attempt log. `undecodable` is the policy for
-    images that cannot be decoded.
+    `protocol` is that of the validation. `backbone` is the file that the network, or the backbone of a segmentation
+    network, starts from, empty for random weights. `experiment` is only recorded in the attempt log. `undecodable` is
+    the policy for images that cannot be decoded.
     """
 
     recipe: Recipe
@@ -109,7 +109,7 @@ def read_request(arguments: argparse.Namespace) -> TrainRequest:
     train_manifest = Manifest.read(arguments.train_manifest)
     val_manifest = Manifest.read(arguments.val_manifest)
     _require_fitting_images(arguments, recipe, train_manifest, val_manifest)
-    backbone_sha256 = _backbone_sha256(arguments, recipe) if segments else ""
+    backbone_sha256 = _backbone_sha256(arguments, recipe, segments)
     digest = arguments.training_digest or training_digest(
         model=arguments.model,
         width=arguments.width,
@@ -199,15 +199,21 @@ def _fitting_protocol(arguments: argparse.Namespace, recipe: Recipe) -> Protocol
     return protocol
 
 
-def _backbone_sha256(arguments: argparse.Namespace, recipe: Recipe) -> str:
-    if recipe.mixup_alpha:
+def _backbone_sha256(arguments: argparse.Namespace, recipe: Recipe, segments: bool) -> str:
+    """The digest of the file to start from; without one `random` for a PSPNet, else empty."""
+    if segments and recipe.mixup_alpha:
         raise CompanionError(f"{arguments.model} segments, and mixup is not defined for that; set mixup_alpha to 0")
     if arguments.backbone in (None, RANDOM):
-        return RANDOM
+        if recipe.frozen_stages:
+            raise CompanionError(
+                f"the recipe {arguments.recipe_name} freezes stages of {arguments.model} at random weights; name the "
+                "file to start from (training.backbones, or --backbone), or set frozen_stages to 0"
+            )
+        return RANDOM if segments else ""
     if not Path(arguments.backbone).is_file():
         raise CompanionError(
-            f"the backbone's weights {arguments.backbone} do not exist; train or convert that network first, or give "
-            "--backbone random"
+            f"the weights {arguments.backbone} do not exist; train or convert that network first, or "
+            "give --backbone random"
         )
     return sha256_of_file(arguments.backbone)
 

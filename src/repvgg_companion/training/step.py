@@ -15,6 +15,7 @@ from torch import nn
 from repvgg_companion.data.batches.normalize import normalize
 from repvgg_companion.errors import CompanionError
 from repvgg_companion.machine.torch_device import autocast
+from repvgg_companion.models.start import freeze
 from repvgg_companion.training import objective
 from repvgg_companion.training.gradients import GradientBuckets, GradientTree
 from repvgg_companion.training.job.processes import ProcessGroup
@@ -46,6 +47,7 @@ class Learner:
         self.recipe, self.group, self.seed = recipe, group, seed
         layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
         self.network = network.to(group.device, memory_format=layout).train()  # type: ignore[call-overload]
+        freeze(self.network, recipe.frozen_stages)
         self.optimizer = Sgd(parameter_groups(self.network, recipe), recipe)
         parameters = [parameter for parameter in self.network.parameters() if parameter.requires_grad]
         self.buckets = GradientBuckets(parameters, group.size) if group.size > 1 else None

@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--backbone",
         metavar="TRAIN.safetensors",
-        help="for PSPNet: the classification network that its backbone starts from, or random",
+        help="the train file that the network (for PSPNet: its backbone) starts from, or random",
     )
     parser.add_argument("--train-manifest", required=True, help="training images, from the verb index")
     parser.add_argument("--val-manifest", required=True, help="validation images, from the verb index")

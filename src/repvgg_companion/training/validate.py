@@ -84,7 +84,7 @@ def count_right_answers(
     else:
         counts = _right_images(answer, validation, protocol, part)
     right = torch.zeros((), dtype=torch.float64, device=group.device)
-    was_training = network.training
+    modes = {module: module.training for module in network.modules()}  # frozen stages stay in eval mode
     network.eval()
     try:
         with torch.no_grad():
@@ -92,7 +92,8 @@ def count_right_answers(
                 between_batches()
                 right += next(counts, 0)
     finally:
-        network.train(was_training)
+        for module, training in modes.items():
+            module.training = training
     return float(group.sum(right).item())
 
 
