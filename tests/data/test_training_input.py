@@ -214,6 +214,16 @@ def test_a_shift_moves_and_fills_with_black():
     assert len(seen) == 25
 
 
+def test_shift_flip_is_the_shift_and_then_half_of_the_images_mirrored(manifest):
+    (moved, labels), *_ = _epoch(_input(manifest, augmentation="shift", decoder="pillow"), batch_size=51)
+    (both, same), *_ = _epoch(_input(manifest, augmentation="shift-flip", decoder="pillow"), batch_size=51)
+    assert torch.equal(labels, same)
+    mirrored = [torch.equal(one, other.flip(-1)) and not torch.equal(one, other) for one, other in zip(both, moved)]
+    unchanged = [torch.equal(one, other) for one, other in zip(both, moved)]
+    assert all(one or other for one, other in zip(mirrored, unchanged))
+    assert 10 < sum(mirrored) < 41  # 51 images
+
+
 def test_images_decoded_once_serve_all_epochs_without_the_archive(manifest, monkeypatch):
     from repvgg_companion.data.reader import ImageReader
 

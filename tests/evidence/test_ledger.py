@@ -10,12 +10,13 @@ from evidence_rows import REEVALUATION, RETRAINING, ROOT, SPEED_SOURCE, STUDY, r
 from repvgg_companion.errors import CompanionError
 from repvgg_companion.evidence.evidence_classes import CLASSES
 from repvgg_companion.evidence.from_devices import check_device_folders
+from repvgg_companion.evidence.from_studies import read_studies
 from repvgg_companion.evidence.groups import require_kinds
 from repvgg_companion.evidence.ledger import counts
 from repvgg_companion.evidence.ledger_columns import COLUMNS, write_dictionary, write_ledger
 from repvgg_companion.evidence.ledger_page import page
 from repvgg_companion.evidence.ledger_text import markdown
-from repvgg_companion.evidence.pictures import TITLES
+from repvgg_companion.evidence.pictures import titles
 from repvgg_companion.evidence.sources import read_sources
 from repvgg_companion.evidence.summaries import NOBODY, require_evidence, summary
 from repvgg_companion.paper.printed import Facts
@@ -36,9 +37,10 @@ def test_the_committed_ledger_is_what_the_verb_writes(committed_rows, tmp_path):
     for name in ("ledger.csv", "ledger-dictionary.csv"):
         assert (tmp_path / name).read_bytes() == (REFERENCE / name).read_bytes(), "run 'make reference'"
     assert markdown(CLAIMS, committed_rows) == (REFERENCE / "ledger.md").read_text(encoding="utf-8")
+    studies = read_studies(ROOT / "results" / "studies", Facts(ROOT / "paper"))
     without_pictures = re.compile(r'src="data:image/svg\+xml;base64,[^"]*"| class="wide"')
     written, found = (without_pictures.sub("", text) for text in (
-        page(CLAIMS, committed_rows, dict.fromkeys(TITLES.values(), "")),
+        page(CLAIMS, committed_rows, dict.fromkeys(titles(studies).values(), "")),
         (REFERENCE / "ledger.html").read_text(encoding="utf-8")))  # fmt: skip
     assert written == found, "run 'make reference'"
 

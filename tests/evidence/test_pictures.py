@@ -138,7 +138,7 @@ def test_others_panels_have_open_markers_and_readable_text(facts, tables):
         assert not spare.axison
 
 
-@pytest.mark.parametrize("name", list(TITLES))
+@pytest.mark.parametrize("name", [*TITLES, *(path.name for path in sorted((ROOT / "results" / "studies").glob("*")))])
 def test_the_committed_files_carry_commit_and_data_digest(name):
     text = (ROOT / "paper_figures" / "reference" / f"{name}.svg").read_text(encoding="utf-8")
     assert "commit " in text and "; data " in text

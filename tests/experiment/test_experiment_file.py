@@ -20,7 +20,7 @@ from repvgg_companion.models.names import VARIATIONS
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = [
     ROOT / "config" / f"{name}.yaml"
-    for name in ("cityscapes", "demo", "imagenet", "released", "tiny-imagenet", "study-tiny-imagenet")
+    for name in ("cityscapes", "demo", "imagenet", "released", "tiny-imagenet", "study-tiny-imagenet", "study-cifar10")
 ]
 """Those that come with the companion; a user may have others there."""
 

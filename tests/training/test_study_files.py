@@ -1,4 +1,4 @@
-"""Each study file trains: one epoch of one network on three images a class, from a zip with a class too many."""
+"""Each study file trains: one epoch of one network on a hundred images, from a zip with a class too many."""
 
 import io
 import json
@@ -14,16 +14,16 @@ from repvgg_companion.contract import read_rows
 from repvgg_companion.experiment.load import read_experiment
 
 ROOT = Path(__file__).parents[2]
-STUDIES = sorted((ROOT / "config").glob("study-*.yaml"))
+STUDIES = [ROOT / "config" / f"study-{name}.yaml" for name in ("tiny-imagenet", "cifar10")]
 
 
 def write_zip(path: Path, classes: list[str]) -> None:
-    """Three training images and a validation image of each class, 64 px, in the layout of tiny-imagenet-200.zip."""
+    """At least 130 training images, a validation image of each class, 64 px, in the layout of tiny-imagenet-200.zip."""
     stream = io.BytesIO()
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)).save(stream, "JPEG")
     with zipfile.ZipFile(path, "w") as archive:
         for wnid in classes:
-            for number in range(3):
+            for number in range(2 + 130 // len(classes)):
                 archive.writestr(f"tiny-imagenet-200/train/{wnid}/images/{wnid}_{number}.JPEG", stream.getvalue())
             archive.writestr(f"tiny-imagenet-200/val/images/{wnid}.JPEG", stream.getvalue())
         lines = "".join(f"{wnid}.JPEG\t{wnid}\t0\t0\t62\t62\n" for wnid in classes)
@@ -34,8 +34,9 @@ def write_zip(path: Path, classes: list[str]) -> None:
 def test_a_study_file_trains(path, tmp_path):
     experiment = read_experiment(path)
     data, group = experiment.data, experiment.training[0]
-    write_zip(tmp_path / "images.zip", [*data.classes, "n99999999"])
-    images = ["--dataset", data.dataset, "--zip", str(tmp_path / "images.zip"), "--classes", *data.classes]
+    classes = data.classes or [f"n0000000{number}" for number in range(data.num_classes)]
+    write_zip(tmp_path / "images.zip", [*classes, "n99999999"])
+    images = ["--dataset", data.dataset, "--zip", str(tmp_path / "images.zip"), "--classes", *classes]
     assert main(["index", *images, "--num-classes", str(data.num_classes), "--output", str(tmp_path / "data")]) == 0
     recipe = experiment.recipes[group.recipe].settings() | {"epochs": 1}
     state, output, history = (str(tmp_path / name) for name in ("state", "train.safetensors", "history.csv"))

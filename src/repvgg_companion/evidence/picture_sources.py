@@ -25,7 +25,7 @@ def picture_nodes(path: Path, cell: str, facts: Facts) -> list[Node]:
     request = LedgerRequest(facts.folder, results / "devices", results / "studies", results / "reference", None)
     sources = read_sources(request)
     children = metadata_nodes(path, data_digest(sources), f"{request.devices} and {facts.folder}")
-    title = titles(sources)[path.stem]
+    title = titles(sources.studies)[path.stem]
     if not cell:
         children.append(Node("name a network, such as RepVGG-A0, to see the rows behind its points"))
         return [Node(f"{path}: {title}", tuple(children))]

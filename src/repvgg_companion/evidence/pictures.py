@@ -1,13 +1,14 @@
 """The pictures of the ledger, three and one a small study, as files with provenance and as SVG texts for the page."""
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from repvgg_companion.evidence.accuracy_picture import accuracy_figure, accuracy_points
 from repvgg_companion.evidence.figure1_others import figure1_others, others_panels
+from repvgg_companion.evidence.from_studies import Study
 from repvgg_companion.evidence.sources import Sources
 from repvgg_companion.evidence.speedups_picture import speed_ups, speedups_figure
 from repvgg_companion.evidence.study_picture import study_figure
@@ -26,11 +27,11 @@ TITLES = {
 }
 
 
-def titles(sources: Sources) -> dict[str, str]:
+def titles(studies: Sequence[Study]) -> dict[str, str]:
     """The title of each picture by its name."""
     of_studies = {
         study.name: f"Small study {study.name}: the paper's differences and ours over {len(study.rows)} trainings"
-        for study in sources.studies
+        for study in studies
     }
     return TITLES | of_studies
 
@@ -45,7 +46,7 @@ def draw(sources: Sources, folder: Path | None, commit: str) -> dict[str, str]:
     }
     drawings |= {study.name: partial(study_figure, study) for study in sources.studies}
     texts = {}
-    for name, title in titles(sources).items():
+    for name, title in titles(sources.studies).items():
         with style():
             figure = drawings[name]()
             freeze_layout(figure)

@@ -8,7 +8,7 @@ from repvgg_companion.contract import read_rows
 from repvgg_companion.evidence.check_studies import history_of
 from repvgg_companion.evidence.from_studies import Study
 from repvgg_companion.evidence.study_pairs import NOT_RESOLVED, variation
-from repvgg_companion.paper.figure_style import COLUMN_INCHES, OTHER_IMAGES_TINT, OURS_COLOUR, PAPER_COLOUR
+from repvgg_companion.paper.figure_style import COLUMN_INCHES, OTHER_IMAGES_TINT, OURS_COLOUR, PAPER_COLOUR, wrapped
 from repvgg_companion.paper.inference import over_seeds
 
 if TYPE_CHECKING:
@@ -36,7 +36,8 @@ def study_figure(study: Study) -> "Figure":
     )
     _differences(top, study)
     _curves(bottom, study)
-    figure.supxlabel(f"{study.setting}: not ImageNet; {len(study.rows)} trainings", fontsize=6)
+    words = f"{study.setting}: not ImageNet; {len(study.rows)} trainings"
+    figure.supxlabel(wrapped(words, 56), fontsize=7)
     return figure
 
 

@@ -70,10 +70,12 @@ class Recipe(Settings):
         low=0,
         high=0.999999,
     )
-    augmentation: Literal["crop-flip", "crop-flip-autoaugment", "shift", "none", "scale-crop-flip"] = setting(
-        "crop-flip is the paper's for 120 epochs; shift (pad and shift, no flip) is for digits; scale-crop-flip (scale "
-        "0.5 to 2) is for segmentation.",
-        "crop-flip",
+    augmentation: Literal["crop-flip", "crop-flip-autoaugment", "shift", "shift-flip", "none", "scale-crop-flip"] = (
+        setting(
+            "crop-flip is the paper's for 120 epochs; shift (pad and shift, no flip) is for digits, shift-flip for "
+            "photographs of 32 px; scale-crop-flip (scale 0.5 to 2) is for segmentation.",
+            "crop-flip",
+        )
     )
     input_px: int = setting("Side of the training images in pixels.", 224, low=8, high=4096)
     validation: str = setting(

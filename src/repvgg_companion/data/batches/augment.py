@@ -2,7 +2,8 @@
 
 `crop-flip` is the paper's (section 4.1: random crop and left-right flip, as in the PyTorch ImageNet example, that is
 RandomResizedCrop and RandomHorizontalFlip); `crop-flip-autoaugment` adds AutoAugment (section 4.2, 200 epochs); `shift`
-moves a digit by up to an eighth of its width, since digits must not be flipped; `none` resizes only.
+moves a digit by up to an eighth of its width, since digits must not be flipped; `shift-flip` does both, the padded crop
+and flip that are usual for photographs of 32 px; `none` resizes only.
 """
 
 import math
@@ -16,7 +17,9 @@ from repvgg_companion.errors import CompanionError
 if TYPE_CHECKING:
     import torch
 
-AUGMENTATIONS = ("crop-flip", "crop-flip-autoaugment", "shift", "none")
+AUGMENTATIONS = ("crop-flip", "crop-flip-autoaugment", "shift", "shift-flip", "none")
+OF_WHOLE_IMAGES = ("shift", "shift-flip", "none")
+"""Augmentations that start from whole images, which can be decoded once and kept."""
 CROP_TRIES = 10
 CROP_AREA = (0.08, 1.0)
 CROP_LOG_RATIO = (math.log(3 / 4), math.log(4 / 3))
@@ -140,3 +143,11 @@ def shift(images: "torch.Tensor", draws: np.ndarray) -> "torch.Tensor":
     padded[:, reach : reach + px, reach : reach + px] = images
     windows = padded.unfold(1, px, 1).unfold(2, px, 1)  # [n, place, place, 3, px, px]
     return windows[torch.arange(n), steps[:, 0], steps[:, 1]].permute(0, 2, 3, 1)
+
+
+def flip(images: "torch.Tensor", draws: np.ndarray) -> "torch.Tensor":
+    """Mirror those of uint8 [n, px, px, 3] whose number says so."""
+    import torch
+
+    mirrored = torch.from_numpy(draws[:, 4 * CROP_TRIES] < 0.5)
+    return torch.where(mirrored[:, None, None, None], images.flip(2), images)

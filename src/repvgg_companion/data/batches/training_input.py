@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
-from repvgg_companion.data.batches.augment import CROP_FLIP, DRAWS, require_augmentation, shift
+from repvgg_companion.data.batches.augment import CROP_FLIP, DRAWS, OF_WHOLE_IMAGES, flip, require_augmentation, shift
 from repvgg_companion.data.batches.evaluation_input import decode_evaluation_image
 from repvgg_companion.data.batches.loading import load
 from repvgg_companion.data.batches.randomness import epoch_order, uniform_draws
@@ -31,8 +31,8 @@ class TrainingInput:
 
     `augmentation` is one of `AUGMENTATIONS`, `decoder` one of `DECODERS` (`opencv` is meant for packed copies).
     `workers` are processes that decode; they share one descriptor per archive. With workers=0 and an augmentation that
-    starts from whole images (`shift`, `none`), a set of at most 512 MB decoded is decoded once and kept. An image that
-    cannot be decoded stops the run, or (`undecodable="count"`) is replaced by the next one that can, and is listed in
+    starts from whole images (`OF_WHOLE_IMAGES`), at most 512 MB of decoded images are kept. An image that cannot be
+    decoded stops the run, or (`undecodable="count"`) is replaced by the next one that can, and is listed in
     `undecodable.found`.
     """
 
@@ -142,7 +142,7 @@ class _AugmentedImages:
 
     @property
     def starts_from_whole_images(self) -> bool:
-        return self.augmentation in ("shift", "none")
+        return self.augmentation in OF_WHOLE_IMAGES
 
     def keep_decoded(self) -> None:
         """Keep what is decoded from now on, if the whole set fits."""
@@ -169,8 +169,10 @@ class _AugmentedImages:
                 labels[place] = label
             return images.permute(0, 3, 1, 2), labels
         images, labels = self._whole_images(indices, labels)
-        if self.augmentation == "shift":
+        if self.augmentation != "none":
             images = shift(images, draws)
+        if self.augmentation == "shift-flip":
+            images = flip(images, draws)
         return images.permute(0, 3, 1, 2), labels
 
     def _whole_images(self, indices: np.ndarray, labels: "torch.Tensor") -> "tuple[torch.Tensor, torch.Tensor]":
