@@ -88,6 +88,8 @@ def test_every_single_setting_changes_the_digest():
         "schedule": "poly",
         "poly_power": 0.8,
         "auxiliary_weight": 0.3,
+        "head_learning_rate_factor": 10.0,
+        "frozen_stages": 2,
     }
     assert set(other) == {field.name for field in dataclasses.fields(Recipe)}
     digests = {digest(dataclasses.replace(RECIPE_120_EPOCHS, **{name: value})) for name, value in other.items()}
