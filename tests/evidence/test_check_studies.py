@@ -15,7 +15,7 @@ from repvgg_companion.evidence.from_studies import read_study, study_rows
 from repvgg_companion.evidence.ledger import write_study_tables
 from repvgg_companion.evidence.study_pairs import NOT_RESOLVED, OPPOSITE, SAME, pairs_of
 from repvgg_companion.evidence.study_picture import study_figure
-from repvgg_companion.experiment.load import read_experiment
+from repvgg_companion.experiment.load import load_experiment, read_experiment
 from repvgg_companion.files import read_json, write_json
 from repvgg_companion.paper.figure_style import style
 from repvgg_companion.paper.inference import half_width, holm, seeds_to_resolve
@@ -180,9 +180,8 @@ def test_a_study_is_drawn_and_written_as_tables(finished, facts, tmp_path):
 @pytest.mark.parametrize("path", sorted((ROOT / "results" / "studies").glob("*")), ids=lambda path: path.name)
 def test_committed_studies_are_in_order_and_of_the_committed_file(path, capsys):
     experiment = read_experiment(ROOT / "config" / f"{path.name}.yaml")
-    settings = read_json(path / "experiment.json")
-    assert {name: recipe.as_dict() for name, recipe in experiment.recipes.items()} == settings["recipes"]
-    assert [group.model_dump() for group in experiment.training] == settings["training"]
-    assert experiment.data.classes == settings["data"]["classes"]
+    stored = load_experiment(read_json(path / "experiment.json"), str(path))
+    assert (stored.recipes, stored.training) == (experiment.recipes, experiment.training)
+    assert (stored.data.dataset, stored.data.classes) == (experiment.data.dataset, experiment.data.classes)
     status, said = checked(path, capsys)
     assert status == 0, said
