@@ -1,6 +1,7 @@
 """The points of the three pictures against the published rows, and what the committed files carry."""
 
 import csv
+import re
 from pathlib import Path
 
 import pytest
@@ -145,3 +146,34 @@ def test_the_committed_files_carry_commit_and_data_digest(name):
     assert all(
         (ROOT / "paper_figures" / "reference" / f"{name}.{kind}").stat().st_size > 1000 for kind in ("pdf", "png")
     )
+
+
+def beside(name):
+    with (ROOT / "paper_figures" / "reference" / f"{name}.csv").open(encoding="utf-8", newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+def test_the_csv_beside_each_picture_follows_from_the_rows_that_it_names(facts, points):
+    speeds, timm = rows_of("third_party_speed.csv"), rows_of("timm_reference.csv")
+    published = {"third_party_accuracy.csv": rows_of("third_party_accuracy.csv"), "timm_reference.csv": timm}
+    ratios = [row for row in beside("speedups") if row["source"].startswith("paper/third_party_speed.csv lines")]
+    for row in ratios:
+        first, second = (speeds[int(line) - 2] for line in re.findall(r"\d+", row["source"]))
+        assert f"{first['model']} / {second['model']}" == row["panel"]
+        assert float(row["x"]) == pytest.approx(float(first["images_per_s"]) / float(second["images_per_s"]), rel=1e-7)
+    assert len(ratios) == len(points)
+    printed = [row for row in beside("speedups") if row["series"] == "printed"]
+    assert [float(row["x"]) for row in printed] == pytest.approx([printed_ratio(facts, pair) for pair in PAIRS])
+    differences = beside("accuracy-holds")
+    for row in differences:
+        file, line = re.fullmatch(r"paper/(\S+) line (\d+)", row["source"]).groups()
+        source = published[file][int(line) - 2]
+        assert row["panel"].split(", ")[0] == source["model"]
+        if source.get("delta_top1_points"):
+            assert float(row["x"]) == pytest.approx(float(source["delta_top1_points"]), abs=1e-7)
+    assert len(differences) == len(list(accuracy_points(facts, read_accuracies(ROOT / "paper"))))
+    others = beside("figure1-others")
+    for row in others:
+        line = int(re.search(r"third_party_speed.csv line (\d+)", row["source"])[1])
+        assert (speeds[line - 2]["model"], float(speeds[line - 2]["images_per_s"])) == (row["name"], float(row["x"]))
+    assert len(others) == 6 * 16

@@ -1,11 +1,14 @@
 """The seven figures: three formats, the same bytes each time, provenance inside, demo data marked, the paper's axes."""
 
+import csv
+import io
 import re
 
 import pytest
 from paper_synthetic import CPU, PAPER
 
 from repvgg_companion.__main__ import main
+from repvgg_companion.paper import figure_style, figures
 from repvgg_companion.paper.accuracies import other_accuracies
 from repvgg_companion.paper.claim_evidence import Evidence
 from repvgg_companion.paper.comparable_runs import widest
@@ -14,9 +17,31 @@ from repvgg_companion.paper.figure_style import SERIES, style
 from repvgg_companion.paper.figure_training import trainings
 from repvgg_companion.paper.named_checks import block_maps, proxies
 from repvgg_companion.paper.ours import Results
+from repvgg_companion.paper.printed import FILES
 from repvgg_companion.runs import commit
 
 NAMES = ("figure1", "figure3", "table1", "branches", "proxies", "roofline", "training")
+
+
+KINDS = ("pdf", "svg", "png", "csv")
+
+
+def coordinates(figure):
+    """Every number that a figure draws: ends of bars, points and lines, each panel's points as pairs too."""
+    numbers, pairs = set(), set()
+    for axes in figure.axes:
+        for line in axes.lines:
+            if line.get_transform() != axes.transData:
+                continue
+            xy = [(float(x), float(y)) for x, y in line.get_xydata()]
+            numbers |= {value for pair in xy for value in pair}
+            pairs |= set(xy) if line.get_marker() not in ("", "None", None) else set()
+        for bar in axes.patches:
+            numbers |= {bar.get_width(), bar.get_height()} if hasattr(bar, "get_width") else set()
+        for lines in axes.collections:
+            if hasattr(lines, "get_segments"):
+                numbers |= {float(value) for segment in lines.get_segments() for value in segment.ravel()}
+    return {f"{value:.6g}" for value in numbers}, {(f"{x:.6g}", f"{y:.6g}") for x, y in pairs}
 
 
 def drawn(folder, output, *names):
@@ -31,17 +56,57 @@ def made(tmp_path_factory, facts):
 
     folder = tmp_path_factory.mktemp("results")
     demo = write_demo(folder / "demo", facts)
-    return drawn(demo, folder / "figures"), demo
+    seen = {}
+
+    def save(figure, stem, *words):
+        seen[stem.name] = coordinates(figure)
+        figure_style.save(figure, stem, *words)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(figures, "save", save)
+        return drawn(demo, folder / "figures"), demo, seen
 
 
 def test_all_figures_in_all_formats(made):
-    assert sorted(made[0]) == sorted(f"{name}.{kind}" for name in NAMES for kind in ("pdf", "svg", "png"))
+    assert sorted(made[0]) == sorted(f"{name}.{kind}" for name in NAMES for kind in KINDS)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_csv_beside_a_figure_holds_the_points_that_are_drawn(made, name):
+    files, _, seen = made
+    rows = list(csv.DictReader(io.StringIO(files[f"{name}.csv"].decode())))
+    numbers, pairs = seen[name]
+    assert rows or name == "roofline", "no ceilings were planted"
+    for row in rows:
+        assert row["source"] and row["panel"] and row["name"]
+        for column in ("x", "y", *(("x_low", "x_high", "y_low", "y_high") if name == "figure1" else ())):
+            assert not row[column] or f"{float(row[column]):.6g}" in numbers, (row, column)
+    if name in ("figure1", "proxies", "training"):
+        assert {(f"{float(row['x']):.6g}", f"{float(row['y']):.6g}") for row in rows} == pairs
+
+
+def test_the_sources_in_the_csv_name_the_rows(made, facts):
+    files, demo, _ = made
+    rows = list(csv.DictReader(io.StringIO(files["figure1.csv"].decode())))
+    speeds = {(row["run_id"], row["model"], row["form"]): row["examples_per_s"] for row in Results(demo).rows("speed")}
+    tables = {file: facts.table(name) for name, file in FILES.items() if name in ("figure1", "table4", "table5")}
+    checked = set()
+    for row in rows:
+        for source in row["source"].split("; "):
+            table, *words = source.split(" ")
+            if table == "speed.csv":
+                assert float(row["x"]) == pytest.approx(speeds[tuple(words[:3])], rel=1e-7)
+            elif table.startswith("paper/"):
+                fact = tables[table.removeprefix("paper/")][int(words[1]) - 1]
+                assert (fact["model"], fact["top1_pct"]) == (row["name"], float(row["y"]))
+            checked.add(table)
+    assert {"speed.csv", "accuracy.csv", "paper/figure1_points.csv", "paper/table4_120epochs.csv"} <= checked
 
 
 def test_the_same_data_gives_the_same_bytes(made, tmp_path):
-    first, demo = made
+    first, demo, _ = made
     second = drawn(demo, tmp_path / "again", "figure1", "branches")
-    assert len(second) == 6
+    assert len(second) == 8
     assert [name for name in second if first[name] != second[name]] == []
 
 
@@ -50,7 +115,7 @@ def test_formats_and_width(made):
 
     from PIL import Image
 
-    first, _ = made
+    first, _, _ = made
     for name in NAMES:
         assert first[f"{name}.pdf"].startswith(b"%PDF")
         assert b"/Type3" not in first[f"{name}.pdf"]
@@ -64,7 +129,7 @@ def test_commit_and_data_digest_are_inside(made):
 
     from PIL import Image
 
-    first, _ = made
+    first, _, _ = made
     for name in NAMES:
         described = Image.open(BytesIO(first[f"{name}.png"])).text["Description"]
         assert re.fullmatch(rf"commit {re.escape(commit())}; data [0-9a-f]{{8}}", described)
@@ -78,7 +143,7 @@ def test_other_data_gives_another_digest(made, tmp_path):
 
     from paper_synthetic import plant
 
-    first, demo = made
+    first, demo, _ = made
     shutil.copytree(demo.parent, tmp_path / "copy", ignore=shutil.ignore_patterns("predictions", "figures"))
     plant(tmp_path / "copy" / "demo", "speed", {"examples_per_s": 108.0}, model="RepVGG-A0", form="deploy")
     other = drawn(tmp_path / "copy" / "demo", tmp_path / "figures", "table1")
@@ -88,7 +153,7 @@ def test_other_data_gives_another_digest(made, tmp_path):
 
 
 def test_demo_data_says_so_on_the_face_and_in_the_file(made):
-    first, _ = made
+    first, _, _ = made
     for name in NAMES:
         drawn_text = re.sub(r"<metadata>.*?</metadata>", "", first[f"{name}.svg"].decode(), flags=re.S)
         assert "DEMO" in drawn_text and "not ImageNet" in drawn_text

@@ -24,14 +24,14 @@ def test_a_fault_in_the_body_is_found(monkeypatch, fault):
         block = module.stage2[1]
         inner = block.forward
         block.forward = lambda images: inner(images) + images
-    monkeypatch.setattr(structure, "_built", lambda name, form: module)
+    monkeypatch.setattr(structure, "paper_network", lambda name, form: module)
     assert structure.body_faults.__wrapped__("RepVGG-A0")
 
 
 def test_the_train_form_is_no_line(monkeypatch):
     with torch.device("meta"):
         module = build_model("RepVGG-A0", form="train")
-    monkeypatch.setattr(structure, "_built", lambda name, form: module)
+    monkeypatch.setattr(structure, "paper_network", lambda name, form: module)
     assert structure.body_faults.__wrapped__("RepVGG-A0")
 
 

@@ -49,9 +49,11 @@ def test_reference_figures_are_drawn_from_the_committed_rows(devices, tmp_path):
     for name in TITLES:
         for kind in ("pdf", "svg", "png"):
             assert (folder / f"{name}.{kind}").stat().st_size > 1000, "run 'make reference'"
+        assert (folder / f"{name}.csv").read_text().startswith("panel,series,name,"), "run 'make reference'"
     assert main(["figures", "--experiment", "reference", "--results", str(ROOT / "results" / "devices"), "--paper",
                  str(ROOT / "paper"), "--output", str(tmp_path), "--only", "figure1"]) == 0  # fmt: skip
     runs = widest_of_each_device(Results(ROOT / "results" / "devices"))
+    assert (tmp_path / "figure1.csv").read_bytes() == (folder / "figure1.csv").read_bytes(), "run 'make reference'"
     assert {one.device for one in runs} == {device.name for device in devices}
     for text in ((tmp_path / "figure1.svg").read_text(), (folder / "figure1.svg").read_text()):
         for one in runs:

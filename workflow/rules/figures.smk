@@ -1,6 +1,7 @@
-# The paper's figures beside ours, from the collected tables alone.
+# The paper's figures beside ours, from the collected tables alone; the CSV file holds the points of each.
 FIGURE_NAMES = ["figure1", "figure3", "table1", "branches", "proxies", "roofline", "training"]
-FIGURES = [f"{FIGURE_FOLDER}/{name}.{kind}" for name in FIGURE_NAMES for kind in ("pdf", "svg", "png")]
+FIGURE_KINDS = ["pdf", "svg", "png", "csv"]
+FIGURES = [f"{FIGURE_FOLDER}/{name}.{kind}" for name in FIGURE_NAMES for kind in FIGURE_KINDS]
 
 
 rule figures:
@@ -22,7 +23,7 @@ rule figures:
                 else f"{FIGURE_FOLDER}/{name}.{kind}"
             )
             for name in FIGURE_NAMES
-            for kind in ("pdf", "svg", "png")
+            for kind in FIGURE_KINDS
         },
     log:
         f"logs/{NAME}/figures.log",

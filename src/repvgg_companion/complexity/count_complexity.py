@@ -5,8 +5,9 @@ FLOPs are multiply-adds counted once over all convolutions and linear layers
 """
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -54,14 +55,30 @@ def count(module: nn.Module, input_px: int, *, winograd: str = "all") -> Complex
     `winograd` is a key of `WINOGRAD_RULES`. Modules that eval mode does not use (PSPNet's auxiliary head in train form)
     count with their parameters, but not with multiply-adds.
     """
-    layers = trace_layers(module, input_px)
+    return _counted(parameter_count(module), trace_layers(module, input_px), winograd)
+
+
+def _counted(params: int, layers: Sequence[Layer], winograd: str) -> Complexity:
     rule = WINOGRAD_RULES[winograd]
     flops = sum(layer.flops for layer in layers)
     wino_muls = None
     if rule is not None:
         accelerated = sum(layer.flops for layer in layers if rule(layer))
         wino_muls = float(flops - accelerated + WINOGRAD_RATIO * accelerated)
-    return Complexity(parameter_count(module), flops, wino_muls)
+    return Complexity(params, flops, wino_muls)
+
+
+@cache
+def paper_network(name: str, form: str) -> nn.Module:
+    """A network of the paper, at its width and number of classes, on the meta device: built once, not to be changed."""
+    with torch.device("meta"):
+        return build_model(name, num_classes=require_model(name).num_classes, form=form)
+
+
+@cache
+def paper_layers(name: str, form: str, input_px: int) -> tuple[Layer, ...]:
+    """Its convolution and linear layers in the order of execution, for images of `input_px` pixels a side."""
+    return tuple(trace_layers(paper_network(name, form), input_px))
 
 
 def count_model(
@@ -72,9 +89,12 @@ def count_model(
     Raises CompanionError for an unknown name and for the deploy form of a network that has none.
     """
     spec = require_model(name)
+    pixels, rule = input_px or spec.input_px, winograd_rule(spec)
+    if width == 1 and num_classes in (None, spec.num_classes):
+        return _counted(parameter_count(paper_network(name, form)), paper_layers(name, form, pixels), rule)
     with torch.device("meta"):
         module = build_model(name, num_classes=num_classes or spec.num_classes, width=width, form=form)
-    return count(module, input_px or spec.input_px, winograd=winograd_rule(spec))
+    return count(module, pixels, winograd=rule)
 
 
 def convolution_flops(batch: int, in_channels: int, out_channels: int, output_px: int, kernel: int) -> int:

@@ -38,6 +38,8 @@ class AccuracyPoint:
     source: str
     difference: float
     interval: tuple[float, float] | None
+    row: str = ""
+    """File and line of the published row."""
 
 
 def accuracy_points(facts: Facts, rows: Sequence[PublishedAccuracy]) -> Iterator[AccuracyPoint]:
@@ -51,7 +53,8 @@ def accuracy_points(facts: Facts, rows: Sequence[PublishedAccuracy]) -> Iterator
             correct = round(row.top1_pct / 100 * row.n_images)
             low, high = wilson_interval_pct(correct, row.n_images)
             interval = (low - printed, high - printed)
-        yield AccuracyPoint(row.model, row.input_px, _kind(row), row.source, row.top1_pct - printed, interval)
+        where = f"paper/{row.file} line {row.line}"
+        yield AccuracyPoint(row.model, row.input_px, _kind(row), row.source, row.top1_pct - printed, interval, where)
 
 
 def printed_top1(facts: Facts, row: PublishedAccuracy) -> float:

@@ -15,6 +15,8 @@ SYNTAX = (
 )
 MOST_ROWS = 12
 """A cell that fits more rows than this is not followed; the answer would not be short."""
+_LONGEST_HINT = 90
+"""Letters of a column with its values that the error still names."""
 _PLACE = re.compile(r"\b(row|line)\s*=?\s*(\d+)\b", re.IGNORECASE)
 
 
@@ -102,5 +104,6 @@ def _telling(columns: list[str], rows: list[dict[str, str]]) -> str:
     """The columns of few values that tell the rows apart, for an error."""
     plain = [name for name in columns if name not in ("experiment", "run_id", "base_model")]
     found = {name: sorted({row[name] for row in rows}) for name in plain}
-    few = [f"{name} ({', '.join(values)})" for name, values in found.items() if 1 < len(values) <= 6 and all(values)]
-    return " or ".join(few[:4]) if few else "'row N'"
+    few = [f"{name} ({', '.join(values)})" for name, values in found.items() if 1 < len(values) <= 4 and all(values)]
+    short = [words for words in few if len(words) <= _LONGEST_HINT]
+    return " or ".join(sorted(short, key=len)[:2]) if short else "'row N'"

@@ -10,7 +10,7 @@ from repvgg_companion.evidence.third_party import DEVICES, PublishedSpeed
 from repvgg_companion.models.names import MODELS
 from repvgg_companion.paper.figure_scatter import Panel, PlottedPoint, draw_panel, inferred_label, write_labels
 from repvgg_companion.paper.figure_style import SERIES, empty_panel, family, freeze_layout
-from repvgg_companion.paper.printed import Facts
+from repvgg_companion.paper.printed import Facts, printed_row
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -86,6 +86,7 @@ def _panel(facts: Facts, table: SpeedTable) -> OthersPanel | None:
             fact["top1_pct"],
             label=inferred_label(fact),
             epochs=fact["epochs"],
+            source=printed_row(facts, "figure1", fact),
         )
         for fact in figure
         if fact["model"] in rows

@@ -10,12 +10,21 @@ from repvgg_companion.evidence.deciding import Answer, Claim, RowOrigin, is_exac
 from repvgg_companion.evidence.evidence_classes import MEASURED_HERE
 from repvgg_companion.models.names import require_model
 from repvgg_companion.paper.claim_evidence import Evidence, evidence_for
-from repvgg_companion.paper.comparable_runs import BEST
-from repvgg_companion.paper.grammar import Check, Term, parse
+from repvgg_companion.paper.comparable_runs import BEST, PAPER_SHAPE, has_paper_shape
+from repvgg_companion.paper.grammar import Check, Comparison, Term, parse
 from repvgg_companion.paper.named_checks import CHECKS, block_maps, needs_speed
-from repvgg_companion.paper.ours import Results
+from repvgg_companion.paper.ours import Results, Row
 from repvgg_companion.paper.printed import Facts
-from repvgg_companion.paper.verdicts import CONTRADICTED, MET, NOT_MET, REPRODUCED, Finding, judge
+from repvgg_companion.paper.verdicts import (
+    CONTRADICTED,
+    MET,
+    NOT_MET,
+    NOT_TESTED,
+    REPRODUCED,
+    Finding,
+    judge,
+    value_text,
+)
 from repvgg_companion.speed.samples import KEY
 
 _MEMORY_CHECK = "residual-block-doubles-memory"
@@ -63,6 +72,40 @@ def device_rows(claim: Claim, facts: Facts, results: Results) -> Iterator[dict[s
         row = ledger_row(claim, _origin(evidence), answers, len(terms))
         if row is not None:
             yield row
+    if any(part.name == "density" for part in quantities):
+        yield from _other_shapes(claim, results)
+
+
+_SHAPE_SETTING = ("run_id", "device", "precision", "backend", "memory_format")
+
+
+def _other_shapes(claim: Claim, results: Results) -> Iterator[dict[str, Any]]:
+    """Kernel sizes of another shape than the paper's, one row for each run and setting; they decide nothing."""
+    terms = [term for term in parse(claim["condition"]) if isinstance(term, Comparison)]
+    settings: dict[tuple, dict[str, Row]] = {}
+    for row in results.rows("kernel_size"):
+        if row["tflops"] is not None and not has_paper_shape(row):
+            key = (*(row[name] for name in _SHAPE_SETTING), _shape(row))
+            settings.setdefault(key, {})[str(row["kernel_size"])] = row
+    for (run_id, device, precision, backend, memory_format, shape), rows in settings.items():
+        if not all(part.subject in rows for term in terms for part in term.quantities):
+            continue
+        reason = f"measured with {shape}; the claim is about {_shape(PAPER_SHAPE)}"
+        answers = []
+        for term in terms:
+            value = value_text(term, {part: rows[part.subject]["tflops"] for part in term.quantities})
+            evidence = tuple(f"kernel_size.csv {run_id} {part.subject}" for part in term.quantities)
+            finding = Finding(NOT_TESTED, NOT_TESTED, value, reason=reason, evidence=evidence)
+            answers.append(Answer(term, finding, shown=True))
+        setting = f"{precision}, {backend}, {memory_format}, {shape.split(', ')[0]}"
+        origin = RowOrigin(MEASURED_HERE, "this companion", setting, device, [shape])
+        shown = ledger_row(claim, origin, answers, len(terms))
+        if shown is not None:
+            yield shown
+
+
+def _shape(row: Row) -> str:
+    return f"batch {row['batch_size']}, {row['channels']} channels, {row['resolution_px']} px"
 
 
 def _answer(term: Term, evidence: Evidence) -> Answer | None:

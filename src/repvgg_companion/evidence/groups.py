@@ -41,8 +41,8 @@ def require_kinds(claims: Sequence[Claim], path: str) -> None:
     seen: dict[str, int] = {}
     for line, claim in enumerate(claims, start=2):
         if claim["kind"] not in KINDS:
-            raise CompanionError(f"{path} line {line}: claim {claim['id']} has the kind {claim['kind']!r}; use one of "
-                                 f"{', '.join(KINDS)}")  # fmt: skip
+            which = f"the unknown kind {claim['kind']!r}" if claim["kind"] else "no kind"
+            raise CompanionError(f"{path} line {line}: claim {claim['id']} has {which}; use one of {', '.join(KINDS)}")
         if claim["id"] in seen:
             raise CompanionError(f"{path} line {line}: claim {claim['id']} is already on line {seen[claim['id']]}")
         seen[claim["id"]] = line

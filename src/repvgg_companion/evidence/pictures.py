@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING
 from repvgg_companion.evidence.accuracy_picture import accuracy_figure, accuracy_points
 from repvgg_companion.evidence.figure1_others import figure1_others, others_panels
 from repvgg_companion.evidence.from_studies import Study
+from repvgg_companion.evidence.picture_points import difference_points, others_points, speed_up_points, study_points
 from repvgg_companion.evidence.sources import Sources
 from repvgg_companion.evidence.speedups_picture import speed_ups, speedups_figure
 from repvgg_companion.evidence.study_picture import study_figure
 from repvgg_companion.evidence.third_party import ACCURACY_FILE, SPEED_FILE, TIMM_FILE
 from repvgg_companion.files import sha256_of_file, short_digest
+from repvgg_companion.paper.figure_points import write_points
 from repvgg_companion.paper.figure_style import freeze_layout, save, style
 from repvgg_companion.paper.printed import FILES
 
@@ -36,6 +38,10 @@ def titles(studies: Sequence[Study]) -> dict[str, str]:
     return TITLES | of_studies
 
 
+_POINTS = {"speedups": speed_up_points, "accuracy-holds": difference_points, "figure1-others": others_points}
+"""The points of each picture, for the CSV file beside it."""
+
+
 def draw(sources: Sources, folder: Path | None, commit: str) -> dict[str, str]:
     """SVG texts by title; also files that name `commit` if `folder` is set."""
     digest = data_digest(sources)
@@ -45,18 +51,30 @@ def draw(sources: Sources, folder: Path | None, commit: str) -> dict[str, str]:
         "figure1-others": lambda: figure1_others(others_panels(sources.facts, sources.speeds), sources.speeds),
     }
     drawings |= {study.name: partial(study_figure, study) for study in sources.studies}
+    studies = {study.name: study for study in sources.studies}
     texts = {}
     for name, title in titles(sources.studies).items():
         with style():
             figure = drawings[name]()
-            freeze_layout(figure)
-            stream = io.StringIO()
-            metadata = {"Title": title, "Description": f"data {digest}", "Creator": "repvgg-companion", "Date": None}
-            figure.savefig(stream, format="svg", metadata=metadata)
-            texts[title] = stream.getvalue()
             if folder is not None:
                 save(figure, folder / name, title, commit, digest)
+                svg = (folder / f"{name}.svg").read_text(encoding="utf-8")
+                write_points(
+                    folder / f"{name}.csv",
+                    list(_POINTS[name](sources) if name in _POINTS else study_points(studies[name])),
+                )
+                texts[title] = svg.replace(f"commit {commit}; data {digest}", f"data {digest}")
+            else:
+                texts[title] = _svg_text(figure, title, digest)
     return texts
+
+
+def _svg_text(figure: "Figure", title: str, digest: str) -> str:
+    freeze_layout(figure)
+    stream = io.StringIO()
+    metadata = {"Title": title, "Description": f"data {digest}", "Creator": "repvgg-companion", "Date": None}
+    figure.savefig(stream, format="svg", metadata=metadata)
+    return stream.getvalue()
 
 
 def data_digest(sources: Sources) -> str:

@@ -1,11 +1,11 @@
 """The picture "Do the speed-ups last?": the paper's nine speed ratios on every device and engine."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from repvgg_companion.evidence.from_others import SpeedTable
-from repvgg_companion.evidence.third_party import DEVICES
+from repvgg_companion.evidence.third_party import DEVICES, SPEED_FILE
 from repvgg_companion.paper.comparable_runs import BEST, comparable_runs
 from repvgg_companion.paper.figure_style import BLUE, COLUMN_INCHES, GREY, OURS_COLOUR, short
 from repvgg_companion.paper.grammar import Quantity
@@ -39,6 +39,8 @@ class SpeedUp:
     setting: str
     ratio: float
     interval: tuple[float, float] | None = None
+    source: str = field(default="", compare=False)
+    """The rows of both networks; two tables of one file hold the same pairs."""
 
 
 def speed_ups(tables: Sequence[SpeedTable], results: Results) -> Iterator[SpeedUp]:
@@ -50,12 +52,15 @@ def speed_ups(tables: Sequence[SpeedTable], results: Results) -> Iterator[SpeedU
             if first is None or second is None:
                 continue
             lane = TRAIN if first.form == "train" else COMPILED if first.backend == "compile" else EAGER
-            yield SpeedUp(pair, lane, first.device, first.setting, first.images_per_s / second.images_per_s)
+            source = f"paper/{SPEED_FILE} lines {first.line} and {second.line}"
+            ratio = first.images_per_s / second.images_per_s
+            yield SpeedUp(pair, lane, first.device, first.setting, ratio, None, source)
         for run in comparable_runs(results, [top, bottom])[0]:
             if run.backend != BEST:
-                ratio = run.ratio(top, bottom)
+                found = run.ratio(top, bottom)
                 setting = f"{run.precision}, {run.backend}"
-                yield SpeedUp(pair, HERE, run.device, setting, ratio.value, (ratio.low, ratio.high))
+                source = "; ".join(run.row_source(name, "deploy") for name in pair)
+                yield SpeedUp(pair, HERE, run.device, setting, found.value, (found.low, found.high), source)
 
 
 def printed_ratio(facts: Facts, pair: tuple[str, str]) -> float:

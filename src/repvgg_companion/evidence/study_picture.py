@@ -9,7 +9,7 @@ from repvgg_companion.evidence.check_studies import history_of
 from repvgg_companion.evidence.from_studies import Study
 from repvgg_companion.evidence.study_pairs import NOT_RESOLVED, variation
 from repvgg_companion.paper.figure_style import COLUMN_INCHES, OTHER_IMAGES_TINT, OURS_COLOUR, PAPER_COLOUR, wrapped
-from repvgg_companion.paper.inference import over_seeds
+from repvgg_companion.paper.inference import Span, over_seeds
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -75,15 +75,19 @@ def _legend(axes: "Axes") -> None:
     axes.figure.legend(handles=handles, loc="outside upper center", ncols=1)
 
 
+def curve_of(study: Study, model: str) -> tuple[list[float], list[Span | None]]:
+    """The mean validation accuracy of a network by epoch, from the first one, and its 95 % interval over seeds."""
+    columns = list(zip(*_by_epoch(study, model), strict=True))
+    return [float(np.mean(column)) for column in columns], [over_seeds([1.0], [column]) for column in columns]
+
+
 def _curves(axes: "Axes", study: Study) -> None:
     from matplotlib.ticker import MaxNLocator
 
     order = sorted(study.accuracies, key=lambda model: float(np.mean(list(study.accuracies[model].values()))))
     for model, (colour, line, marker) in zip(order, _LINES, strict=False):
-        values = _by_epoch(study, model)
-        epochs = range(1, len(values[0]) + 1)
-        means = [float(np.mean(column)) for column in zip(*values, strict=True)]
-        spans = [over_seeds([1.0], [column]) for column in zip(*values, strict=True)]
+        means, spans = curve_of(study, model)
+        epochs = range(1, len(means) + 1)
         axes.plot(epochs, means, color=colour, linestyle=line, marker=marker, markersize=3, label=named(model))
         if all(spans):
             low, high = zip(*[(span.low, span.high) for span in spans if span is not None], strict=True)

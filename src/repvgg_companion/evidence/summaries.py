@@ -56,8 +56,8 @@ def summary(claim: Claim, rows: Sequence[Row]) -> str:
         _counted(claim, by_class[COUNTED]),
         _measured(MEASURED_HERE, by_class[MEASURED_HERE], _speed_terms(claim)),
         _measured(MEASURED_BY_OTHERS, by_class[MEASURED_BY_OTHERS], _speed_terms(claim)),
-        _others("The released weights, re-evaluated by others, meet", by_class[REEVALUATED], "evaluations"),
-        _others("Retrainings by others meet", by_class[RETRAINED], "sources"),
+        _others("The released weights, re-evaluated by others,", by_class[REEVALUATED], "evaluations"),
+        _others("Retrainings by others", by_class[RETRAINED], "sources"),
         _studies(by_class[STUDY]),
         _printed(by_class[PRINTED]),
         _untested(claim, rows),
@@ -71,6 +71,8 @@ def _measured(evidence_class: EvidenceClass, rows: Sequence[Row], n_speed_terms:
     decided = [row for row in rows if row["verdict_number"] != NOT_TESTED]
     for row in decided:
         devices.setdefault(row["device"], []).append(row["verdict_number"])
+    if not decided and evidence_class == MEASURED_HERE:
+        return f"{evidence_class.name.capitalize()}: other shapes only, which do not decide it." if rows else ""
     if not decided:
         return "Others published speeds of the train form only, which do not decide it." if rows else ""
     subject = "it"
@@ -79,6 +81,10 @@ def _measured(evidence_class: EvidenceClass, rows: Sequence[Row], n_speed_terms:
         subject = "its speed part" if fewest >= n_speed_terms else "its speed part, as far as measured,"
     verdicts = [row["verdict_number"] for row in decided]
     noun = "setting" if len(verdicts) == 1 else "settings"
+    if verdicts.count(OPEN) == len(verdicts):
+        return (
+            f"{evidence_class.name.capitalize()}: {subject} is open on {len(verdicts)} {noun} ({', '.join(devices)})."
+        )
     text = f"{subject} holds on {verdicts.count(MET)} of {len(verdicts)} {noun}"
     for word, verdict in (("fails", NOT_MET), ("open", OPEN)):
         text += f", {word} on {verdicts.count(verdict)}" if verdict in verdicts else ""
@@ -120,7 +126,11 @@ def _others(subject: str, rows: Sequence[Row], noun: str) -> str:
     noun = noun if len(decided) > 1 else noun.removesuffix("s")
     n_sources = len({row["source"] for row in decided})
     by = f" by {n_sources} source{'s' if n_sources > 1 else ''}" if n_sources < len(decided) else ""
-    return f"{subject} {part} in {verdicts.count(MET)} of {len(decided)} {noun}{by}{opened}."
+    if verdicts.count(OPEN) == len(verdicts):
+        return f"{subject} leave {part} open ({len(decided)} {noun}{by})."
+    if MET not in verdicts:
+        return f"{subject} do not meet {part} ({len(decided)} {noun}{by}{opened.replace(' (', ', ').rstrip(')')})."
+    return f"{subject} meet {part} in {verdicts.count(MET)} of {len(decided)} {noun}{by}{opened}."
 
 
 def _studies(rows: Sequence[Row]) -> str:

@@ -66,6 +66,14 @@ def _replace(root: nn.Module, path: str, new: nn.Module) -> None:
     setattr(root.get_submodule(parent_path), name, new)
 
 
+def _folded(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[nn.Parameter, nn.Parameter]:
+    kernel = conv.kernel() if isinstance(conv, IdentityPlusConv) else conv.weight
+    norms = {name: tensor.double() for name, tensor in norm_tensors(norm).items()}
+    bias = None if conv.bias is None else conv.bias.detach().double()
+    weight, shift = fold_parameters(kernel.detach().double(), bias, norms, norm.eps)
+    return nn.Parameter(weight.to(conv.weight.dtype)), nn.Parameter(shift.to(conv.weight.dtype))
+
+
 def fold_batch_norms(module: nn.Module) -> nn.Module:
     """Fold every conv-BN pair of `module` in place, branches of RepVGG blocks included, and return it.
 
@@ -79,15 +87,11 @@ def fold_batch_norms(module: nn.Module) -> nn.Module:
                 prefix = f"{name}.{branch_name}" if name else branch_name
                 pairs.append((f"{prefix}.conv", branch.conv, f"{prefix}.bn", branch.bn))
     for conv_path, conv, norm_path, norm in pairs:
-        kernel = conv.kernel() if isinstance(conv, IdentityPlusConv) else conv.weight
-        norms = {name: tensor.double() for name, tensor in norm_tensors(norm).items()}
-        bias = None if conv.bias is None else conv.bias.detach().double()
-        folded_kernel, folded_bias = fold_parameters(kernel.detach().double(), bias, norms, norm.eps)
         names = ("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups")
         shape: dict[str, Any] = {name: getattr(conv, name) for name in names}
-        folded = nn.Conv2d(**shape, device="meta")
-        folded.weight = nn.Parameter(folded_kernel.to(conv.weight.dtype))
-        folded.bias = nn.Parameter(folded_bias.to(conv.weight.dtype))
+        folded = nn.Conv2d(**shape, device="meta", dtype=conv.weight.dtype)
+        if not conv.weight.is_meta:  # arithmetic on shapes alone would take most of the time
+            folded.weight, folded.bias = _folded(conv, norm)
         folded.train(conv.training)
         _replace(module, conv_path, folded)
         _replace(module, norm_path, nn.Identity())

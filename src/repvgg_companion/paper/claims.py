@@ -72,7 +72,8 @@ def rows_of_claim(claim: dict[str, Any], facts: Facts, results: Results) -> list
     """The rows of one claim, one for each setting of speeds; raises CompanionError for an unknown check or kind."""
     terms = parse(claim["condition"])
     if claim["kind"] not in KINDS:
-        raise CompanionError(f"claim {claim['id']} has the kind {claim['kind']!r}; use one of {', '.join(KINDS)}")
+        which = f"the unknown kind {claim['kind']!r}" if claim["kind"] else "no kind"
+        raise CompanionError(f"claim {claim['id']} has {which}; use one of {', '.join(KINDS)}")
     if unknown := [term.name for term in terms if isinstance(term, Check) and term.name not in CHECKS]:
         raise CompanionError(f"claim {claim['id']} names the check {unknown[0]!r}, which does not exist")
     measured = [quantity for term in terms for quantity in term.quantities if quantity.name in ("speed", "density")]

@@ -64,6 +64,12 @@ class ComparableRun:
         samples = min(row["n_samples"] for row in self.rows.values())
         return f"{self.precision}, {self.backend}, batch {self.batch_size}, {sizes} px, {samples} samples"
 
+    def row_source(self, model: str, form: str) -> str:
+        """`speed.csv RUN MODEL FORM PRECISION BACKEND batch N`: which row a speed of this setting is."""
+        row = self.rows[model, form]
+        words = f"{form} {row['precision']} {row['backend']} batch {row['batch_size']}"
+        return f"speed.csv {self.run_id} {model} {words}"
+
     def read(self, quantity: Quantity) -> Reading:
         """The speed in examples/s or the density in TFLOPS; raises NotAvailable where it was not measured here."""
         row = self.rows.get(_key(quantity))

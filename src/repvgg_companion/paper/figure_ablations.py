@@ -45,7 +45,7 @@ def branches(evidence: Evidence) -> "Figure":
     """Accuracies of Tables 6 and 7: printed, and ours with 95 % intervals and single seeds."""
     import matplotlib.pyplot as plt
 
-    tables = {"Table 6": _table6_names(evidence), "Table 7": _table7_names(evidence)}
+    tables = _tables(evidence)
     columns = ablation_columns(evidence)
     height = sum(0.19 * len(names) + 0.45 for names in tables.values()) + 0.55
     figure, grid = plt.subplots(
@@ -77,6 +77,17 @@ def branches(evidence: Evidence) -> "Figure":
     for axes, column in zip(grid[1][1:], columns, strict=True):
         axes.set_xlabel(f"{column.label}\nbars: 95 % over {_bars(column.accuracies)}")
     return figure
+
+
+def _tables(evidence: Evidence) -> dict[str, dict[str, str]]:
+    return {"Table 6": _table6_names(evidence), "Table 7": _table7_names(evidence)}
+
+
+def printed_ablations(evidence: Evidence) -> dict[str, dict[str, float]]:
+    """The printed top-1 in percent of each network of the two tables."""
+    return {
+        table: {model: _printed_top1(evidence, model) for model in names} for table, names in _tables(evidence).items()
+    }
 
 
 def _bars(accuracies: dict[str, Accuracy]) -> str:

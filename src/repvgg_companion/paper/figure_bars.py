@@ -37,7 +37,7 @@ def table1(evidence: Evidence) -> "Figure":
     line = {"arrowstyle": "-", "linewidth": 0.5, "color": "#8a8a8a"}
     words = "printed; its time\ngives 10.05"
     left.annotate(words, (2, 12.8), (2.45, 25), fontsize=5.5, ha="center", color="#555555", arrowprops=line)
-    ours = _kernel_rows(evidence)
+    ours = kernel_rows(evidence)
     if not ours:
         right.set_title("(b) measured here")
         empty_panel(right, "no kernel sizes were\nmeasured")
@@ -65,7 +65,7 @@ def _density_bars(axes: "Axes", rows: list[Row], values: list[float], digits: st
     axes.grid(axis="x", visible=False)
 
 
-def _kernel_rows(evidence: Evidence) -> list[Row]:
+def kernel_rows(evidence: Evidence) -> list[Row]:
     """The rows of one run and setting, the paper's shape and fp32 first."""
     groups: dict[tuple, list[Row]] = {}
     for row in evidence.results.rows("kernel_size"):
@@ -79,7 +79,7 @@ def figure3(evidence: Evidence) -> "Figure":
     import matplotlib.pyplot as plt
 
     rows = evidence.results.rows("memory")
-    peaks = _of_one_run([row for row in rows if row["layer"] == WHOLE and row["peak_mib"] is not None])
+    peaks = peak_rows(rows)
     count = len({row["model"] for row in peaks})
     figure, (top, bottom) = plt.subplots(
         2, 1, figsize=(COLUMN_INCHES, 2.5 + 0.33 * max(1, count)), height_ratios=(1.6, 0.5 + 0.33 * max(1, count))
@@ -98,10 +98,12 @@ def figure3(evidence: Evidence) -> "Figure":
     return figure
 
 
-def _of_one_run(rows: list[Row]) -> list[Row]:
-    """The rows of the run with the most networks: bars of two devices or batches would not compare."""
+def peak_rows(rows: list[Row]) -> list[Row]:
+    """The peaks of whole networks of the run with the most of them: bars of two devices or batches do not compare."""
     runs: dict[tuple, list[Row]] = {}
     for row in rows:
+        if row["layer"] != WHOLE or row["peak_mib"] is None:
+            continue
         runs.setdefault((row["device"], row["run_id"], row["batch_size"]), []).append(row)
     return max(runs.values(), key=len, default=[])
 

@@ -91,7 +91,7 @@ def roofline(evidence: Evidence) -> "Figure":
     heights = (2.1, 0.5 + 0.17 * max(4, len(models)))
     figure, (top, bottom) = plt.subplots(2, 1, figsize=(COLUMN_INCHES, sum(heights) + 0.5), height_ratios=heights)
     top.set_title("(a) whole networks below the ceilings")
-    bottom.set_title("(b) share of the least time, layer by layer")
+    bottom.set_title("(b) share of the least time, layer by layer", pad=14)  # the legend stands below it
     if found is None:
         for axes in (top, bottom):
             empty_panel(axes, "no ceilings were measured")
@@ -142,7 +142,13 @@ def _draw_shares(axes: "Axes", found: Roofline, models: list[str]) -> None:
     for form, colour, offset in (("deploy", OURS_COLOUR, -0.2), ("train", BLUE, 0.2)):
         shares = {place.model: 100 * place.share for place in found.places if place.form == form}
         places = [number + offset for number, model in enumerate(models) if model in shares]
-        axes.barh(places, [shares[model] for model in models if model in shares], height=0.36, color=colour, label=form)
+        axes.barh(
+            places,
+            [shares[model] for model in models if model in shares],
+            height=0.36,
+            color=colour,
+            label=f"{form} form",
+        )
     axes.set_yticks(range(len(models)), models, fontsize=5.5)
     # Winograd's algorithm needs less than the direct convolution that the floor counts.
     most = max(100 * place.share for place in found.places)
@@ -150,4 +156,4 @@ def _draw_shares(axes: "Axes", found: Roofline, models: list[str]) -> None:
     if most > 100:
         axes.axvline(100, color="#444444", linewidth=1.0)
     axes.grid(axis="y", visible=False)
-    axes.legend(loc="lower right", fontsize=5.5, title="form", title_fontsize=5.5)
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, borderaxespad=0.1, fontsize=5.5)

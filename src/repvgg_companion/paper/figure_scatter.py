@@ -1,4 +1,4 @@
-"""Figure 1 (accuracy against speed) and the proxies figure (speed against FLOPs and Wino MULs)."""
+"""Figure 1: accuracy against speed."""
 
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -21,8 +21,8 @@ from repvgg_companion.paper.figure_style import (
     wrapped,
 )
 from repvgg_companion.paper.grammar import Quantity
-from repvgg_companion.paper.named_checks import proxies
-from repvgg_companion.paper.ours import Row
+from repvgg_companion.paper.ours import Row, accuracy_sources
+from repvgg_companion.paper.printed import printed_row
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -40,6 +40,8 @@ class PlottedPoint:
     top1_interval: tuple[float, float] | None = None
     label: str | None = None
     epochs: int = 120
+    source: str = ""
+    """The rows of both coordinates."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,7 @@ def figure1(evidence: Evidence) -> "Figure":
     """Accuracy against speed: the paper's two panels, and below them what was measured here."""
     import matplotlib.pyplot as plt
 
-    panels = [*_paper_panels(evidence), *our_panels(evidence)]
+    panels = figure1_panels(evidence)
     heights = [2.6 if len(panel.points) > 16 else 2.2 if len(panel.points) > 9 else 1.8 for panel in panels]
     figure, rows = plt.subplots(
         len(panels), 1, figsize=(COLUMN_INCHES, sum(heights) + 0.35), height_ratios=heights, squeeze=False
@@ -78,6 +80,11 @@ def figure1(evidence: Evidence) -> "Figure":
     return figure
 
 
+def figure1_panels(evidence: Evidence) -> list[Panel]:
+    """The panels of Figure 1 from top to bottom."""
+    return [*_paper_panels(evidence), *our_panels(evidence)]
+
+
 def write_labels(axes: "Axes", panel: Panel, lines: list[list[tuple[float, float]]], size: float = 6) -> None:
     """Name each point of a panel in text of `size` points; the layout is frozen, `lines` are those of `draw_panel`."""
     labels = [(p.speed, p.top1, p.label or short(p.model), SERIES[family(p.model)].colour) for p in panel.points]
@@ -88,7 +95,14 @@ def _paper_panels(evidence: Evidence) -> list[Panel]:
     points: dict[str, list[PlottedPoint]] = {"left": [], "right": []}
     for fact in evidence.facts.table("figure1"):
         points[fact["panel"]].append(
-            PlottedPoint(fact["model"], fact["speed_examples_per_s"], fact["top1_pct"], label=inferred_label(fact))
+            PlottedPoint(
+                fact["model"],
+                fact["speed_examples_per_s"],
+                fact["top1_pct"],
+                label=inferred_label(fact),
+                epochs=fact["epochs"],
+                source=printed_row(evidence.facts, "figure1", fact),
+            )
         )
     return [
         Panel(
@@ -144,6 +158,12 @@ def _device_panel(evidence: Evidence, run: ComparableRun) -> list[Panel]:
     measured, printed = [], []
     unlabelled = [fact for fact in evidence.facts.table("figure1") if inferred_label(fact)]
     facts = [*evidence.facts.table("table4"), *evidence.facts.table("table5"), *unlabelled]
+
+    def source_of(fact: Row) -> str:
+        names = ("table4", "table5", "figure1")
+        table = next(name for name in names if any(fact is row for row in evidence.facts.table(name)))
+        return printed_row(evidence.facts, table, fact)
+
     quantities = [Quantity("top1", fact["model"], (f"{fact['epochs']}-epochs",)) for fact in facts]
     accuracies = evidence.comparable_accuracies(quantities)
     for fact, quantity in zip(facts, quantities, strict=True):
@@ -152,17 +172,24 @@ def _device_panel(evidence: Evidence, run: ComparableRun) -> list[Panel]:
         if row is None:
             continue
         speed = interval_of(row)
+        at = run.row_source(model, "deploy")
         point = PlottedPoint(model, speed.value, fact["top1_pct"], (speed.low, speed.high), epochs=epochs)
         if quantity in accuracies:
             ours = summarised(accuracies[quantity])
-            measured.append(replace(point, top1=ours.top1, top1_interval=(ours.low, ours.high)))
+            source = "; ".join([at, *accuracy_sources(ours.rows)])
+            measured.append(replace(point, top1=ours.top1, top1_interval=(ours.low, ours.high), source=source))
         else:
-            printed.append(replace(point, label=inferred_label(fact) if fact in unlabelled else None))
+            label = inferred_label(fact) if fact in unlabelled else None
+            printed.append(replace(point, label=label, source=f"{at}; {source_of(fact)}"))
     if measured:
-        return [Panel("speed and ImageNet accuracy measured here", measured, _speed_label(run))]
+        return [
+            Panel(f"speed (batch {run.batch_size}) and ImageNet accuracy measured here", measured, _speed_label(run))
+        ]
     if printed:
         y_label = "top-1 (%), printed in the paper"
-        return [Panel("speed measured here, accuracy printed", printed, _speed_label(run), y_label)]
+        return [
+            Panel(f"speed measured here, batch {run.batch_size}; accuracy printed", printed, _speed_label(run), y_label)
+        ]
     return []
 
 
@@ -172,16 +199,16 @@ def _other_panel(prefix: str, found: Comparable, run: ComparableRun) -> Panel:
         row = run.rows.get((model, "deploy"))
         if row is not None:
             speed = interval_of(row)
-            points.append(
-                PlottedPoint(model, speed.value, accuracy.top1, (speed.low, speed.high), (accuracy.low, accuracy.high))
-            )
+            source = "; ".join([run.row_source(model, "deploy"), *accuracy_sources(accuracy.rows)])
+            spans = (speed.low, speed.high), (accuracy.low, accuracy.high)
+            points.append(PlottedPoint(model, speed.value, accuracy.top1, *spans, source=source))
     first = next(iter(found.accuracies.values()))  # all are of one network, recipe and protocol
     dataset, width, _, px = first.network.split(", ")
     word = "DEMO" if prefix == "demo" else "OTHER IMAGES"
     y_label = f"{prefix} top-1 (%), other network:\n{dataset}, {width}, {px}"
     left_out = f"; {len(found.others)} networks trained otherwise are left out" if found.others else ""
     x_label = f"{_speed_label(run)}\n{wrapped(f'recipe: {first.recipe}{left_out}', 52)}"
-    title = f"{word}: not ImageNet, not a result of the paper"
+    title = f"{word}: not ImageNet, no result of the paper"
     return Panel(title, points, x_label, y_label, tint=OTHER_IMAGES_TINT)
 
 
@@ -238,47 +265,3 @@ def _whiskers(axes: "Axes", point: PlottedPoint, colour: str) -> None:
         axes.hlines(point.top1, *point.speed_interval, color=colour, linewidth=0.7, alpha=0.45, zorder=2)
     if point.top1_interval:
         axes.vlines(point.speed, *point.top1_interval, color=colour, linewidth=0.7, alpha=0.45, zorder=2)
-
-
-def proxies_figure(evidence: Evidence) -> "Figure":
-    """Speed against FLOPs and Wino MULs, printed and measured, with Spearman's rank correlation (claim C32)."""
-    import matplotlib.pyplot as plt
-
-    paper = []
-    for fact in evidence.facts.table("table4"):
-        if fact["wino_muls_b"] is not None:
-            speed, flops, wino = fact["speed_examples_per_s"], fact["flops_b"] * 1e9, fact["wino_muls_b"] * 1e9
-            paper.append({"model": fact["model"], "speed": speed, "flops": flops, "wino": wino})
-    columns = [(f"paper, Table 4: {PAPER_DEVICE}, 224 px", paper)]
-    for run in widest_of_each_device(evidence.results):
-        ours = proxies(replace(evidence, speeds=run))
-        if not ours:
-            continue
-        title = f"here: {run.device}\n{run.details}"
-        columns.append((title, ours))
-    figure, grid = plt.subplots(
-        len(columns), 2, figsize=(COLUMN_INCHES, 1.75 * len(columns) + 0.45), squeeze=False, sharey="row"
-    )
-    for row, (title, points) in zip(grid, columns, strict=True):
-        row[0].set_title(title)
-        row[0].set_ylabel("speed (examples/s)")
-        for axes, key, label in ((row[0], "flops", "FLOPs (B)"), (row[1], "wino", "Wino MULs (B)")):
-            _correlated(axes, points, key)
-            axes.set_xlabel(label)
-    family_legend(figure, [family(point["model"]) for _, points in columns for point in points])
-    return figure
-
-
-def _correlated(axes: "Axes", points: list[dict], key: str) -> None:
-    from scipy.stats import spearmanr
-
-    axes.set(xscale="log", yscale="log")
-    for point in points:
-        series = SERIES[family(point["model"])]
-        axes.plot(point[key] / 1e9, point["speed"], color=series.colour, marker=series.marker, markersize=3.5)
-    if len(points) > 2:
-        rank = spearmanr([point[key] for point in points], [point["speed"] for point in points]).statistic
-        words = f"Spearman {rank:.2f}\n{len(points)} networks"
-        axes.text(0.97, 0.97, words, transform=axes.transAxes, fontsize=6, ha="right", va="top")
-    for axis in (axes.xaxis, axes.yaxis):
-        plain_ticks(axis)

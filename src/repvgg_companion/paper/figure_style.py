@@ -71,7 +71,11 @@ def short(model: str) -> str:
 
 
 def freeze_layout(figure: "Figure") -> None:
-    """Place the panels once and for all, so that labels can be placed in pixels."""
+    """Place the panels once and for all, so that labels can be placed in pixels; a second time changes nothing."""
+    from matplotlib.layout_engine import PlaceHolderLayoutEngine
+
+    if isinstance(figure.get_layout_engine(), PlaceHolderLayoutEngine):
+        return
     figure.draw_without_rendering()
     figure.set_layout_engine("none")
 
@@ -87,6 +91,7 @@ def separate_labels(
 
     import numpy as np
     from adjustText import adjust_text
+    from matplotlib.collections import LineCollection
     from matplotlib.transforms import Bbox
 
     if not points:
@@ -106,7 +111,7 @@ def separate_labels(
     ]
     obstacles = np.concatenate(along) if along else np.empty((0, 2))
     np.random.seed(0)  # adjustText draws from the global generator
-    adjust_text(
+    _, arrows = adjust_text(
         texts,
         x=obstacles[:, 0],
         y=obstacles[:, 1],
@@ -122,6 +127,11 @@ def separate_labels(
         min_arrow_len=6,
         iter_lim=250,
     )
+    # An arrow is clipped at its label anew in every drawing, which takes most of its time; a line is not.
+    ends = [arrow.get_path().vertices[[0, -1]] for arrow in arrows]
+    for arrow in arrows:
+        arrow.remove()
+    axes.add_collection(LineCollection(ends, colors="#9a9a9a", linewidths=0.4, zorder=1), autolim=False)
 
 
 def wrapped(label: str, width: int = 30) -> str:

@@ -1,4 +1,4 @@
-"""The `figures` verb: draw the seven figures, each as PDF, SVG and PNG.
+"""The `figures` verb: draw the seven figures, each as PDF, SVG and PNG, with its points as CSV.
 
 The metadata of every file hold the commit and the digest of the data. Results on other images than the paper's are in a
 panel of their own that says so.
@@ -16,8 +16,10 @@ from repvgg_companion.files import sha256_of_file, short_digest
 from repvgg_companion.paper.claim_evidence import Evidence
 from repvgg_companion.paper.figure_ablations import branches
 from repvgg_companion.paper.figure_bars import figure3, table1
+from repvgg_companion.paper.figure_points import POINTS, write_points
+from repvgg_companion.paper.figure_proxies import proxies_figure
 from repvgg_companion.paper.figure_roofline import roofline
-from repvgg_companion.paper.figure_scatter import figure1, proxies_figure
+from repvgg_companion.paper.figure_scatter import figure1
 from repvgg_companion.paper.figure_style import mark_experiment, save, style
 from repvgg_companion.paper.figure_training import training
 from repvgg_companion.paper.ours import Results
@@ -76,7 +78,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def write_figures(request: FiguresRequest) -> None:
-    """Draw the figures and write each as PDF, SVG and PNG."""
+    """Draw the figures and write each as PDF, SVG and PNG, and its points as CSV."""
     drawings: dict[str, Callable[[Evidence], Figure]] = {
         "figure1": figure1,
         "figure3": figure3,
@@ -95,6 +97,7 @@ def write_figures(request: FiguresRequest) -> None:
             if name in UNMARKED and evidence.results.other_datasets:
                 mark_experiment(figure, request.experiment, evidence.results.other_datasets)
             save(figure, request.output / name, title, request.commit or commit(), digest)
+        write_points(request.output / f"{name}.csv", list(POINTS[name](evidence, request.histories)))
 
 
 def other_images(results: Results) -> str:

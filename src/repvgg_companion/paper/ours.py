@@ -171,11 +171,16 @@ def accuracy_reading(quantity: Quantity, rows: list[Row]) -> Reading:
     """A top-1 or mIoU in percent from the rows of the seeds of one training: their mean."""
     table, column = ("accuracy", "top1_pct") if quantity.name == "top1" else ("segmentation", "mean_iou_pct")
     values = tuple(row[column] for row in rows)
-    evidence = tuple(
+    evidence = accuracy_sources(rows, table)
+    return Reading(float(np.mean(values)), tuple(rows), evidence, values, is_released(rows[0]))
+
+
+def accuracy_sources(rows: Iterable[Row], table: str = "accuracy") -> tuple[str, ...]:
+    """`accuracy.csv MODEL RECIPE DIGEST FORM seed K`: which rows accuracies are."""
+    return tuple(
         f"{table}.csv {row['model']} {row['recipe']} {row['training_digest']} {row['form']} seed {row['seed']}"
         for row in rows
     )
-    return Reading(float(np.mean(values)), tuple(rows), evidence, values, is_released(rows[0]))
 
 
 def predictions_path(row: Row) -> Path:

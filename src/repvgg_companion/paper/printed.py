@@ -95,6 +95,12 @@ class Facts:
         return None
 
 
+def printed_row(facts: Facts, table: str, row: dict[str, Any]) -> str:
+    """`paper/table4_120epochs.csv row 3`: where a row of a printed table stands, counted below the header."""
+    place = next(number for number, one in enumerate(facts.table(table), start=1) if one is row)
+    return f"paper/{FILES[table]} row {place}"
+
+
 def _read(path: Path, *, texts: bool) -> list[dict[str, Any]]:
     try:
         with path.open(encoding="utf-8", newline="") as stream:

@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch import fx, nn
 
-from repvgg_companion.complexity.layers import Layer, trace_layers
+from repvgg_companion.complexity.count_complexity import paper_layers, paper_network
+from repvgg_companion.complexity.layers import Layer
 from repvgg_companion.models.build import build_model
 from repvgg_companion.models.names import REPVGG_MODELS, require_model
 from repvgg_companion.models.repvgg import ResidualBlock
@@ -22,16 +23,9 @@ PAPER_REPVGG = tuple(name for name in REPVGG_MODELS if name != "RepVGG-D2se")
 """The variants of Tables 3 to 5 with their g2 and g4 forms; D2se was published after the paper."""
 
 
-@cache
-def _built(name: str, form: str) -> nn.Module:
-    with torch.device("meta"):
-        return build_model(name, num_classes=require_model(name).num_classes, form=form)
-
-
-@cache
 def layers_of(name: str, form: str) -> tuple[Layer, ...]:
     """The convolution and linear layers of a network at the paper's input size, in the order of execution."""
-    return tuple(trace_layers(_built(name, form), require_model(name).input_px))
+    return paper_layers(name, form, require_model(name).input_px)
 
 
 def ensemble_members(name: str, stage: int) -> int:
@@ -39,7 +33,7 @@ def ensemble_members(name: str, stage: int) -> int:
 
     A residual block counts two paths, its shortcut and its layers.
     """
-    blocks = getattr(_built(name, "train"), f"stage{stage - 1}")
+    blocks = getattr(paper_network(name, "train"), f"stage{stage - 1}")
     paths = [2 if isinstance(block, ResidualBlock) else len(block.branches()) for block in blocks]
     return math.prod(paths)
 
@@ -56,7 +50,7 @@ def body_faults(name: str) -> list[str]:
 
     The body ends where the global average begins. An empty list means a plain network.
     """
-    module = _built(name, "deploy")
+    module = paper_network(name, "deploy")
     graph = fx.symbolic_trace(module).graph
     modules = dict(module.named_modules())
     faults, previous = [], None
@@ -78,7 +72,7 @@ def body_faults(name: str) -> list[str]:
 @cache
 def operators_per_block(name: str) -> set[int]:
     """Numbers of convolutions on the main path of the blocks of a deploy form (section 3.1)."""
-    module = _built(name, "deploy")
+    module = paper_network(name, "deploy")
     if require_model(name).family == "RepVGG":
         blocks = [child for child in module.modules() if type(child).__name__ == "RepVGGBlock"]
     else:
@@ -100,7 +94,7 @@ def live_feature_maps(kind: str) -> list[int]:
         if kind == "residual":
             module: nn.Module = BasicBlock(64, 64)
         else:
-            module = nn.Sequential(*list(_built("RepVGG-A1", "deploy").get_submodule("stage2").children())[1:3])
+            module = nn.Sequential(*list(paper_network("RepVGG-A1", "deploy").get_submodule("stage2").children())[1:3])
     nodes = [node for node in fx.symbolic_trace(module).graph.nodes if node.op != "get_attr"]
     order = {node: number for number, node in enumerate(nodes)}
     last_use = {node: max((order[user] for user in node.users), default=order[node]) for node in nodes}
