@@ -24,10 +24,9 @@ from repvgg_companion.errors import CompanionError
 from repvgg_companion.paper.claim_evidence import Evidence
 from repvgg_companion.paper.claims import ClaimsRequest, claim_rows, markdown, rows_of_claim, summary
 from repvgg_companion.paper.comparable_runs import widest_of_each_device
-from repvgg_companion.paper.figure_bars import _of_one_run
+from repvgg_companion.paper.figure_bars import peak_rows
 from repvgg_companion.paper.ours import Results
 from repvgg_companion.paper.table_rows import table1
-from repvgg_companion.speed.measure_memory import WHOLE
 
 NEVER_TESTED = {"C34", "C48", "C49", "C50", "C51", "C53", "P01", "P02"}
 
@@ -209,7 +208,7 @@ def test_table_1_and_the_memory_figure_show_one_setting_of_one_device(imagenet, 
     assert {row["ours_precision"] for row in found} == {"fp32"}
     memory = memory_rows()
     memory += [row | {"device": "a-gpu", "run_id": "a-run"} for row in memory if row["model"] == "RepVGG-A0"]
-    peaks = _of_one_run([row for row in memory if row["layer"] == WHOLE])
+    peaks = peak_rows(memory)
     assert {row["device"] for row in peaks} == {CPU}
     assert len(peaks) == 4
 
