@@ -4,6 +4,8 @@
 # make help       print this list
 # make report     the same run, then Snakemake's own HTML report of it
 # make plan       what the trainings of EXPERIMENT cost here (default: config/imagenet.yaml, the whole paper)
+# make device     measure this machine (GPU or CPU) in MINUTES=8 and write its rows into results/devices; the same command
+#                 goes on where it was stopped
 # make test       the tests that need neither root nor much time
 # make test-all   all tests: also the long ones, Slurm and a browser (root installs them), conda and Kubernetes
 # make lint       ruff, mypy, snakefmt and snakemake --lint
@@ -30,6 +32,7 @@ READY := $(VENV)/.ready
 CORES ?= all
 ARGS ?=
 EXPERIMENT ?=
+MINUTES ?= 8
 CONFIG := $(if $(EXPERIMENT),--configfile "$(EXPERIMENT)")
 # Snakemake keeps a cache in the home folder; a user without one (docker run -u 1234) gets it here.
 ifeq ($(shell [ -w "$$HOME" ] && echo writable),)
@@ -56,7 +59,7 @@ RUN = snakemake --cores $(CORES) $(CONFIG) $(ARGS) || { status=$$?; \
       "type 'make unlock' and then 'make' again: finished work is kept, trainings continue." >&2; fi; \
   exit $$status; }
 
-.PHONY: demo help test test-all lint lab plan docs reference report unlock lock setup stale
+.PHONY: demo help test test-all lint lab plan device docs reference report unlock lock setup stale
 
 demo: $(READY)
 	@$(RUN)
@@ -83,6 +86,9 @@ lab: $(READY)
 
 plan: $(READY)
 	@python -m repvgg_companion plan "$(or $(EXPERIMENT),config/imagenet.yaml)" $(ARGS)
+
+device: $(READY)
+	@python -m repvgg_companion measure-device --minutes $(MINUTES) $(ARGS)
 
 docs: $(READY)
 	@python docs/draw.py

@@ -10,44 +10,16 @@ import argparse
 import time
 
 import torch
-from torch import nn
 
 from interleaved import measure, print_machine, print_table
-from repvgg_companion.data.batches.normalize import normalize
-from repvgg_companion.machine.torch_device import autocast
 from repvgg_companion.models.build import build_model
+from repvgg_companion.speed.device_parts import PeerSettings
+from repvgg_companion.speed.peers import CLASSES, our_step, plain_step, step_images, timm_network
 from repvgg_companion.training.cpu_kernels import avoid_faulty_and_slow_cpu_kernels
 from repvgg_companion.training.decide import decide
-from repvgg_companion.training.job.processes import ProcessGroup
 from repvgg_companion.training.recipe import Recipe
-from repvgg_companion.training.step import Learner, StepSums
 
-CLASSES = 1000
 PEER = "fp32 NCHW"
-
-
-def ours(network: nn.Module, recipe: Recipe, device: torch.device, images: torch.Tensor, labels: torch.Tensor):
-    """Our step."""
-    learner = Learner(network, recipe, ProcessGroup(device), num_classes=CLASSES, seed=0)
-    sums = StepSums(torch.zeros((), device=device), torch.zeros((), dtype=torch.int64, device=device))
-    return lambda: learner.step(images, labels, step=0, rate=1e-3, sums=sums)
-
-
-def plain(network: nn.Module, device: torch.device, images, labels, *, precision: str, channels_last: bool):
-    """The step that a PyTorch script has: autocast, cross-entropy, backward, `torch.optim.SGD`."""
-    layout = torch.channels_last if channels_last else torch.contiguous_format
-    network = network.to(device, memory_format=layout).train()
-    optimizer = torch.optim.SGD(network.parameters(), lr=1e-3, momentum=0.9, weight_decay=1e-4)
-
-    def step() -> None:
-        optimizer.zero_grad()
-        inputs = normalize(images, device=device, channels_last=channels_last)
-        with autocast(precision, device):
-            loss = nn.functional.cross_entropy(network(inputs), labels.to(device, non_blocking=True))
-        loss.backward()
-        optimizer.step()
-
-    return step
 
 
 def steps(step, device: torch.device, batch: int, seconds: float):
@@ -93,29 +65,22 @@ def main() -> None:
         input_px=arguments.px,
         threads=arguments.threads,
     )
-    images = torch.randint(0, 256, (arguments.batch, arguments.px, arguments.px, 3), dtype=torch.uint8)
-    images, labels = images.permute(0, 3, 1, 2), torch.arange(arguments.batch) % CLASSES
-    if device.type == "cuda":
-        images, labels = images.pin_memory(), labels.pin_memory()
+    batch = step_images(PeerSettings((), arguments.batch, input_px=arguments.px), device)
     for model in arguments.models:
         network = avoid_faulty_and_slow_cpu_kernels(build_model(model, num_classes=CLASSES), device).to(device)
         decided = recipe.decided(decide(recipe, network, device, CLASSES))
         precision = decided.precision
         label = f"ours ({precision}, {decided.memory_format})"
         ways = {
-            PEER: plain(build_model(model), device, images, labels, precision="fp32", channels_last=False),
-            label: ours(network, decided, device, images, labels),
+            PEER: plain_step(build_model(model), device, batch, precision="fp32", channels_last=False),
+            label: our_step(network, decided, device, batch),
         }
         if device.type == "cpu" and precision == "bf16":  # in fp32 the faulty kernel would damage the heap
-            ways["ours, kernels as they are"] = ours(
-                build_model(model, num_classes=CLASSES), decided, device, images, labels
-            )
+            untouched = build_model(model, num_classes=CLASSES)
+            ways["ours, kernels as they are"] = our_step(untouched, decided, device, batch)
         if not arguments.no_timm:
-            import timm
-
-            theirs = timm.create_model(model.lower().replace("-", "_"), num_classes=CLASSES)
             name = f"timm ({precision}, channels_last)"
-            ways[name] = plain(theirs, device, images, labels, precision=precision, channels_last=True)
+            ways[name] = plain_step(timm_network(model), device, batch, precision=precision)
         runs = {name: steps(step, device, arguments.batch, arguments.seconds) for name, step in ways.items()}
         rates = measure(runs, rounds=arguments.rounds, clock=clock)
         title = f"{model}, {arguments.px} px, batch {arguments.batch}, {arguments.threads} threads"

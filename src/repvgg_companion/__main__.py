@@ -36,6 +36,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "evaluate": ("evaluation.evaluate", "top-1 and top-5 of both forms"),
     "evaluate-segmentation": ("evaluation.evaluate_segmentation", "mean IoU and pixel accuracy of both forms"),
     "count-complexity": ("complexity.count_complexity", "parameters, FLOPs and Wino MULs"),
+    "measure-device": ("speed.measure_device", "everything about this machine in the minutes that are given"),
     "measure-speed": ("speed.measure_speed", "examples per second of both forms and the baselines"),
     "measure-kernel-sizes": ("speed.measure_kernel_sizes", "Table 1: speed of convolutions by kernel size"),
     "measure-memory": ("speed.measure_memory", "Figure 3: memory of feature maps and of whole models"),

@@ -165,6 +165,24 @@ TABLES: dict[str, Table] = {
         ],
         ascending=(("low_ms", "time_ms", "high_ms"),),
     ),
+    "peers": Table(
+        [
+            *_text("experiment", "run_id", "device"),
+            Column("model", str, pattern=MODEL_PATTERN),
+            *_text("work", "precision"),
+            *_count("batch_size", "input_px", low=1),
+            *_text("way"),
+            *_number("examples_per_s", "low_examples_per_s", "high_examples_per_s", optional=True, low=0),
+            *_count("n_samples"),
+            *_number("over_timm", "low_over_timm", "high_over_timm", optional=True, low=0),
+            *_text("flags", optional=True),
+        ],
+        key=("run_id", "model", "work", "precision", "batch_size", "input_px", "way"),
+        ascending=(
+            ("low_examples_per_s", "examples_per_s", "high_examples_per_s"),
+            ("low_over_timm", "over_timm", "high_over_timm"),
+        ),
+    ),
     "memory": Table(
         [
             *_NETWORK,

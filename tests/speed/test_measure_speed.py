@@ -9,13 +9,12 @@ from repvgg_companion.__main__ import main
 from repvgg_companion.contract import read_rows
 from repvgg_companion.errors import CompanionError
 from repvgg_companion.models.build import build_model
-from repvgg_companion.models.names import require_model
 from repvgg_companion.speed import group, peak_memory, preparation, programme
 from repvgg_companion.speed.harness import measure_group
 from repvgg_companion.speed.measure_speed import MeasureSpeedRequest, measure_start
 from repvgg_companion.speed.networks import ModelForm, fill
 from repvgg_companion.speed.samples import Samples, find_run
-from repvgg_companion.speed.speed_settings import KernelSettings, MemorySettings, SpeedSettings
+from repvgg_companion.speed.speed_settings import SpeedSettings
 from repvgg_companion.speed.statistics import median_interval
 
 SMALL = {
@@ -157,21 +156,6 @@ def test_a_backend_that_fails_gives_a_reason_and_a_lost_device_ends_the_run(tmp_
         group.measure(next(programme.programme(settings)), programme.Method.of(settings))
 
 
-def test_the_gpu_programme_is_made_of_valid_plans(root):
-    plans = sorted((root / "benchmarks" / "gpu").glob("*.json"))
-    assert len(plans) == 8
-    for path in plans:
-        if "memory" in path.name:
-            assert MemorySettings.read(str(path)).models
-        elif "kernel" in path.name:
-            assert KernelSettings.read(str(path)).channels == 2048
-        else:
-            settings = SpeedSettings.read(str(path))
-            assert programme.conditions(settings)
-            for model in (*settings.models, *settings.baselines):
-                require_model(model)
-
-
 def test_a_stopped_programme_goes_on_with_the_next_group(tmp_path):
     changes = {"models": ["RepVGG-A0", "RepVGG-B0"], "batch_sizes": [1, 2]}
     state = ("--state", str(tmp_path / "state"))
@@ -248,7 +232,9 @@ def test_a_memory_format_is_probed_once_in_a_run(tmp_path, monkeypatch):
     # A later process start takes the formats of the first.
     first = programme.programme(SpeedSettings.from_mapping(SMALL | changes))
     settings = SpeedSettings.from_mapping(SMALL | changes | {"process_starts": 2})
-    request = MeasureSpeedRequest("t", "", "", "", "", state=str(tmp_path / "state"))
+    request = MeasureSpeedRequest(
+        experiment="t", plan="", output="", samples="", runs="", state=str(tmp_path / "state")
+    )
     records = measure_start(settings, request, 1)
     assert len(probed) == 3
     assert [[member.memory_format for member in record.members] for record in records] == [

@@ -109,6 +109,12 @@ MEANINGS = {
     "layer": "the point of Figure 3, or the whole network",
     "live_feature_map_mib": "feature maps that must be kept at this point",
     "peak_mib": "peak memory of the whole network",
+    # Beside timm.
+    "work": "inference, or a training step",
+    "way": "whose network, and how it ran, such as ours fused-cuda-graph",
+    "over_timm": "speed over that of timm's fastest way, paired round by round",
+    "low_over_timm": "lower end of the bootstrap 95 % interval of that ratio",
+    "high_over_timm": "upper end of that interval",
     # Claims.
     "id": "the claim of paper/claims.csv",
     "claim": "the claim in words",

@@ -16,7 +16,7 @@ SETTING = ("device", "precision", "backend", "run_id", "protocol", "batch_size",
 PAPER_SHAPE = {"batch_size": 32, "channels": 2048, "resolution_px": 56}
 """Table 1; a device that cannot hold it measures a smaller, labelled shape, which decides no claim."""
 BEST = "best of each"
-DISTURBED = ("busy", "throttled", "drift", "spread")
+DISTURBED = ("busy", "throttled", "drift", "spread", "few samples")
 """Flags of a speed that was disturbed beyond the limits of its measurement; it decides nothing."""
 
 

@@ -16,7 +16,7 @@ from repvgg_companion.files import read_json
 from repvgg_companion.identity import split_model_name
 from repvgg_companion.machine.device import LABEL_PATTERN
 from repvgg_companion.speed.samples import find_run
-from repvgg_companion.speed.speed_settings import LEAST_ROUNDS, KernelSettings
+from repvgg_companion.speed.speed_settings import FEW_SAMPLES, LEAST_ROUNDS, KernelSettings
 
 _AGREES = 1e-6
 
@@ -172,7 +172,7 @@ def _is_empty(row: dict[str, Any], value: float | None, where: str) -> bool:
         if not (row["flags"] or "").startswith("not measured"):
             raise CompanionError(f"{where} is empty without a reason in its flags; leave it out or measure again")
         return True
-    if row["n_samples"] < LEAST_ROUNDS:
+    if row["n_samples"] < LEAST_ROUNDS and FEW_SAMPLES not in (row["flags"] or ""):
         raise CompanionError(f"{where} rests on {row['n_samples']} samples; at least {LEAST_ROUNDS} are needed")
     return False
 

@@ -1,49 +1,74 @@
-"""Measuring a programme of groups, with a folder that keeps every finished group so that a later call goes on."""
+"""A folder that keeps finished work, so that a later call goes on after it; and measuring a programme of groups."""
 
+import sys
 import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 from repvgg_companion.errors import Interrupted
 from repvgg_companion.files import read_json, short_digest, write_json
 from repvgg_companion.progress import Progress
 from repvgg_companion.runs import commit, environment
-from repvgg_companion.speed.group import measure
+from repvgg_companion.speed.effort import Effort
+from repvgg_companion.speed.group import Attempt, measure
 from repvgg_companion.speed.group_record import GroupRecord
 from repvgg_companion.speed.programme import Method, SpeedGroup
 
+WITHOUT_LIMIT = Effort()
 
-class FinishedGroups:
-    """The folder of finished groups; without a folder nothing is kept."""
+
+@cache
+def _commit_and_versions() -> dict[str, Any]:
+    versions = environment()
+    return {
+        "commit": commit(),
+        "versions": {package: versions.get(package) for package in ("torch", "onnxruntime", "openvino")},
+    }
+
+
+class FinishedWork:
+    """The folder of finished work of one device, commit and set of versions; without a folder nothing is kept."""
+
+    def __init__(self, folder: Path | None, device: str, **depends_on: Any) -> None:
+        self.folder = folder
+        self._depends_on = {"device": device, **_commit_and_versions(), **depends_on}
+
+    def path_of(self, kind: str, facts: Mapping[str, Any]) -> Path | None:
+        """Where a piece of work is kept: everything that it depends on decides the name."""
+        return (
+            None if self.folder is None else self.folder / f"{kind}-{short_digest({**self._depends_on, **facts})}.json"
+        )
+
+    def found(self, kind: str, facts: Mapping[str, Any]) -> Any:
+        """What a finished piece of work gave, or None."""
+        path = self.path_of(kind, facts)
+        return read_json(path) if path is not None and path.exists() else None
+
+    def store(self, kind: str, facts: Mapping[str, Any], value: Any) -> None:
+        """Keep what a piece of work gave, as JSON values."""
+        path = self.path_of(kind, facts)
+        if path is not None:
+            write_json(path, value)
+
+
+class FinishedGroups(FinishedWork):
+    """The finished groups that were measured by one method."""
 
     def __init__(self, folder: Path | None, method: Method) -> None:
-        versions = environment()
-        self.folder, self.method = folder, method
-        self._depends_on = {
-            "device": method.device,
-            "commit": commit(),
-            "versions": {package: versions.get(package) for package in ("torch", "onnxruntime", "openvino")},
-            "method": asdict(method),
-        }
-
-    def path(self, group: SpeedGroup, start: int) -> Path | None:
-        """Where a finished group is kept: everything that its samples depend on decides the name."""
-        if self.folder is None:
-            return None
-        digest = short_digest(self._depends_on | {"group": asdict(group), "start": start})
-        return self.folder / f"group-{digest}.json"
+        super().__init__(folder, method.device, method=asdict(method))
+        self.method = method
 
     def load(self, group: SpeedGroup, start: int) -> GroupRecord | None:
         """The record of a finished group, or None."""
-        path = self.path(group, start)
-        return GroupRecord.from_dict(read_json(path)) if path is not None and path.exists() else None
+        values = self.found("group", {"group": asdict(group), "start": start})
+        return None if values is None else GroupRecord.from_dict(values)
 
     def keep(self, group: SpeedGroup, record: GroupRecord) -> None:
         """Keep the record of a finished group."""
-        path = self.path(group, record.start)
-        if path is not None:
-            write_json(path, record.as_dict())
+        self.store("group", {"group": asdict(group), "start": record.start}, record.as_dict())
 
     def longest_s(self) -> float:
         """Seconds of the longest kept group."""
@@ -51,16 +76,8 @@ class FinishedGroups:
         return max((read_json(path).get("seconds", 0.0) for path in paths), default=0.0)
 
 
-@dataclass(frozen=True)
-class Effort:
-    """How far one call goes: until a moment of `time.monotonic`, or only through what is kept (`finish`)."""
-
-    deadline: float | None = None
-    finish: bool = False
-
-
 def measure_groups(
-    verb: str, groups: Sequence[SpeedGroup], kept: FinishedGroups, effort: Effort = Effort(), *, start: int = 0
+    verb: str, groups: Sequence[SpeedGroup], kept: FinishedGroups, effort: Effort = WITHOUT_LIMIT, *, start: int = 0
 ) -> list[GroupRecord]:
     """Measure all groups that are not kept yet, in this process; returns all records in order.
 
@@ -72,7 +89,7 @@ def measure_groups(
     longest = kept.longest_s() if effort.deadline is not None else 0.0
     measured = 0
     with Progress(verb, total=len(groups) * method.rounds, unit="rounds") as progress:
-        for group in groups:
+        for number, group in enumerate(groups):
             record = kept.load(group, start)
             if record is not None:
                 progress.advance(method.rounds)
@@ -80,8 +97,7 @@ def measure_groups(
                 continue
             else:
                 # The first group of a call is begun if there is time at all, or a long one would never be.
-                now = time.monotonic() + (longest if measured else 0.0)
-                if effort.deadline is not None and now >= effort.deadline:
+                if effort.seconds_left <= (longest if measured else 0.0):
                     raise Interrupted(
                         f"{len(records)} of {len(groups)} groups are measured and kept in {kept.folder}; run the same "
                         "command to go on"
@@ -89,9 +105,27 @@ def measure_groups(
                 progress.note(f"{group.condition.label}: {', '.join(network.name for network in group.networks)}")
                 if start and (first := kept.load(group, 0)) is not None:
                     formats |= first.formats()
-                record = measure(group, method, start=start, on_round=progress.advance, formats=formats)
+                attempt = Attempt(start, progress.advance, time.monotonic() + effort.seconds_left)
+                record = measure(group, method, attempt, formats=formats)
                 kept.keep(group, record)
+                _tell(record, len(groups) - number - 1, effort)
                 measured, longest = measured + 1, max(longest, record.seconds)
             records.append(record)
             formats |= record.formats()
     return records
+
+
+def _tell(record: GroupRecord, left: int, effort: Effort) -> None:
+    """One line for each network on standard error: how long each phase took, the speed, and what is left."""
+    condition = record.condition
+    setting = f"{condition['precision']} {condition['backend']} batch {condition['batch_size']}"
+    time_left = "" if effort.deadline is None else f", {max(effort.seconds_left, 0) / 60:.1f} min"
+    for member in record.members:
+        seconds = sorted(record.seconds_of(member))
+        if member.reason or not seconds:
+            said = f"not measured: {member.reason}"
+        else:
+            phases = ", ".join(f"{name} {spent:.1f} s" for name, spent in member.phases_s.items())
+            speed = condition["batch_size"] / seconds[len(seconds) // 2]
+            said = f"{phases}; {speed:,.1f} images/s in {len(seconds)} rounds"
+        print(f"{setting}: {member.name}: {said}; left: {left} groups{time_left}", file=sys.stderr, flush=True)

@@ -1,8 +1,9 @@
 """One group under one condition: builds its networks, measures them in turn and frees them."""
 
+import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 
 import torch
 
@@ -22,16 +23,25 @@ from repvgg_companion.speed.samples import CEILING, DRIFT_CHECK, TIMED, Sample
 from repvgg_companion.speed.speed_settings import PAPER_BATCHES
 
 
+@dataclass(frozen=True)
+class Attempt:
+    """One measurement of a group: the number of the process start, what happens after a round, when to end."""
+
+    start: int = 0
+    on_round: Callable[[], None] = lambda: None
+    until: float = math.inf
+    """A moment of `time.monotonic`; the least rounds are measured in every case."""
+
+
 @torch.inference_mode()
 def measure(
     group: SpeedGroup,
     method: Method,
+    attempt: Attempt = Attempt(),
     *,
-    start: int = 0,
-    on_round: Callable[[], None] = lambda: None,
     formats: Mapping[tuple, str] | None = None,
 ) -> GroupRecord:
-    """Measure one group in this process, as its process start number `start`.
+    """Measure one group in this process.
 
     `formats` holds what earlier probes of the run have found, by `format_key`; a network is probed once in a run, or
     its samples would fall into two rows.
@@ -50,8 +60,8 @@ def measure(
         try:
             check_clock(subjects[0], method.kind)
             ceiling = _add_ceilings(subjects, group, method)
-            watch = _Watch(subjects[0], method, on_round, states)
-            result = _timed(subjects, group, method, watch.after_round, start)
+            watch = _Watch(subjects[0], method, attempt.on_round, states)
+            result = _timed(subjects, group, method, watch.after_round, attempt)
         except (RuntimeError, CompanionError) as error:
             # No network can be named, for each ran alone before; so none of the group has times.
             reason = str(error) if isinstance(error, CompanionError) else failure(error, group.condition)
@@ -62,6 +72,10 @@ def measure(
     for member in members:
         member.warm_up_calls = result.warm_up_calls.get(member.name, 0)
         member.warm_up_stable = member.name not in result.unstable
+        if member.name in result.warm_up_s:
+            member.phases_s["warm-up"] = result.warm_up_s[member.name]
+            timings = (timing for timing in result.timings if timing.subject == member.name)
+            member.phases_s["rounds"] = sum(timing.seconds * timing.iterations for timing in timings)
     subjects.clear()
     forget_compiled()
     free_memory(method.kind)
@@ -70,10 +84,10 @@ def measure(
         flags.append(f"busy: other processes took {100 * share:.0f} % of the cores")
     return GroupRecord(
         group=group.name,
-        start=start,
+        start=attempt.start,
         condition=asdict(group.condition),
         members=members,
-        samples=_samples(group, members, result, start),
+        samples=_samples(group, members, result, attempt.start),
         drift_pct=result.drift_pct(),
         foreign_share=share,
         flags=flags,
@@ -107,7 +121,7 @@ class _Watch:
 
     def __init__(self, subject: Subject, method: Method, on_round: Callable[[], None], states: dict) -> None:
         self.subject, self.method, self.on_round, self.states = subject, method, on_round, states
-        self.left = max(method.rounds // 2, 1)
+        self.left = max(min(method.rounds, method.least_rounds) // 2, 1)
 
     def after_round(self) -> None:
         """Count a round; after the middle one read the state."""
@@ -121,12 +135,21 @@ class _Watch:
 
 
 def _timed(
-    subjects: list[Subject], group: SpeedGroup, method: Method, after_round: Callable[[], None], start: int
+    subjects: list[Subject], group: SpeedGroup, method: Method, after_round: Callable[[], None], attempt: Attempt
 ) -> GroupResult:
     clock = clock_for(method.kind)
     if group.condition.protocol == "paper":
         return measure_in_sequence(subjects, clock, PAPER_BATCHES, after_round)
-    return measure_group(subjects, clock, Rounds(method.rounds, method.limits, method.seed + start, after_round))
+    rounds = Rounds(
+        method.rounds,
+        method.limits,
+        method.seed + attempt.start,
+        after_round,
+        least=method.least_rounds,
+        seconds=method.group_seconds or math.inf,
+        until=attempt.until,
+    )
+    return measure_group(subjects, clock, rounds)
 
 
 def _samples(group: SpeedGroup, members: list[MeasuredNetwork], result: GroupResult, start: int) -> list[Sample]:

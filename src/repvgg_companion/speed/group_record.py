@@ -27,6 +27,8 @@ class MeasuredNetwork:
     """Largest difference of the logits from eager's, relative to the largest logit."""
     fused_operators: tuple[int, int] | None = None
     """Fused convolutions that the device has an operator for, and all of them."""
+    phases_s: dict[str, float] = field(default_factory=dict)
+    """Seconds of each phase: build, first calls (with the search for algorithms), warm-up, rounds."""
 
     @property
     def name(self) -> str:

@@ -4,6 +4,7 @@ It knows nothing about networks or devices: a subject is a call, and a clock tim
 single convolutions, the device's ceilings and the planted cases of the tests.
 """
 
+import math
 import random
 import time
 from collections.abc import Callable, Sequence
@@ -19,6 +20,8 @@ MOST_WARM_UP_CALLS = 200
 DRIFT_CHECK_SAMPLES = 5
 LONG_CALL_S = 0.020
 """A call that takes longer is a block of its own."""
+WARM_CALL_S = 0.2
+"""Where no time to warm up is asked for, a call that takes longer is warm after the call that checks its output."""
 
 
 @dataclass
@@ -28,6 +31,8 @@ class Subject:
     name: str
     call: Callable[[], object]
     iterations: int = 1
+    checked_s: float = 0.0
+    """Seconds of the call that checked the output; 0 if there was none."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +73,7 @@ class GroupResult:
     timings: list[Timing] = field(default_factory=list)
     drift_check: list[Timing] = field(default_factory=list)
     warm_up_calls: dict[str, int] = field(default_factory=dict)
+    warm_up_s: dict[str, float] = field(default_factory=dict)
     unstable: list[str] = field(default_factory=list)
 
     def seconds(self, subject: str) -> list[float]:
@@ -89,6 +95,9 @@ def warm_up(subject: Subject, clock: Clock, limits: Limits) -> tuple[int, bool]:
     Stable: the latest time is within 5 % of the median of the three before it, or of the shortest. Stops after 200
     calls or ten times the least warm-up, because a machine that is never quiet must not hold the programme up.
     """
+    if limits.warm_up_seconds == 0 and subject.checked_s > WARM_CALL_S:
+        subject.iterations = 1
+        return 0, True
     times: list[float] = []
     started = time.monotonic()
     longest = max(10 * limits.warm_up_seconds, 2.0)
@@ -117,12 +126,25 @@ def _stable(times: Sequence[float]) -> bool:
 
 @dataclass(frozen=True)
 class Rounds:
-    """How many rounds, within which limits, in which random order; `after_each` is called when a round has ended."""
+    """How many rounds, within which limits, in which random order; `after_each` is called when a round has ended.
+
+    After `least` rounds no round is begun that would end later than `seconds` after the first began, or after the
+    moment `until` of `time.monotonic`.
+    """
 
     count: int
     limits: Limits
     seed: int = 0
     after_each: Callable[[], None] = lambda: None
+    least: int = 1
+    seconds: float = math.inf
+    until: float = math.inf
+
+    def is_last(self, done: int, began: float) -> bool:
+        """Whether no other round fits after `done` rounds since the moment `began`."""
+        end = min(began + self.seconds, self.until)
+        now = time.monotonic()
+        return done >= self.least and now + (now - began) / done > end
 
 
 def measure_group(subjects: Sequence[Subject], clock: Clock, rounds: Rounds) -> GroupResult:
@@ -137,11 +159,15 @@ def measure_group(subjects: Sequence[Subject], clock: Clock, rounds: Rounds) -> 
         raise CompanionError(f"a group measures {', '.join(names)}: two subjects have the same name; rename one")
     result = GroupResult()
     for subject in subjects:
+        began = time.monotonic()
         result.warm_up_calls[subject.name], stable = warm_up(subject, clock, rounds.limits)
+        result.warm_up_s[subject.name] = time.monotonic() - began
         if not stable:
             result.unstable.append(subject.name)
     generator = random.Random(rounds.seed)
-    for number in range(rounds.count):
+    began, done = time.monotonic(), 0
+    while done < rounds.count:
+        number = done
         if number % len(subjects) == 0:
             order = generator.sample(range(len(subjects)), len(subjects))
         else:
@@ -149,11 +175,14 @@ def measure_group(subjects: Sequence[Subject], clock: Clock, rounds: Rounds) -> 
         for position, index in enumerate(order):
             result.timings.append(_timed(subjects[index], clock, number, position))
         rounds.after_each()
-    for number in range(DRIFT_CHECK_SAMPLES):
+        done += 1
+        if rounds.is_last(done, began):
+            break
+    for number in range(DRIFT_CHECK_SAMPLES if done >= DRIFT_CHECK_SAMPLES else 1):
         # Another one before it, as in the rounds: alone it would find its weights in the caches and seem to drift.
         if len(subjects) > 1:
             subjects[1 + number % (len(subjects) - 1)].call()
-        result.drift_check.append(_timed(subjects[0], clock, rounds.count + number, 0))
+        result.drift_check.append(_timed(subjects[0], clock, done + number, 0))
     clock.synchronize()
     return result
 

@@ -7,10 +7,13 @@ accelerated by Winograd's algorithm (footnote 3 of the paper). The run's JSON fi
 
 import argparse
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from repvgg_companion.contract import write_rows
+from repvgg_companion.errors import CompanionError
 from repvgg_companion.runs import new_run_id, write_run
+from repvgg_companion.speed.effort import StateOptions, add_state_arguments
 from repvgg_companion.speed.speed_settings import KernelSettings
 
 if TYPE_CHECKING:
@@ -22,8 +25,8 @@ WINOGRAD_MARGIN = 1.2
 """A stride-2 convolution that takes this many times as long as a stride-1 one of equal FLOPs is clearly slower."""
 
 
-@dataclass(frozen=True)
-class MeasureKernelSizesRequest:
+@dataclass(frozen=True, kw_only=True)
+class MeasureKernelSizesRequest(StateOptions):
     """What the verb is asked to do."""
 
     experiment: str
@@ -40,14 +43,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", required=True, help="CSV of the rows")
     parser.add_argument("--samples", required=True, help="folder of the raw samples, DEVICE/RUN_ID.parquet")
     parser.add_argument("--runs", required=True, help="folder of the run's JSON file")
+    add_state_arguments(parser)
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Measure every kernel size in turn, under each condition, and write the rows."""
     settings = KernelSettings.read(arguments.plan)
-    measure_convolutions(
-        MeasureKernelSizesRequest(arguments.experiment, settings, arguments.output, arguments.samples, arguments.runs)
-    )
+    places = {name: getattr(arguments, name) for name in ("experiment", "output", "samples", "runs")}
+    options = vars(StateOptions.of(arguments))
+    measure_convolutions(MeasureKernelSizesRequest(settings=settings, **places, **options))
 
 
 def measure_convolutions(request: MeasureKernelSizesRequest) -> None:
@@ -67,11 +71,14 @@ def measure_convolutions(request: MeasureKernelSizesRequest) -> None:
     method = convolution_method(settings, kind, settings.threads or usable_cores())
     torch.set_num_threads(method.threads)
     groups = convolution_groups(settings, kind)
-    records = measure_groups("measure-kernel-sizes", groups, FinishedGroups(None, method))
+    kept = FinishedGroups(Path(request.state) if request.state else None, method)
+    records = measure_groups("measure-kernel-sizes", groups, kept, request.effort())
+    if not records:
+        raise CompanionError(f"{request.state} holds no finished group of this plan, device and commit; measure")
     run_id = new_run_id("measure-kernel-sizes")
     samples = Samples(run_id, method.device, tuple(sample for record in records for sample in record.samples))
     shared = {"experiment": request.experiment, "run_id": run_id, "device": method.device}
-    rows = [shared | row for record in records for row in _rows(record, samples, settings, method.limits)]
+    rows = [shared | row for record in records for row in kernel_rows(record, samples, settings, method.limits)]
     samples.write(request.samples)
     write_run(
         request.runs,
@@ -80,8 +87,8 @@ def measure_convolutions(request: MeasureKernelSizesRequest) -> None:
         experiment=request.experiment,
         device=method.device,
         settings=settings.as_dict(),
-        torch_flags=torch_flags(method),
-        winograd=[_winograd(record, samples) for record in records],
+        torch_flags=torch_flags(method.kind),
+        winograd=[winograd_facts(record, samples) for record in records],
         ceilings=[asdict(found) for found in ceilings_of(records).values()],
         groups=list(group_facts(records)),
     )
@@ -89,7 +96,7 @@ def measure_convolutions(request: MeasureKernelSizesRequest) -> None:
     print(f"{len(rows)} kernel size rows on {method.device}")
 
 
-def _rows(
+def kernel_rows(
     record: "GroupRecord", samples: "Samples", settings: KernelSettings, limits: "Limits"
 ) -> list[dict[str, Any]]:
     """The rows of one condition; the strided convolution has none."""
@@ -128,7 +135,7 @@ def times_of(row: dict[str, Any], samples: "Samples") -> list[float]:
     return [sample.seconds for sample in samples.of((name, "deploy", *condition, row["resolution_px"]))]
 
 
-def _winograd(record: "GroupRecord", samples: "Samples") -> dict[str, Any]:
+def winograd_facts(record: "GroupRecord", samples: "Samples") -> dict[str, Any]:
     """Whether the stride-1 3x3 convolution is accelerated, by the paper's test."""
     facts = {name: record.condition[name] for name in ("precision", "memory_format")}
     plain, strided = (

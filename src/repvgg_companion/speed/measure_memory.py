@@ -6,19 +6,24 @@ recorded: the operator's output and scratch space.
 """
 
 import argparse
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from repvgg_companion.contract import write_rows
+from repvgg_companion.errors import CompanionError, Interrupted
 from repvgg_companion.identity import split_model_name
 from repvgg_companion.progress import Progress
 from repvgg_companion.runs import new_run_id, write_run
+from repvgg_companion.speed.effort import StateOptions, add_state_arguments
 from repvgg_companion.speed.speed_settings import MemorySettings
 
 if TYPE_CHECKING:
     import torch
     from torch import fx, nn
 
+    from repvgg_companion.speed.effort import Effort
+    from repvgg_companion.speed.finished_groups import FinishedWork
     from repvgg_companion.speed.networks import ModelForm
 
 WHOLE = "whole-network"
@@ -31,8 +36,8 @@ FIGURE_3 = (
 """The four points of Figure 3, at a block (or two plain layers) that keeps its size."""
 
 
-@dataclass(frozen=True)
-class MeasureMemoryRequest:
+@dataclass(frozen=True, kw_only=True)
+class MeasureMemoryRequest(StateOptions):
     """What the verb is asked to do."""
 
     experiment: str
@@ -47,53 +52,107 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--plan", required=True, help="memory settings as JSON, a JSON file, or FILE#KEY")
     parser.add_argument("--output", required=True, help="CSV of the rows")
     parser.add_argument("--runs", required=True, help="folder of the run's JSON file")
+    add_state_arguments(parser)
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Measure both forms of every model and write the rows."""
     settings = MemorySettings.read(arguments.plan)
-    measure_models(MeasureMemoryRequest(arguments.experiment, settings, arguments.output, arguments.runs))
+    places = {name: getattr(arguments, name) for name in ("experiment", "output", "runs")}
+    measure_models(MeasureMemoryRequest(settings=settings, **places, **vars(StateOptions.of(arguments))))
 
 
 def measure_models(request: MeasureMemoryRequest) -> None:
-    """Measure both forms of every model; a network that does not fit into the memory gets an empty row."""
+    """Measure both forms of every model and write the rows."""
     import torch
 
     from repvgg_companion.machine.cpu import usable_cores
     from repvgg_companion.machine.device import choose_device, device_label
-    from repvgg_companion.machine.torch_device import free_memory, is_out_of_memory, set_precision
+    from repvgg_companion.speed.finished_groups import FinishedWork
+
+    settings = replace(request.settings, device=choose_device(request.settings.device))
+    torch.set_num_threads(usable_cores())
+    device, run_id = device_label(settings.device), new_run_id("measure-memory")
+    kept = FinishedWork(Path(request.state) if request.state else None, device)
+    rows, reasons = memory_rows(settings, kept, request.effort())
+    if not rows:
+        raise CompanionError(f"{request.state} holds no finished network of this plan, device and commit; measure")
+    shared = {"experiment": request.experiment, "run_id": run_id, "device": device}
+    facts = {"device": device, "settings": settings.as_dict(), "not_measured": reasons}
+    write_run(request.runs, run_id, verb="measure-memory", experiment=request.experiment, **facts)
+    write_rows(request.output, "memory", [shared | row for row in rows])
+    print(f"{len(rows)} memory rows on {device}")
+
+
+def memory_rows(
+    settings: MemorySettings, kept: "FinishedWork", effort: "Effort"
+) -> tuple[list[dict[str, Any]], dict[str, str]]:
+    """The rows of every network on `settings.device`, and why some were not measured.
+
+    A network that does not fit into the memory gets an empty row. Raises Interrupted after the deadline.
+    """
+    measured = []
+    networks = _networks(settings)
+    with Progress("measure-memory", total=len(networks), unit="networks") as progress:
+        for number, network in enumerate(networks):
+            progress.note(network.name)
+            facts = _facts(network, settings)
+            found = kept.found("memory", facts)
+            if found is None and effort.finish:
+                continue
+            if found is None:
+                if effort.seconds_left <= 0:
+                    raise Interrupted(
+                        f"{number} of {len(networks)} networks are measured and kept in {kept.folder}; run the same "
+                        "command to go on"
+                    )
+                found = _rows_or_reason(network, settings)
+                kept.store("memory", facts, found)
+            measured.append((network, found))
+            progress.advance()
+    return _joined(measured, settings)
+
+
+def kept_memory_rows(settings: MemorySettings, kept: "FinishedWork") -> tuple[list[dict[str, Any]], dict[str, str]]:
+    """What `memory_rows` returns, of the networks that are kept."""
+    pairs = ((network, kept.found("memory", _facts(network, settings))) for network in _networks(settings))
+    return _joined([(network, found) for network, found in pairs if found is not None], settings)
+
+
+def _joined(
+    measured: "list[tuple[ModelForm, dict[str, Any]]]", settings: MemorySettings
+) -> tuple[list[dict[str, Any]], dict[str, str]]:
+    rows = [_columns(network, settings) | row for network, found in measured for row in found["rows"]]
+    return rows, {network.name: found["reason"] for network, found in measured if found["reason"]}
+
+
+def _networks(settings: MemorySettings) -> "list[ModelForm]":
     from repvgg_companion.speed.networks import ModelForm, forms_of
 
-    settings = request.settings
-    kind = choose_device(settings.device)
-    torch.set_num_threads(usable_cores())
-    set_precision("fp32", kind)
-    device, run_id = device_label(kind), new_run_id("measure-memory")
-    rows: list[dict[str, Any]] = []
-    reasons: dict[str, str] = {}
-    networks = [
+    return [
         ModelForm(model, form, settings.width, settings.num_classes)
         for model in settings.models
         for form in forms_of(model, ("train", "deploy"))
     ]
-    with Progress("measure-memory", total=len(networks), unit="networks") as progress:
-        for network in networks:
-            progress.note(network.name)
-            shared = {"experiment": request.experiment, "run_id": run_id, "device": device}
-            shared |= _columns(network, settings)
-            try:
-                rows += [shared | row for row in measure_network(network, settings, kind)]
-            except (RuntimeError, MemoryError) as error:
-                if not is_out_of_memory(error):
-                    raise
-                reasons[network.name] = f"out of memory at batch {settings.batch_size}"
-                rows.append(shared | {"layer": WHOLE})
-            free_memory(kind)
-            progress.advance()
-    facts = {"device": device, "settings": settings.as_dict(), "not_measured": reasons}
-    write_run(request.runs, run_id, verb="measure-memory", experiment=request.experiment, **facts)
-    write_rows(request.output, "memory", rows)
-    print(f"{len(rows)} memory rows of {len(networks)} networks on {device}")
+
+
+def _facts(network: "ModelForm", settings: MemorySettings) -> dict[str, Any]:
+    """What the memory of a network depends on."""
+    conditions = {name: getattr(settings, name) for name in ("batch_size", "input_px", "device")}
+    return {"network": asdict(network), **conditions}
+
+
+def _rows_or_reason(network: "ModelForm", settings: MemorySettings) -> dict[str, Any]:
+    from repvgg_companion.machine.torch_device import free_memory, is_out_of_memory, set_precision
+
+    set_precision("fp32", settings.device)
+    try:
+        return {"rows": measure_network(network, settings, settings.device), "reason": ""}
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+    free_memory(settings.device)  # here, where the exception and with it the frames that held the network are gone
+    return {"rows": [{"layer": WHOLE}], "reason": f"out of memory at batch {settings.batch_size}"}
 
 
 def _columns(network: "ModelForm", settings: MemorySettings) -> dict[str, Any]:

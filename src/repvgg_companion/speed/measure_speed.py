@@ -18,16 +18,15 @@ from typing import TYPE_CHECKING, Any
 from repvgg_companion.contract import write_rows
 from repvgg_companion.errors import CompanionError, Interrupted
 from repvgg_companion.runs import new_run_id, write_run
+from repvgg_companion.speed.effort import StateOptions, add_state_arguments
 from repvgg_companion.speed.speed_settings import SpeedSettings
 
 if TYPE_CHECKING:
-    from repvgg_companion.speed.finished_groups import Effort
     from repvgg_companion.speed.group_record import GroupRecord
-    from repvgg_companion.speed.programme import Method
 
 
-@dataclass(frozen=True)
-class MeasureSpeedRequest:
+@dataclass(frozen=True, kw_only=True)
+class MeasureSpeedRequest(StateOptions):
     """What the verb is asked to do; `start` is the number of a process start, None in the process above them."""
 
     experiment: str
@@ -35,21 +34,7 @@ class MeasureSpeedRequest:
     output: str
     samples: str
     runs: str
-    state: str | None = None
-    minutes: float | None = None
-    finish: bool = False
     start: int | None = None
-
-    def __post_init__(self) -> None:
-        """Raise CompanionError if groups are to be kept, but no folder is named."""
-        if (self.minutes is not None or self.finish) and not self.state:
-            raise CompanionError("--minutes and --finish need --state, the folder where finished groups are kept")
-
-    def effort(self) -> "Effort":
-        """How far this call goes, counted from now."""
-        from repvgg_companion.speed.finished_groups import Effort
-
-        return Effort(None if self.minutes is None else time.monotonic() + 60 * self.minutes, self.finish)
 
     def command(self, start: int, deadline: float | None) -> list[str]:
         """The command of one process start."""
@@ -68,11 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", required=True, help="CSV of the rows")
     parser.add_argument("--samples", required=True, help="folder of the raw samples, DEVICE/RUN_ID.parquet")
     parser.add_argument("--runs", required=True, help="folder of the run's JSON file")
-    parser.add_argument("--state", help="folder where finished groups are kept; a later call goes on from there")
-    parser.add_argument("--minutes", type=float, help="end by then: no group is begun that will not fit; needs --state")
-    parser.add_argument(
-        "--finish", action="store_true", help="write the rows of the groups in --state, measure no more"
-    )
+    add_state_arguments(parser)
     parser.add_argument("--start", type=int, help=argparse.SUPPRESS)
 
 
@@ -152,7 +133,7 @@ def _write(settings: SpeedSettings, request: MeasureSpeedRequest, records: list[
         experiment=request.experiment,
         device=method.device,
         settings=settings.as_dict(),
-        torch_flags=torch_flags(method),
+        torch_flags=torch_flags(method.kind),
         ceilings=[dataclasses.asdict(found) for found in ceilings_of(records).values()],
         work=work,
         process_peak_mib=peak_mib,
@@ -175,7 +156,7 @@ def group_facts(records: list["GroupRecord"]) -> Iterator[dict[str, Any]]:
         yield record.as_dict() | {"samples": {name: summary(times) for name, times in seconds.items() if times}}
 
 
-def torch_flags(method: "Method") -> dict[str, Any]:
+def torch_flags(kind: str) -> dict[str, Any]:
     """The settings of torch that times depend on."""
     import torch
 
@@ -185,7 +166,7 @@ def torch_flags(method: "Method") -> dict[str, Any]:
         "mkldnn": torch.backends.mkldnn.is_available(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
     }
-    if method.kind == "cuda":
+    if kind == "cuda":
         flags |= {
             "cuda": torch.version.cuda,
             "cudnn": torch.backends.cudnn.version(),

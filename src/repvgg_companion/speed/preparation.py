@@ -5,6 +5,7 @@ its empty row; the others go on.
 """
 
 import copy
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 
@@ -12,7 +13,7 @@ import torch
 from torch import nn
 
 from repvgg_companion.errors import CompanionError
-from repvgg_companion.machine.torch_device import free_memory, is_out_of_memory, set_precision
+from repvgg_companion.machine.torch_device import cpu_has_bf16, free_memory, is_out_of_memory, set_precision
 from repvgg_companion.speed.backends import PreparedCall, make_call
 from repvgg_companion.speed.clocks import clock_for
 from repvgg_companion.speed.engines import Unavailable
@@ -41,8 +42,10 @@ def prepared(
     fixed = condition.memory_format if condition.memory_format != "probe" else found or "channels_last"
     member = MeasuredNetwork(network.model, network.form, fixed, px)
     try:
+        _require_fast_enough(network, condition, method)
         unknown = condition.memory_format == "probe" and found is None
-        return member, Subject(network.name, _call(network, condition, method, member, probes=unknown))
+        call, checked_s = _call(network, condition, method, member, probes=unknown)
+        return member, Subject(network.name, call, checked_s=checked_s)
     except (Unavailable, CompanionError) as error:
         member.reason = str(error)
     except RuntimeError as error:
@@ -50,6 +53,17 @@ def prepared(
     # Here, where the exception and with it the frames that held the network are gone.
     free_memory(method.kind)
     return member, None
+
+
+def _require_fast_enough(network: Measurable, condition: Condition, method: Method) -> None:
+    """Raise Unavailable for a network in bf16 on a CPU that emulates it, if it is not one of `method.emulated`."""
+    if condition.precision != "bf16" or method.kind != "cpu" or method.emulated is None or cpu_has_bf16():
+        return
+    if network.model not in method.emulated or condition.batch_size > 1:
+        raise Unavailable(
+            f"this CPU has no bf16 instructions and is slower in bf16 than in fp32; {' and '.join(method.emulated)} "
+            "at batch 1 show by how much"
+        )
 
 
 def failure(error: RuntimeError, condition: Condition) -> str:
@@ -63,34 +77,44 @@ def failure(error: RuntimeError, condition: Condition) -> str:
 
 def _call(
     network: Measurable, condition: Condition, method: Method, member: MeasuredNetwork, *, probes: bool
-) -> Callable[[], object]:
+) -> tuple[Callable[[], object], float]:
+    """The call of a network, and the seconds of its first call, which checks the output."""
+    began = time.monotonic()
     set_precision(condition.precision, method.kind)
     module = network.build(device=method.kind, seed=method.seed)
     if probes:
         member.memory_format, member.probe_s = probe(module, network, condition, method)
     prepare(module, precision=condition.precision, memory_format=member.memory_format)
     inputs = _inputs(network, condition, method, member.memory_format).draw(network.buffers(condition.batch_size))
-    expected = torch.as_tensor(module(inputs[0])).float().clone()
+    member.phases_s["build"] = time.monotonic() - began
+    began = time.monotonic()
+    # On a CPU the first and the last image: a batch of a large network takes seconds.
+    images = inputs[0] if method.kind == "cuda" else inputs[0][:: max(condition.batch_size - 1, 1)]
+    expected = torch.as_tensor(module(images)).float().clone()
     exact = copy.deepcopy(module) if condition.backend == "openvino" else module  # OpenVINO converts it in place
     call = make_call(condition.backend, module, inputs, threads=method.threads, precision=condition.precision)
     member.fused_operators = call.fused_operators
+    entered = time.monotonic()
+    found = torch.as_tensor(call()).float().to(expected.device)
+    checked_s = time.monotonic() - entered
     member.output_error = check_output(
-        call, expected, condition.precision, lambda: _own_error(exact, inputs[0], expected)
+        found[:: max(condition.batch_size - 1, 1)] if len(found) > len(expected) else found,
+        expected,
+        condition.precision,
+        lambda: _own_error(exact, inputs[0], expected),
     )
+    member.phases_s["first calls"] = time.monotonic() - began
     if sees_memory(condition.backend, method.kind):
         member.peak_memory_mib = held_mib(module, inputs) + peak_call_mib(_once(call, inputs), method.kind)
-    return call.run
+    return call.run, checked_s
 
 
-def check_output(
-    call: Callable[[], object], expected: torch.Tensor, precision: str, own_error: Callable[[], float]
-) -> float:
-    """The error of a prepared call's first logits against eager's; raises Unavailable if they are wrong.
+def check_output(found: torch.Tensor, expected: torch.Tensor, precision: str, own_error: Callable[[], float]) -> float:
+    """The error of a prepared call's logits against eager's; raises Unavailable if they are wrong.
 
     `own_error` gives eager's own error against float64. It is asked only if the error is above the limit: in a network
     with random weights that amplifies rounding, such as RepVGG-D2se, all backends differ.
     """
-    found = torch.as_tensor(call()).float().to(expected.device)
     if found.shape != expected.shape or not bool(torch.isfinite(found).all()):
         raise Unavailable("the output is wrong: not finite, or of another shape than eager's")
     error = _relative(found, expected)

@@ -13,7 +13,7 @@ from repvgg_companion.machine.cpu import usable_cores
 from repvgg_companion.machine.device import choose_device, device_label
 from repvgg_companion.speed.harness import LIMITS, Limits
 from repvgg_companion.speed.networks import Measurable, ModelForm, forms_of, has_deploy
-from repvgg_companion.speed.speed_settings import ENGINES, PAPER_BATCH_SIZE, SpeedSettings
+from repvgg_companion.speed.speed_settings import ENGINES, LEAST_ROUNDS, PAPER_BATCH_SIZE, SpeedSettings
 
 _PROCESS_MIB = 900
 """Torch itself, its thread pools and the scratch space of the largest convolutions."""
@@ -57,6 +57,11 @@ class Method:
     seed: int = 0
     input_px: int | None = None
     roofline: bool = True
+    group_seconds: float = 0.0
+    """The rounds of a group end after these seconds, but not before `least_rounds`; 0 for no such limit."""
+    least_rounds: int = LEAST_ROUNDS
+    emulated: tuple[str, ...] | None = None
+    """The only models measured (at batch 1) in bf16 on a CPU without such instructions; None for all."""
 
     @classmethod
     def of(cls, settings: SpeedSettings) -> Self:
@@ -156,11 +161,20 @@ def groups(settings: SpeedSettings) -> list[list[ModelForm]]:
 
 
 def programme(settings: SpeedSettings) -> Iterator[SpeedGroup]:
-    """All groups under all conditions, in the order of the settings."""
+    """All groups under all conditions in the order of the settings; a group runs by all backends before the next one.
+
+    So a programme that is cut leaves complete rows of its first networks.
+    """
     packed = groups(settings)
+    by_setting: dict[tuple, list[Condition]] = {}
     for condition in conditions(settings):
+        form = "" if condition.backend in ENGINES else condition.memory_format
+        shared = (condition.protocol, condition.precision, form or settings.memory_formats[0], condition.batch_size)
+        by_setting.setdefault(shared, []).append(condition)
+    for backends in by_setting.values():
         for number, members in enumerate(packed, start=1):
-            yield SpeedGroup(f"{condition.label} #{number}", condition, tuple(members))
+            for condition in backends:
+                yield SpeedGroup(f"{condition.label} #{number}", condition, tuple(members))
 
 
 def _pieces(settings: SpeedSettings, room: int) -> Iterator[list[ModelForm]]:

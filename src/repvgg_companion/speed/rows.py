@@ -16,6 +16,7 @@ from repvgg_companion.speed.harness import Limits
 from repvgg_companion.speed.networks import ModelForm
 from repvgg_companion.speed.roofline import WORK_KEY, judge, share_of_roofline, work_of_row
 from repvgg_companion.speed.samples import KEY, Samples
+from repvgg_companion.speed.speed_settings import FEW_SAMPLES, LEAST_ROUNDS
 from repvgg_companion.speed.statistics import Interval, median_interval, spread_pct
 
 START_LIMIT_PCT = 5.0
@@ -112,6 +113,8 @@ class RunOfGroups:
             where = f" in {len(drifted)} of {groups} groups" if groups > 1 else ""
             yield f"drift {max(drifted, key=abs):+.1f} %{where}"
         chosen = self.samples.of(key)
+        if len(chosen) < LEAST_ROUNDS:
+            yield f"{FEW_SAMPLES}: {len(chosen)} of {LEAST_ROUNDS}"
         by_group: dict[tuple, list[float]] = {}
         by_start: dict[int, list[float]] = {}
         for sample in chosen:

@@ -21,6 +21,8 @@ DEVICES = ("auto", "cpu", "cuda")
 PAPER_BATCH_SIZE = 128
 PAPER_BATCHES = 50
 LEAST_ROUNDS = 20
+FEW_SAMPLES = "few samples"
+"""The flag of a row with fewer samples, from a programme that has not ended; it decides nothing."""
 
 
 def _require_models(names: tuple[str, ...]) -> None:

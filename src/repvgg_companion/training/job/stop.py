@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from types import FrameType
 
 from repvgg_companion.errors import CompanionError
+from repvgg_companion.machine.cpu import process_age_s
 
 DEFAULT_MARGIN_S = 60.0
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP)
@@ -120,16 +121,4 @@ def parse_slurm_time(text: str) -> float | None:
 
 
 def _minutes_after_process_start(minutes: float) -> float:
-    return time.monotonic() + 60 * minutes - _seconds_since_process_start()
-
-
-def _seconds_since_process_start() -> float:
-    """How long this process has run (imports included); 0 if /proc does not tell."""
-    try:
-        with open("/proc/self/stat", encoding="utf-8") as stream:  # noqa: PTH123
-            ticks = float(stream.read().rsplit(")", 1)[1].split()[19])
-        with open("/proc/uptime", encoding="utf-8") as stream:  # noqa: PTH123
-            uptime = float(stream.read().split()[0])
-        return max(0.0, uptime - ticks / os.sysconf("SC_CLK_TCK"))
-    except (OSError, ValueError, IndexError):
-        return 0.0
+    return time.monotonic() + 60 * minutes - process_age_s()

@@ -1,0 +1,309 @@
+"""The `measure-device` verb: everything that is worth knowing about this machine, most important part first.
+
+It looks for a GPU, else it takes the CPU, and works through the parts of `device_parts.py`. Every finished group is
+kept in the state folder, so a later call goes on after it. The rows of all that was measured are written after every
+part, at the end of the minutes, at SIGTERM and at SIGINT. Needs no Snakemake and no pydantic.
+"""
+
+import argparse
+import errno
+import signal
+import subprocess
+import sys
+import time
+import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Self
+
+from repvgg_companion.errors import CompanionError, Interrupted, one_line
+from repvgg_companion.machine.cpu import process_age_s
+from repvgg_companion.runs import new_run_id
+from repvgg_companion.speed.device_parts import Part, parts_of
+from repvgg_companion.speed.effort import Effort
+
+if TYPE_CHECKING:
+    from repvgg_companion.speed.device_work import MeasuredDevice
+
+RESERVE_S = 15.0
+"""The end of the minutes belongs to writing the rows."""
+CHILD_RESERVE_S = 5.0
+"""A process of its own is asked to end this long before its part ends."""
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+
+@dataclass(frozen=True)
+class MeasureDeviceRequest:
+    """What the verb is asked to do; `part` and `start` name what a child process measures."""
+
+    minutes: float
+    device: str
+    output: str
+    state: str
+    full: bool = False
+    part: str | None = None
+    start: int = 0
+
+    def __post_init__(self) -> None:
+        """Raise CompanionError for minutes that are none."""
+        if not self.minutes > 0:
+            raise CompanionError(f"--minutes is {self.minutes:g}; it must be above 0")
+
+    def child(self, part: Part, start: int, minutes: float) -> list[str]:
+        """The words of a child process that measures one part."""
+        words = ["measure-device", "--part", part.name, "--start", str(start), "--minutes", f"{minutes:.3f}"]
+        words += ["--device", self.device, "--output", self.output, "--state", self.state]
+        return [*words, "--full"] if self.full else words
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of the `measure-device` verb."""
+    parser.add_argument("--minutes", type=float, default=8.0, help="end by itself within these minutes (default 8)")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto: a GPU if there is one")
+    parser.add_argument("--output", default="results/devices", help="rows, samples and runs go to OUTPUT/DEVICE/")
+    parser.add_argument("--state", default="results/state/devices", help="folder of finished work, one folder a device")
+    parser.add_argument("--full", action="store_true", help="then also the full matrix, which takes hours")
+    parser.add_argument("--part", help=argparse.SUPPRESS)
+    parser.add_argument("--start", type=int, default=0, help=argparse.SUPPRESS)
+
+
+def run(arguments: argparse.Namespace) -> int | None:
+    """Measure this device within the minutes and write the rows."""
+    names = MeasureDeviceRequest.__dataclass_fields__
+    return measure_device(MeasureDeviceRequest(**{name: getattr(arguments, name) for name in names}))
+
+
+def measure_device(request: MeasureDeviceRequest) -> int | None:
+    """Measure this device, or one part of it, and write the rows; see `Programme`."""
+    import torch
+
+    from repvgg_companion.machine.cpu import usable_cores
+    from repvgg_companion.machine.device import choose_device, device_label
+    from repvgg_companion.speed.device_work import MeasuredDevice
+
+    began = time.monotonic() - process_age_s()
+    kind = choose_device(request.device)
+    torch.set_num_threads(usable_cores())
+    label = device_label(kind)
+    device = MeasuredDevice(kind, label, usable_cores(), Path(request.state) / label)
+    programme = Programme(request, device, began + 60 * request.minutes)
+    return programme.run_child() if request.part else programme.run()
+
+
+class Stopped(BaseException):
+    """The time is over or a signal came. No Exception, so that nothing on the way takes it for a failure."""
+
+
+class _Alarm:
+    """Raises Stopped in the main thread at `end` and at a signal; and again every second, if a library swallows it."""
+
+    def __init__(self, end: float) -> None:
+        self.end, self.reason, self._armed = end, "", False
+
+    def __enter__(self) -> Self:
+        self._before = {number: signal.getsignal(number) for number in (*SIGNALS, signal.SIGALRM)}
+        for number in SIGNALS:
+            signal.signal(number, self._on_signal)
+        signal.signal(signal.SIGALRM, self._on_alarm)
+        self._armed = True
+        signal.setitimer(signal.ITIMER_REAL, max(self.end - time.monotonic(), 0.001), 1.0)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._armed = False
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        for number in SIGNALS:  # what is left to do, writing the rows, must not be interrupted
+            signal.signal(number, signal.SIG_IGN)
+
+    def restore(self) -> None:
+        """Give the signals back to whom they belonged."""
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _on_signal(self, number: int, _: FrameType | None) -> None:
+        self.reason = signal.Signals(number).name
+        signal.setitimer(signal.ITIMER_REAL, 1.0, 1.0)
+        if self._armed:
+            raise Stopped
+
+    def _on_alarm(self, _number: int, _: FrameType | None) -> None:
+        if self._armed:
+            raise Stopped
+
+
+@dataclass
+class Programme:
+    """The parts of one device, measured until `end`, a moment of `time.monotonic`."""
+
+    request: MeasureDeviceRequest
+    device: "MeasuredDevice"
+    end: float
+    done: list[str] = field(default_factory=list)
+    problems: dict[str, str] = field(default_factory=dict)
+    """Why a part was not measured, by its name."""
+    failed: str = ""
+    """Why nothing more can be measured: a full disk, a lost device."""
+
+    @property
+    def parts(self) -> Sequence[Part]:
+        """All parts in order."""
+        return parts_of(self.device.kind, full=self.request.full)
+
+    @property
+    def folder(self) -> Path:
+        """The folder of this device's rows."""
+        return Path(self.request.output) / self.device.device
+
+    def run(self) -> int:
+        """Measure all parts, write all rows, say what is left; returns the exit status.
+
+        Raises Interrupted after a signal, CompanionError if nothing was measured or nothing more can be.
+        """
+        from repvgg_companion.speed.device_folder import require_own_tables
+
+        require_own_tables(self.folder, self.device.device)
+        self._tell_busy()
+        alarm = _Alarm(self.end - min(RESERVE_S, 0.1 * 60 * self.request.minutes))
+        try:
+            try:
+                with alarm:
+                    self._measure()
+            except Stopped:
+                pass
+            rows = self.write()
+        finally:
+            alarm.restore()
+        return self._conclude(rows, alarm.reason)
+
+    def run_child(self) -> int:
+        """Measure one part in this process; the parent writes the rows."""
+        from repvgg_companion.speed.device_work import work_on
+
+        part = next(part for part in self.parts if part.name == self.request.part)
+        alarm = _Alarm(self.end)
+        try:
+            with alarm:
+                work_on(part, self.device, Effort(self.end), start=self.request.start)
+        except Stopped:
+            raise Interrupted(f"the time of {part.name} is over; its finished groups are kept") from None
+        finally:
+            alarm.restore()
+        return 0
+
+    def _measure(self) -> None:
+        for limited in (True, False):
+            for part in self.parts:
+                if part.name not in (*self.done, *self.problems) and not self.failed:
+                    self._work(part, 0, limited=limited)
+        for start in range(1, max(part.starts for part in self.parts)):
+            for part in self.parts:
+                if part.starts > start and part.name in self.done and not self.failed:
+                    self._work(part, start, limited=False)
+
+    def _work(self, part: Part, start: int, *, limited: bool) -> None:
+        """One part, or a later process start of it; whatever fails in it leaves the other parts alone."""
+        import torch
+
+        from repvgg_companion.speed.device_work import is_complete, work_on
+
+        until = self.end - RESERVE_S
+        if limited:
+            until = min(until, time.monotonic() + 60 * part.minutes)
+        again = f", process start {start + 1} of {part.starts}" if start else ""
+        _say(f"{part.name}{again}: {max(until - time.monotonic(), 0) / 60:.1f} min at most")
+        try:
+            if start and is_complete(part, self.device, start):
+                return
+            if (part.apart or start) and not is_complete(part, self.device, start):
+                self._work_apart(part, start, until)
+            else:
+                work_on(part, self.device, Effort(until), start=start)
+            self.done += [part.name] if not start else []
+        except Interrupted as error:
+            _say(f"{part.name}: {one_line(error)}")
+        except CompanionError as error:
+            self.problems[part.name] = one_line(error)
+        except torch.AcceleratorError as error:
+            self.failed = f"the device reported an error ({one_line(error)[:200]}); start again to go on"
+        except OSError as error:
+            if error.errno not in DISK_ERRORS:
+                raise
+            self.failed = f"{error.filename or self.device.state}: {error.strerror}; make room and start again to go on"
+        except Exception as error:
+            traceback.print_exc()
+            self.problems[part.name] = f"{type(error).__name__}: {one_line(error)}"
+        if part.name in self.problems:
+            _say(f"{part.name} is not measured: {self.problems[part.name]}")
+        if not self.failed:
+            self.write()
+
+    def _work_apart(self, part: Part, start: int, until: float) -> None:
+        seconds = until - time.monotonic() - CHILD_RESERVE_S
+        if seconds <= 0:
+            raise Interrupted("no time is left for a process of its own")
+        status = call_apart(self.request.child(part, start, seconds / 60), until)
+        if status == 75:
+            raise Interrupted("its time is over; what is finished is kept")
+        if status:
+            raise CompanionError(f"its process ended with status {status}; read its message above")
+
+    def write(self) -> dict[str, int]:
+        """Write the rows of all that is kept; returns their numbers by table, empty if there are none."""
+        from repvgg_companion.speed.device_folder import DeviceRun
+        from repvgg_companion.speed.device_work import collect
+
+        found = [found for part in self.parts if (found := collect(part, self.device))]
+        if not found:
+            return {}
+        kept = self.device.kept
+        run_id = kept.found("run", {}) or new_run_id("measure-device")
+        rows = DeviceRun(run_id, self.device, found).write(self.folder)
+        kept.store("run", {}, run_id)
+        return rows
+
+    def _tell_busy(self) -> None:
+        from repvgg_companion.machine.device import machine_state
+        from repvgg_companion.machine.nvml import gpu_flags
+
+        for flag in gpu_flags(machine_state(self.device.kind)):
+            _say(f"the GPU is {flag}; it is measured all the same, and the rows say so")
+
+    def _conclude(self, rows: dict[str, int], signalled: str) -> int:
+        counted = ", ".join(f"{number} {table}" for table, number in rows.items())
+        if rows:
+            print(f"{self.folder}: {counted} rows of this run")
+        left = [part.name for part in self.parts if part.name not in (*self.done, *self.problems)]
+        again = f"left: {', '.join(left)}; run the same command to go on" if left else "nothing is left"
+        if self.failed:
+            raise CompanionError(f"stopped, since {self.failed}; the rows of all that was measured are written")
+        if signalled:
+            raise Interrupted(f"stopped by {signalled}; the rows of all that was measured are written; {again}")
+        if not rows and self.problems:
+            raise CompanionError("; ".join(f"{name}: {reason}" for name, reason in self.problems.items()))
+        if not rows:
+            raise CompanionError(
+                f"no group of the first part, {self.parts[0].name}, was finished in {self.request.minutes:g} minutes; "
+                "give more, 2 at least on a slow machine"
+            )
+        _say(again)
+        return 1 if self.problems else 0
+
+
+def call_apart(words: list[str], until: float) -> int:
+    """Run a verb in a process of its own until it ends, or until the moment `until`; returns its exit status."""
+    from repvgg_companion.speed.digits_training import end_process
+
+    process = subprocess.Popen([sys.executable, "-m", "repvgg_companion", *words])
+    try:
+        return process.wait(max(until - time.monotonic(), 0))
+    except subprocess.TimeoutExpired:
+        return 75
+    finally:
+        end_process(process)
+
+
+def _say(text: str) -> None:
+    print(f"measure-device: {text}", file=sys.stderr, flush=True)
