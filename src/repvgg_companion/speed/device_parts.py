@@ -53,7 +53,7 @@ Work = SpeedSettings | KernelSettings | MemorySettings | PeerSettings | DigitsSe
 
 
 @dataclass(frozen=True)
-class Part:
+class DevicePart:
     """One part of the programme; `starts` counts the process starts that its speeds are pooled over."""
 
     name: str
@@ -71,14 +71,14 @@ LEAST = 3
 """A first pass on a CPU measures at least this many rounds of each group; later passes add more."""
 
 
-def parts_of(kind: str, *, full: bool = False) -> list[Part]:
+def parts_of(kind: str, *, full: bool = False) -> list[DevicePart]:
     """The programme of a device of `kind`, `cpu` or `cuda`; `full` appends the matrix that takes hours."""
     parts = gpu_parts() if kind == "cuda" else cpu_parts()
     more = (full_gpu_parts() if kind == "cuda" else full_cpu_parts()) if full else []
     return [*parts, *more]
 
 
-def gpu_parts() -> list[Part]:
+def gpu_parts() -> list[DevicePart]:
     """The programme of a GPU: about 8.5 minutes on an H100."""
     bf16 = SpeedSettings(
         models=VARIANTS,
@@ -95,17 +95,19 @@ def gpu_parts() -> list[Part]:
     paper = replace(bf16, protocols=("paper",), backends=("eager",), memory_formats=("contiguous",))
     table4 = replace(paper, forms=("deploy",), baselines=BASELINES)
     return [
-        Part("check", 1.0, replace(two, backends=("fused-cuda-graph",))),
-        Part("bf16", 5.5, bf16, starts=3),
-        Part("peers", 1.2, PeerSettings(("RepVGG-A0", "RepVGG-B1", "RepVGG-B3"), 128)),
-        Part("training-steps", 1.0, PeerSettings(("RepVGG-A0", "RepVGG-B1", "RepVGG-B1g4"), 128, training=True)),
-        Part("table6", 1.0, replace(paper, models=BRANCHES, baselines=("ResNet-50",), precisions=("fp32",))),
-        Part("table1", 0.5, KernelSettings(precisions=("bf16", "tf32"), device="cuda")),
-        Part("memory", 0.5, _memory(("RepVGG-B1", "RepVGG-A0", "RepVGG-B3", "ResNet-50", "ResNet-18"), 128, "cuda")),
-        Part("digits", 1.5, DigitsSettings()),
-        Part("compiled", 3.0, _compiled(bf16), apart=True),
-        Part("table4-tf32", 1.5, replace(table4, precisions=("tf32",))),
-        Part("table4-fp32", 3.0, replace(table4, precisions=("fp32",))),
+        DevicePart("check", 1.0, replace(two, backends=("fused-cuda-graph",))),
+        DevicePart("bf16", 5.5, bf16, starts=3),
+        DevicePart("peers", 1.2, PeerSettings(("RepVGG-A0", "RepVGG-B1", "RepVGG-B3"), 128)),
+        DevicePart("training-steps", 1.0, PeerSettings(("RepVGG-A0", "RepVGG-B1", "RepVGG-B1g4"), 128, training=True)),
+        DevicePart("table6", 1.0, replace(paper, models=BRANCHES, baselines=("ResNet-50",), precisions=("fp32",))),
+        DevicePart("table1", 0.5, KernelSettings(precisions=("bf16", "tf32"), device="cuda")),
+        DevicePart(
+            "memory", 0.5, _memory(("RepVGG-B1", "RepVGG-A0", "RepVGG-B3", "ResNet-50", "ResNet-18"), 128, "cuda")
+        ),
+        DevicePart("digits", 1.5, DigitsSettings()),
+        DevicePart("compiled", 3.0, _compiled(bf16), apart=True),
+        DevicePart("table4-tf32", 1.5, replace(table4, precisions=("tf32",))),
+        DevicePart("table4-fp32", 3.0, replace(table4, precisions=("fp32",))),
     ]
 
 
@@ -116,7 +118,7 @@ def _compiled(settings: SpeedSettings) -> SpeedSettings:
     )
 
 
-def full_gpu_parts() -> list[Part]:
+def full_gpu_parts() -> list[DevicePart]:
     """What takes hours on a GPU: every network in every precision, batch size, backend and memory format."""
     matrix = SpeedSettings(
         models=VARIANTS,
@@ -143,14 +145,14 @@ def full_gpu_parts() -> list[Part]:
         memory_formats=("contiguous",),
     )
     return [
-        Part("table1-fp32", 10, KernelSettings(precisions=("fp32",), device="cuda")),
-        Part("memory-all", 10, _memory((*VARIANTS, *BASELINES), 128, "cuda")),
-        Part("table8", 30, table8, starts=3),
-        Part("matrix", 24 * 60, matrix, starts=3),
+        DevicePart("table1-fp32", 10, KernelSettings(precisions=("fp32",), device="cuda")),
+        DevicePart("memory-all", 10, _memory((*VARIANTS, *BASELINES), 128, "cuda")),
+        DevicePart("table8", 30, table8, starts=3),
+        DevicePart("matrix", 24 * 60, matrix, starts=3),
     ]
 
 
-def cpu_parts() -> list[Part]:
+def cpu_parts() -> list[DevicePart]:
     """The programme of a CPU: in 8 minutes on two cores rows of all networks, then more rounds of each."""
     settings = SpeedSettings(
         models=VARIANTS,
@@ -164,16 +166,16 @@ def cpu_parts() -> list[Part]:
     trained = replace(settings, forms=("train", "deploy"), baselines=("ResNet-18",), precisions=("fp32",))
     few = ("RepVGG-A0", "RepVGG-B1")
     return [
-        Part("batch-1", 4.0, replace(settings, batch_sizes=(1,)), starts=4, group_seconds=1.0),
-        Part("batch-8", 6.0, replace(settings, batch_sizes=(8,)), starts=8, group_seconds=2.0),
-        Part("table1", 1.0, KernelSettings(4, 256, 56, device="cpu")),
-        Part("memory", 1.0, _memory((*few, "ResNet-18", "ResNet-50"), 1, "cpu")),
-        Part("peers", 1.0, PeerSettings(few, 1, precision="fp32")),
-        Part("branches", 3.0, replace(trained, backends=("eager",)), starts=4, group_seconds=2.0),
+        DevicePart("batch-1", 4.0, replace(settings, batch_sizes=(1,)), starts=4, group_seconds=1.0),
+        DevicePart("batch-8", 6.0, replace(settings, batch_sizes=(8,)), starts=8, group_seconds=2.0),
+        DevicePart("table1", 1.0, KernelSettings(4, 256, 56, device="cpu")),
+        DevicePart("memory", 1.0, _memory((*few, "ResNet-18", "ResNet-50"), 1, "cpu")),
+        DevicePart("peers", 1.0, PeerSettings(few, 1, precision="fp32")),
+        DevicePart("branches", 3.0, replace(trained, backends=("eager",)), starts=4, group_seconds=2.0),
     ]
 
 
-def full_cpu_parts() -> list[Part]:
+def full_cpu_parts() -> list[DevicePart]:
     """What takes hours on a CPU: all networks of Tables 4 and 6, all backends, Table 1 in both formats, Table 8."""
     networks = SpeedSettings(
         models=(*VARIANTS, *BRANCHES[1:]),
@@ -204,11 +206,11 @@ def full_cpu_parts() -> list[Part]:
     both = ("contiguous", "channels_last")
     table1 = KernelSettings(4, 256, 56, precisions=("fp32", "bf16"), memory_formats=both, device="cpu")
     return [
-        Part("networks", 24 * 60, networks, starts=3),
-        Part("backends", 6 * 60, backends, starts=3),
-        Part("table1-formats", 10, table1),
-        Part("memory-all", 60, _memory((*VARIANTS, *BASELINES[:8]), 1, "cpu")),
-        Part("table8", 6 * 60, table8, starts=3),
+        DevicePart("networks", 24 * 60, networks, starts=3),
+        DevicePart("backends", 6 * 60, backends, starts=3),
+        DevicePart("table1-formats", 10, table1),
+        DevicePart("memory-all", 60, _memory((*VARIANTS, *BASELINES[:8]), 1, "cpu")),
+        DevicePart("table8", 6 * 60, table8, starts=3),
     ]
 
 

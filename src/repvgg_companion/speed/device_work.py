@@ -7,7 +7,7 @@ from typing import Any
 
 from repvgg_companion.errors import Interrupted
 from repvgg_companion.speed.convolutions import convolution_groups, convolution_method
-from repvgg_companion.speed.device_parts import EMULATED, LEAST, DigitsSettings, Part, PeerSettings
+from repvgg_companion.speed.device_parts import EMULATED, LEAST, DevicePart, DigitsSettings, PeerSettings
 from repvgg_companion.speed.digits_training import train_on_digits
 from repvgg_companion.speed.effort import Effort
 from repvgg_companion.speed.finished_groups import FinishedGroups, FinishedWork, measure_groups
@@ -40,7 +40,7 @@ class MeasuredDevice:
 class Found:
     """What one part has given: groups of networks, groups of convolutions, rows of memory, pieces as JSON values."""
 
-    part: Part
+    part: DevicePart
     groups: list[GroupRecord] = field(default_factory=list)
     convolutions: list[GroupRecord] = field(default_factory=list)
     memory: list[dict[str, Any]] = field(default_factory=list)
@@ -51,7 +51,7 @@ class Found:
         return bool(self.groups or self.convolutions or self.memory or self.pieces)
 
 
-def work_on(part: Part, device: MeasuredDevice, effort: Effort, *, start: int = 0) -> None:
+def work_on(part: DevicePart, device: MeasuredDevice, effort: Effort, *, start: int = 0) -> None:
     """Measure and keep what is missing of a part within `effort`.
 
     Raises Interrupted if something is left, CompanionError with the reason if the part cannot be measured here.
@@ -71,13 +71,13 @@ def work_on(part: Part, device: MeasuredDevice, effort: Effort, *, start: int = 
         _train(work, device, effort)
 
 
-def speed_groups(part: Part) -> list[SpeedGroup]:
+def speed_groups(part: DevicePart) -> list[SpeedGroup]:
     """The groups of a part; their names begin with its own, since a network may be in several parts."""
     assert isinstance(part.work, SpeedSettings)
     return [replace(group, name=f"{part.name}: {group.name}") for group in programme(part.work)]
 
 
-def method_of(part: Part, device: MeasuredDevice) -> Method:
+def method_of(part: DevicePart, device: MeasuredDevice) -> Method:
     """How the groups of a part are measured."""
     assert isinstance(part.work, SpeedSettings)
     method = replace(Method.of(part.work), emulated=EMULATED)
@@ -118,7 +118,7 @@ def _require_time(name: str, device: MeasuredDevice, effort: Effort) -> None:
         raise Interrupted(f"the time for {name} is over; what is finished is kept in {device.state}")
 
 
-def is_complete(part: Part, device: MeasuredDevice, start: int) -> bool:
+def is_complete(part: DevicePart, device: MeasuredDevice, start: int) -> bool:
     """Whether all groups of one process start of a part of speeds are kept."""
     if not isinstance(part.work, SpeedSettings):
         return False
@@ -127,7 +127,7 @@ def is_complete(part: Part, device: MeasuredDevice, start: int) -> bool:
     return all(path is not None and path.exists() for path in paths)
 
 
-def collect(part: Part, device: MeasuredDevice) -> Found:
+def collect(part: DevicePart, device: MeasuredDevice) -> Found:
     """All that is kept of a part, of all its process starts; measures nothing."""
     work, found = part.work, Found(part)
     if isinstance(work, SpeedSettings):

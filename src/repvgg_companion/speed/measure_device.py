@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Self
 from repvgg_companion.errors import CompanionError, Interrupted, one_line
 from repvgg_companion.machine.cpu import process_age_s
 from repvgg_companion.runs import new_run_id
-from repvgg_companion.speed.device_parts import Part, parts_of
+from repvgg_companion.speed.device_parts import DevicePart, parts_of
 from repvgg_companion.speed.effort import Effort
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ class MeasureDeviceRequest:
         if not self.minutes > 0:
             raise CompanionError(f"--minutes is {self.minutes:g}; it must be above 0")
 
-    def child(self, part: Part, start: int, minutes: float) -> list[str]:
+    def child(self, part: DevicePart, start: int, minutes: float) -> list[str]:
         """The words of a child process that measures one part."""
         words = ["measure-device", "--part", part.name, "--start", str(start), "--minutes", f"{minutes:.3f}"]
         words += ["--device", self.device, "--output", self.output, "--state", self.state]
@@ -148,7 +148,7 @@ class Programme:
     """Why nothing more can be measured: a full disk, a lost device."""
 
     @property
-    def parts(self) -> Sequence[Part]:
+    def parts(self) -> Sequence[DevicePart]:
         """All parts in order."""
         return parts_of(self.device.kind, full=self.request.full)
 
@@ -203,7 +203,7 @@ class Programme:
                 if part.starts > start and part.name in self.done and not self.failed:
                     self._work(part, start, limited=False)
 
-    def _work(self, part: Part, start: int, *, limited: bool) -> None:
+    def _work(self, part: DevicePart, start: int, *, limited: bool) -> None:
         """One part, or a later process start of it; whatever fails in it leaves the other parts alone."""
         import torch
 
@@ -240,7 +240,7 @@ class Programme:
         if not self.failed:
             self.write()
 
-    def _work_apart(self, part: Part, start: int, until: float) -> None:
+    def _work_apart(self, part: DevicePart, start: int, until: float) -> None:
         seconds = until - time.monotonic() - CHILD_RESERVE_S
         if seconds <= 0:
             raise Interrupted("no time is left for a process of its own")
