@@ -494,3 +494,88 @@ def test_rows_measured_here_follow_from_the_device_rows():
             assert low < bound <= high or "disturbed" in row["reason"], row
         checked += 1
     assert checked > 30
+
+
+def device_table(device: str, name: str) -> list[dict[str, str]]:
+    return table(ROOT / "results" / "devices" / device / f"{name}.csv")
+
+
+def test_settings_measured_here_are_those_of_the_rows_that_they_name():
+    checked = 0
+    for row in rows_of("measured here"):
+        named = re.findall(r"speed\.csv (\S+) (\S+) (\S+) (\S+) (\S+) batch (\d+)", row["evidence"])
+        if not named:
+            continue
+        precision, backend, memory_format, batch = row["setting"].split(", ")
+        rows = device_table(row["device"], "speed")
+        for run, model, form, *words in named:
+            assert words == [precision, backend, batch.removeprefix("batch ")], row
+            names = ("run_id", "model", "form", "precision", "backend", "batch_size")
+            found = [one for one in rows if tuple(one[name] for name in names) == (run, model, form, *words)]
+            assert memory_format in {one["memory_format"] for one in found} | {"best of each"}, row
+            own = [one for one in found if memory_format in (one["memory_format"], "best of each")]
+            flags = {flag for one in own for flag in one["flags"].split("; ") if flag.startswith(
+                ("busy", "throttled", "drift", "spread"))}  # fmt: skip
+            if "disturbed" in row["reason"] and memory_format != "best of each" and "check(" not in row["part"]:
+                assert all(flag in row["reason"] for flag in flags), (row, flags)
+            assert not flags or row["verdict_number"] == "open" or memory_format == "best of each", (row, flags)
+        checked += 1
+    assert checked > 60
+
+
+def test_kernel_sizes_and_feature_maps_measured_here_follow_from_the_device_rows():
+    kernels = [row for row in rows_of("measured here") if row["id"] == "C08"]
+    for row in kernels:
+        precision, backend, memory_format, batch = row["setting"].split(", ")
+        density = {one["kernel_size"]: float(one["tflops"]) for one in device_table(row["device"], "kernel_size")
+                   if (one["precision"], one["backend"], one["memory_format"]) == (precision, backend, memory_format)
+                   and one["batch_size"] == batch.removeprefix("batch ")}  # fmt: skip
+        ratios = [density["3"] / density[size] for size in ("1", "5", "7")]
+        assert [float(part) for part in row["value"].split("; ")] == pytest.approx(ratios, rel=1e-5)
+        assert (row["part"], row["verdict_number"]) == ("no part", "not tested") and "2048 channels" in row["reason"]
+    devices = {row["device"] for row in kernels}
+    measured = [one for device in devices for one in device_table(device, "kernel_size")]
+    assert len(kernels) == len({(one["device"], one["precision"], one["memory_format"]) for one in measured})
+    (maps,) = [row for row in rows_of("measured here") if row["id"] == "C14"]
+    most = {}
+    for one in device_table(maps["device"], "memory"):
+        if one["form"] == "deploy" and one["layer"] != "whole-network" and one["live_feature_map_mib"]:
+            most.setdefault((one["model"], one["run_id"]), []).append(float(one["live_feature_map_mib"]))
+    ratios = {model: max(values) / values[0] for (model, _), values in most.items()}
+    residual, plain = (
+        next(ratio for model, ratio in ratios.items() if model.startswith(word)) for word in ("ResNet", "RepVGG")
+    )
+    assert maps["value"] == f"{residual:.2f}x vs {plain:.2f}x" and maps["verdict_number"] == "met"
+
+
+def test_rank_correlations_and_shares_of_flops_measured_here_follow_from_the_device_rows():
+    checked = 0
+    for row in rows_of("measured here"):
+        named = re.findall(r"speed\.csv (\S+) (\S+) deploy (\S+) (\S+) batch (\d+)", row["evidence"])
+        rows = device_table(row["device"], "speed") if named else []
+        memory_format = row["setting"].split(", ")[2] if named else ""
+        speeds = {}
+        for run, model, precision, backend, batch in named:
+            names = ("run_id", "model", "form", "precision", "backend", "batch_size", "memory_format")
+            wanted = (run, model, "deploy", precision, backend, batch, memory_format)
+            (own,) = [one for one in rows if tuple(one[name] for name in names) == wanted] or [None]
+            speeds[model] = float(own["examples_per_s"]) if own else math.nan
+        if "Spearman" in row["value"]:
+            wino, flops = (float(part) for part in re.findall(r"(-[0-9.]+) \(", row["value"]))
+            models = [one["model"] for one in PRINTED["4"] if not one["model"].startswith("EfficientNet")]
+            values = [speeds[model] for model in models]
+            for kind, shown in (("wino", wino), ("flops", flops)):
+                counts = [counted(kind, model, "deploy") for model in models]
+                assert spearman(values, counts) == pytest.approx(shown, abs=0.0051), row
+            assert f"; {len(models)} networks; they are no sample" in f"; {row['reason']}".replace("disturbed; ", "; ")
+            checked += 1
+        elif row["id"] == "C12":
+            factor = counted("flops", "VGG-16", "deploy") / counted("flops", "EfficientNet-B3", "deploy")
+            precision, backend, _, batch = row["setting"].split(", ")
+            setting = (precision, backend, int(batch.removeprefix("batch ")))
+            value = factor * measured_ratio(row["device"], setting, "VGG-16", "EfficientNet-B3")
+            assert float(row["value"]) == pytest.approx(value, rel=0.03), row
+            assert float(row["low"]) <= float(row["value"]) <= float(row["high"]) < 14
+            assert row["verdict_number"] == ("open" if "disturbed" in row["reason"] else "not met"), row
+            checked += 1
+    assert checked == 8
