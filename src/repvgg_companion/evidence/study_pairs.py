@@ -34,6 +34,7 @@ class Pair:
     paired: Span | None
     """The interval over the differences seed by seed; None for fewer than three seeds in common."""
     seeds_needed: int | None
+    """Seeds of each network that would resolve the difference seen, whatever the other pairs show (Bonferroni)."""
 
     @property
     def verdict(self) -> str:
@@ -79,7 +80,8 @@ def pairs_of(accuracies: dict[str, Seeds], facts: Facts) -> list[Pair]:
         Pair(
             upper, lower, tuple(found[upper, lower][1]), found[upper, lower][0], result.centre, result.span,
             corrected[upper, lower], _paired(accuracies[upper], accuracies[lower]),
-            seeds_to_resolve(result.centre, list(accuracies[upper].values()), list(accuracies[lower].values())),
+            seeds_to_resolve(result.centre, list(accuracies[upper].values()), list(accuracies[lower].values()),
+                             1 - LEVEL / len(tested)),
         )
         for (upper, lower), result in tested.items()
     ]  # fmt: skip

@@ -83,11 +83,11 @@ class Welch:
         return float(2 * stats.t.sf(abs(self.centre) / self.error, self.freedom))
 
 
-def half_width(error: float, freedom: float) -> float:
-    """Half the 95 % t interval of a standard error."""
+def half_width(error: float, freedom: float, confidence: float = CONFIDENCE) -> float:
+    """Half the t interval of a standard error."""
     from scipy import stats
 
-    return float(stats.t.ppf((1 + CONFIDENCE) / 2, freedom) * error) if error else 0.0
+    return float(stats.t.ppf((1 + confidence) / 2, freedom) * error) if error else 0.0
 
 
 def welch(coefficients: Sequence[float], seeds: Sequence[Sequence[float]]) -> Welch | None:
@@ -119,8 +119,10 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return corrected
 
 
-def seeds_to_resolve(difference: float, one: Sequence[float], other: Sequence[float]) -> int | None:
-    """The least number of seeds of each network whose 95 % interval would leave out 0; None above `MOST_SEEDS`.
+def seeds_to_resolve(
+    difference: float, one: Sequence[float], other: Sequence[float], confidence: float = CONFIDENCE
+) -> int | None:
+    """The least number of seeds of each network whose interval would leave out 0; None above `MOST_SEEDS`.
 
     It takes the difference and the spreads that were seen, so it is a guess.
     """
@@ -128,6 +130,6 @@ def seeds_to_resolve(difference: float, one: Sequence[float], other: Sequence[fl
     total = sum(variances)
     for n in range(LEAST_SEEDS, MOST_SEEDS + 1):
         freedom = (n - 1) * total**2 / sum(part**2 for part in variances) if total else 1.0
-        if half_width(float(np.sqrt(total / n)), freedom) < abs(difference):
+        if half_width(float(np.sqrt(total / n)), freedom, confidence) < abs(difference):
             return n
     return None
