@@ -5,12 +5,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import timm
 import torch
 from PIL import Image
 from pyarrow import parquet
 
 from repvgg_companion.__main__ import main
 from repvgg_companion.data.manifest import Manifest, dataset_sha256
+from repvgg_companion.errors import CompanionError
+from repvgg_companion.evaluation.evaluate_files import require_same_classes
 from repvgg_companion.files import sha256_of_file, write_json
 from repvgg_companion.identity import WeightsIdentity
 from repvgg_companion.models.build import build_model
@@ -110,6 +113,20 @@ def test_foreign_weights_are_refused_where_labels_follow_other_names(data, tmp_p
 def test_foreign_weights_are_evaluated_where_the_order_is_known(data, tmp_path, order):
     with_order(data, order)
     assert evaluate(data, tmp_path / "results", foreign(tmp_path / "foreign.safetensors")) == 0
+
+
+def test_a_thousand_other_wnids_are_refused_for_foreign_weights(data, tmp_path):
+    synsets = Path(timm.__file__).parent / "data" / "_info" / "imagenet_synsets.txt"
+    wnids = tuple(synsets.read_text().split())
+    identity = WeightsIdentity("imagenet", "", "RepVGG-A0", 1.0, 1000, "released", "released_01", "none", 224)
+    dataset = {"dataset": "mine", "num_classes": 1000, "dataset_sha256": "0"}
+    images = replace(Manifest.read(data / "val.parquet"), label_order="wnid", classes=wnids)
+    require_same_classes(tmp_path / "a0.pth", identity, dataset, images)
+    other = replace(images, classes=(*wnids[:-1], "n15075142"))
+    with pytest.raises(CompanionError, match=r"not the 1000 of ILSVRC2012.*data\.labels"):
+        require_same_classes(tmp_path / "a0.pth", identity, dataset, other)
+    require_same_classes(tmp_path / "a0.pth", identity, dataset, replace(other, label_order="labels-file"))
+    require_same_classes(tmp_path / "a0.pth", replace(identity, dataset_sha256="0"), dataset, other)
 
 
 def test_numbered_folders_are_refused_from_the_images_on(tmp_path, capsys):

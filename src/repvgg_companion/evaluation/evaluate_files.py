@@ -11,7 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 from repvgg_companion.contract import write_rows
 from repvgg_companion.data.decode import UndecodableImages
-from repvgg_companion.data.label_order import LABEL_ORDERS
+from repvgg_companion.data.label_order import (
+    ILSVRC2012_WNIDS_SHA256,
+    IMAGENET_CLASSES,
+    LABEL_ORDERS,
+    class_list_digest,
+)
 from repvgg_companion.data.manifest import Manifest
 from repvgg_companion.errors import CompanionError
 from repvgg_companion.evaluation.predictions import write_predictions
@@ -169,18 +174,19 @@ def _task(path: Path, dataset: dict[str, Any], target: Target) -> Task:
     from repvgg_companion.weights_file import load_weights
 
     state, identity = load_weights(path)
-    require_same_classes(path, identity, dataset, target.manifest.label_order)
+    require_same_classes(path, identity, dataset, target.manifest)
     module = load_form(identity, identity.form, state, dtype=torch.float32, device=target.device, what=path)
     return Task(module, identity, target)
 
 
-def require_same_classes(path: Path, identity: WeightsIdentity, dataset: dict[str, Any], label_order: str) -> None:
+def require_same_classes(path: Path, identity: WeightsIdentity, dataset: dict[str, Any], images: Manifest) -> None:
     """Raise CompanionError unless a label means the same class for the weights and for the dataset.
 
     Weights that this companion trained know the digest of their images. Other weights have the order of their classes
-    from elsewhere; it is that of the labels only if WNIDs, a devkit or a labels file number the classes.
+    from elsewhere; it is that of the labels only if WNIDs, a devkit or a labels file number the classes, and a thousand
+    sorted WNIDs only if they are those of ILSVRC2012.
     """
-    name = dataset["dataset"]
+    name, label_order = dataset["dataset"], images.label_order
     if identity.num_classes != dataset["num_classes"]:
         raise CompanionError(
             f"{path} knows {identity.num_classes} classes, but dataset {name} has {dataset['num_classes']}; evaluate "
@@ -196,4 +202,10 @@ def require_same_classes(path: Path, identity: WeightsIdentity, dataset: dict[st
             f"{path} was not trained on dataset {name}, whose labels follow its folder names or shards "
             f"({LABEL_ORDERS.get(label_order, label_order)}), so label 0 may be another class for these weights; name "
             "the folders by WNIDs, or number the classes with a labels file (data.labels, or index --labels)"
+        )
+    from_elsewhere = not identity.dataset_sha256 and identity.num_classes == IMAGENET_CLASSES
+    if from_elsewhere and label_order == "wnid" and class_list_digest(images.classes) != ILSVRC2012_WNIDS_SHA256:
+        raise CompanionError(
+            f"{path} was not trained on dataset {name}, whose WNIDs are not the 1000 of ILSVRC2012, so label 0 may be "
+            "another class for these weights; number the classes with a labels file (data.labels, or index --labels)"
         )
