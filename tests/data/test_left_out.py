@@ -149,6 +149,16 @@ def test_kaggles_own_zip_is_read_as_it_is(compression, tmp_path, images, index, 
     assert read_json(folder / "dataset.json")["class_names"] == [data_layouts.WORDS[wnid] for wnid in WNIDS]
 
 
+def test_kaggles_zip_without_its_solution_says_what_it_lacks(tmp_path, images, refused):
+    root = data_layouts.write_kaggle(tmp_path / "kaggle", images)
+    (root / "LOC_val_solution.csv").unlink()
+    with zipfile.ZipFile(tmp_path / "kaggle.zip", "w") as archive:
+        for path in sorted(root.rglob("*")):
+            archive.write(path, path.relative_to(root))
+    sentence = refused("index", "--dataset", "s", "--zip", tmp_path / "kaggle.zip")
+    assert "holds no LOC_val_solution.csv" in sentence and "--kaggle-folder" in sentence
+
+
 def test_kaggles_tar_lacks_the_solution_and_the_sentence_says_so(tmp_path, images, refused):
     root = data_layouts.write_kaggle(tmp_path / "kaggle", images)
     with tarfile.open(tmp_path / "kaggle.tar", "w") as archive:

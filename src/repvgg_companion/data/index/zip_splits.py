@@ -16,6 +16,8 @@ from repvgg_companion.progress import Progress
 
 ANNOTATIONS = "val_annotations.txt"
 TEXTS = ("wnids.txt", "words.txt", ANNOTATIONS, SOLUTION, SYNSETS)
+KAGGLE_NAMES = "ILSVRC2012_val_"
+"""Front of the names of ImageNet's validation images, which lie in one folder."""
 SPLIT_OF_FOLDER = {"train": "train", **dict.fromkeys(classes.VALIDATION_NAMES, "val"), "test": "test"}
 FOLDERS_DEEP = 5
 """How many folders may stand above the images' classes; Kaggle's zip has ILSVRC/Data/CLS-LOC/train."""
@@ -74,6 +76,12 @@ class _Zip:
             return classes.flat_by_annotations(inside, self.texts[ANNOTATIONS], self.path)
         if split == "val" and SOLUTION in self.texts:
             return classes.flat_by_solution(inside, self.texts[SOLUTION], self.path)
+        if split == "val" and all(image.path.startswith(KAGGLE_NAMES) for image in inside):
+            raise CompanionError(
+                f"{self.path} holds no {SOLUTION}, which has the labels of its validation images; unpack it, put that "
+                "file of the competition beside ILSVRC/, and name the folder that holds both with --kaggle-folder "
+                "(data.kaggle_folder)"
+            )
         seen = [below for folder in self.folders for name, below in [_place(f"{folder}/")] if name == split and below]
         where = f"{self.path}, folder {split},"
         return classes.by_folder(by_own_folder(inside), seen, where, root_known=True)
