@@ -199,7 +199,7 @@ def test_figure_1_has_the_papers_axes_and_points_and_labels_that_lie_apart(demo,
 def test_measured_accuracies_replace_the_printed_ones(imagenet, facts):
     results = Results(imagenet)
     (panel,) = our_panels(Evidence(facts, results, widest(results)))
-    assert panel.title == "(c) measured here, batch 128: speed and ImageNet accuracy"
+    assert panel.title == "(c) speed (batch 128) and ImageNet accuracy measured here"
     assert {(point.model, point.epochs) for point in panel.points} == {
         (row["model"], row["epochs"]) for table in ("table4", "table5") for row in facts.table(table)
     }
