@@ -18,6 +18,7 @@ from repvgg_companion.speed.device_parts import DigitsSettings, PeerSettings, pa
 from repvgg_companion.speed.digits_training import train_on_digits
 from repvgg_companion.speed.samples import find_run
 from repvgg_companion.speed.speed_settings import KernelSettings, SpeedSettings
+from repvgg_companion.training.job import stop
 
 SMALL = {"width": 0.1, "num_classes": 10, "input_px": 16}
 
@@ -74,6 +75,8 @@ def rehearsed(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         parts = [smaller(part) for part in parts_of("cuda")]
         patch.setattr(measure_device, "parts_of", lambda kind, full: [replace(part, minutes=30) for part in parts])
+        patch.setattr(measure_device, "process_age_s", lambda: 0.0)  # the process is that of all the tests
+        patch.setattr(stop, "process_age_s", lambda: 0.0)
         patch.setattr(measure_device, "call_apart", lambda words, until: in_this_process(words))
         patch.setattr(device_work, "train_on_digits", functools.partial(train_on_digits, call=in_this_process))
         patch.setattr(torch, "compile", lambda module, **_: module)  # asks the real driver
