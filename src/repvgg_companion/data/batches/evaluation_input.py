@@ -46,8 +46,8 @@ def decode_evaluation_image(data: bytes, protocol: EvaluationProtocol) -> "torch
 
 
 def evaluation_image(image: "Image", protocol: EvaluationProtocol) -> "torch.Tensor":
-    """A Pillow image of any mode under a protocol: uint8 [px, px, 3]."""
-    pixels = pixels_of(_resized_pillow(image.convert("RGB"), protocol))
+    """A Pillow image in mode RGB under a protocol: uint8 [px, px, 3]."""
+    pixels = pixels_of(_resized_pillow(image, protocol))
     return _center_crop(pixels, protocol.crop_px).permute(1, 2, 0)
 
 
