@@ -28,7 +28,7 @@ from repvgg_companion.identity import FORMS
 from repvgg_companion.models.blocks import RepVGGBlock
 from repvgg_companion.models.build import build_model
 from repvgg_companion.models.load_form import load_form
-from repvgg_companion.reparameterization.agreement import MAX_FLOAT64_RELATIVE_ERROR, compare
+from repvgg_companion.reparameterization.agreement import compare
 from repvgg_companion.reparameterization.convert import convert_model, fuse_block, one_thread
 from repvgg_companion.weights.fetch import fetch
 from repvgg_companion.weights.published_files import TIMM_NAMES
@@ -122,11 +122,8 @@ class FormComparison:
     float64_max_relative_error: float
     prediction_flips: int
     n_inputs: int
-
-    @property
-    def passed(self) -> bool:
-        """Whether the forms compute the same function: check (a) of a certificate."""
-        return self.float64_max_relative_error <= MAX_FLOAT64_RELATIVE_ERROR
+    passed: bool
+    """Whether the forms compute the same function: check (a) of a certificate."""
 
 
 def certify(train: nn.Module, images: Tensor, deploy: nn.Module | None = None) -> FormComparison:
@@ -138,7 +135,9 @@ def certify(train: nn.Module, images: Tensor, deploy: nn.Module | None = None) -
     exact = copy.deepcopy(train).double().eval()
     other = convert(exact) if deploy is None else copy.deepcopy(deploy).double().eval()
     agreement = compare(exact, other, images)
-    return FormComparison(agreement.max_relative_error, agreement.prediction_flips, len(images))
+    return FormComparison(
+        agreement.max_relative_error, agreement.prediction_flips, len(images), agreement.is_one_function
+    )
 
 
 def transform(protocol: str) -> "Callable[[str | Path | bytes | Image], Tensor]":
@@ -158,7 +157,7 @@ def transform(protocol: str) -> "Callable[[str | Path | bytes | Image], Tensor]"
                 what = "the image" if isinstance(image, bytes) else image
                 raise CompanionError(f"{what} cannot be decoded ({error}); give a JPEG, PNG or another image") from None
         else:
-            pixels = evaluation_image(image, parsed)
+            pixels = evaluation_image(image.convert("RGB"), parsed)
         return normalize(pixels.permute(2, 0, 1)[None], device="cpu")[0]
 
     return prepare

@@ -23,6 +23,11 @@ class Agreement:
     max_relative_error: float
     prediction_flips: int
 
+    @property
+    def is_one_function(self) -> bool:
+        """Check (a), for logits in float64: whether both forms compute the same function."""
+        return self.max_relative_error <= MAX_FLOAT64_RELATIVE_ERROR
+
 
 def logits_of(module: nn.Module, images: Tensor, *, batch_size: int) -> Iterator[Tensor]:
     """Logits of float images [n, 3, px, px] in small batches, as [k, num_classes, ...] on the module's device."""
