@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -68,6 +68,19 @@ def exact_float32() -> Iterator[None]:
             yield
     finally:
         torch.backends.cuda.matmul.allow_tf32 = matmul
+
+
+def accuracy_columns(predictions: Predictions) -> dict[str, Any]:
+    """What the predictions give for a row of `accuracy.csv`: images, top-1 with its Wilson interval, top-5."""
+    total = len(predictions.labels)
+    low, high = wilson_interval_pct(predictions.top1_correct, total)
+    return {
+        "n_images": total,
+        "top1_pct": 100 * predictions.top1_correct / total,
+        "top1_low_pct": low,
+        "top1_high_pct": high,
+        "top5_pct": 100 * predictions.top5_correct / total,
+    }
 
 
 def wilson_interval_pct(correct: int, total: int) -> tuple[float, float]:

@@ -49,7 +49,7 @@ def evaluate(request: EvaluateRequest) -> None:
 def _score(task: Task, request: EvaluateRequest) -> "tuple[dict[str, Any], pyarrow.Table]":
     from repvgg_companion.data.batches.evaluation_input import evaluation_batches
     from repvgg_companion.data.protocols import EvaluationProtocol
-    from repvgg_companion.evaluation.accuracy import predict, wilson_interval_pct
+    from repvgg_companion.evaluation.accuracy import accuracy_columns, predict
 
     target = task.target
     protocol = EvaluationProtocol.parse(target.protocol)
@@ -64,14 +64,4 @@ def _score(task: Task, request: EvaluateRequest) -> "tuple[dict[str, Any], pyarr
     predictions = predict(task.module, batches, device=target.device, progress=target.progress)
     for index in target.undecodable.found:
         predictions.top[index] = -1
-    total = len(predictions.labels)
-    low, high = wilson_interval_pct(predictions.top1_correct, total)
-    columns = {
-        "input_px": protocol.crop_px,
-        "n_images": total,
-        "top1_pct": 100 * predictions.top1_correct / total,
-        "top1_low_pct": low,
-        "top1_high_pct": high,
-        "top5_pct": 100 * predictions.top5_correct / total,
-    }
-    return columns, predictions.table()
+    return {"input_px": protocol.crop_px, **accuracy_columns(predictions)}, predictions.table()

@@ -12,7 +12,7 @@ from typing import Any
 
 from repvgg_companion.contract import read_rows, write_rows
 from repvgg_companion.errors import CompanionError
-from repvgg_companion.evaluation.accuracy import wilson_interval_pct
+from repvgg_companion.evaluation.accuracy import accuracy_columns
 from repvgg_companion.evaluation.predictions import read_predictions
 from repvgg_companion.evidence.from_studies import Study, read_study
 from repvgg_companion.files import read_json
@@ -123,17 +123,7 @@ def _require_predictions(folder: Path, row: Row, where: str) -> None:
     path = folder / "predictions" / predictions_of(row)
     if not path.is_file():
         raise CompanionError(f"{where}: {path} is missing; copy it from the evaluation")
-    predictions = read_predictions(path)
-    n = len(predictions.labels)
-    low, high = wilson_interval_pct(predictions.top1_correct, n)
-    expected = {
-        "n_images": n,
-        "top1_pct": 100 * predictions.top1_correct / n,
-        "top1_low_pct": low,
-        "top1_high_pct": high,
-        "top5_pct": 100 * predictions.top5_correct / n,
-    }
-    for column, value in expected.items():
+    for column, value in accuracy_columns(read_predictions(path)).items():
         if abs(row[column] - value) > _AGREES:
             raise CompanionError(f"{where}: {column} is {row[column]}, its predictions give {value}; evaluate again")
 
