@@ -18,11 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from repvgg_companion.errors import CompanionError, Interrupted, one_line
+from repvgg_companion.files import OPEN_FILES
 from repvgg_companion.runs import ensure_user_name
 
 DESCRIPTION = "Reproduce the RepVGG paper step by step: index images, train, convert, evaluate, measure, compare."
-OPEN_FILES = 4096
-"""This many files a process may open, if the system lets it: batches that loaders hand over count as open files."""
 
 VERBS: dict[str, tuple[str, str]] = {
     "make-demo-data": ("data.make_demo_data", "write the handwritten digits in the ILSVRC2012 archive layout"),

@@ -17,6 +17,8 @@ from typing import Any
 from repvgg_companion.errors import CompanionError
 
 READ_BYTES = 1 << 20
+OPEN_FILES = 4096
+"""This many files a process should be able to open: batches that loaders hand over count as open files."""
 LOCK_POLL_SECONDS = 0.1
 _NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
 _LOCKED = (errno.EACCES, errno.EAGAIN)

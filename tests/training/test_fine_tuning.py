@@ -4,26 +4,18 @@ from dataclasses import replace
 
 import pytest
 import torch
+from training_environment import start_file
 
 from repvgg_companion.errors import CompanionError
 from repvgg_companion.experiment.experiment_file import TrainingGroup
 from repvgg_companion.files import sha256_of_file
-from repvgg_companion.identity import WeightsIdentity
 from repvgg_companion.models.build import build_model
 from repvgg_companion.models.start import freeze, start_from
 from repvgg_companion.training.optimizer import parameter_groups
 from repvgg_companion.training.recipe import Recipe
-from repvgg_companion.weights_file import load_weights, save_weights
+from repvgg_companion.weights_file import load_weights
 
 WIDTH = 0.0625
-
-
-def start_file(path, model="RepVGG-A0", num_classes=7, form="train", width=WIDTH):
-    torch.manual_seed(3)
-    network = build_model(model, num_classes=num_classes, width=width, form=form)
-    identity = WeightsIdentity("photos", "", model, width, num_classes, "long", "1234abcd", "0", 32, form)
-    save_weights(path, network.state_dict(), identity)
-    return path
 
 
 def test_frozen_stages_stay_bit_for_bit_and_the_rest_learns(trainings, tmp_path):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from cityscapes_tree import write_tree
+from training_environment import start_file
 
 from repvgg_companion.__main__ import main
 from repvgg_companion.contract import read_rows
@@ -19,7 +20,6 @@ from repvgg_companion.errors import CompanionError
 from repvgg_companion.evaluation.intersection_over_union import image_draws, mean_iou_pct, resampled_mean_iou
 from repvgg_companion.evaluation.predictions import read_counts
 from repvgg_companion.files import sha256_of_file
-from repvgg_companion.identity import WeightsIdentity
 from repvgg_companion.models.build import build_model
 from repvgg_companion.models.pixel_classes import class_counts, slide
 from repvgg_companion.models.start import start_from
@@ -257,11 +257,7 @@ def test_windows_are_averaged_where_they_overlap():
 
 
 def backbone_file(path: Path, model: str = "RepVGG-B1g2", width: float = WIDTH, form: str = "train") -> Path:
-    torch.manual_seed(3)
-    network = build_model(model, num_classes=7, width=width, form=form)
-    identity = WeightsIdentity("imagenet", "", model, width, 7, "120-epochs", "1234abcd", "0", 224, form)
-    save_weights(path, network.state_dict(), identity)
-    return path
+    return start_file(path, model, width=width, form=form)
 
 
 def test_the_backbone_starts_from_its_file(data, tmp_path):

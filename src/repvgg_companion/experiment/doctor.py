@@ -15,22 +15,27 @@ from pathlib import Path
 from typing import Literal
 
 from repvgg_companion.errors import CompanionError, one_line
-from repvgg_companion.files import NoFileLocksError, locked_file
+from repvgg_companion.files import OPEN_FILES, NoFileLocksError, locked_file
 from repvgg_companion.machine.cpu import usable_cores
 
 GIB = 1 << 30
-PACKAGES: dict[str, tuple[str, str]] = {
-    "training, evaluation and speed": ("torch torchvision numpy scipy pyarrow safetensors PIL rich", "make setup"),
-    "the workflow": ("snakemake pydantic yaml pandas jinja2", "make setup"),
-    "figures": ("matplotlib seaborn adjustText", "make setup"),
-    "clock, power and throttling of a GPU": ("pynvml", "pip install nvidia-ml-py"),
-    "the fastest JPEG decoders": ("simplejpeg cv2", "pip install simplejpeg opencv-python-headless"),
-    "speed with ONNX Runtime": ("onnx onnxscript onnxruntime", "pip install onnx onnxscript onnxruntime"),
-    "speed with OpenVINO": ("openvino", "pip install openvino"),
-}
-"""What needs which modules, and how to get them."""
-
 State = Literal["ok", "note", "missing"]
+
+PACKAGES: tuple[tuple[str, str, State, str], ...] = (
+    (
+        "training, evaluation and speed",
+        "torch torchvision numpy scipy pyarrow safetensors PIL rich",
+        "missing",
+        "make setup",
+    ),
+    ("the workflow", "snakemake pydantic yaml pandas jinja2", "missing", "make setup"),
+    ("figures", "matplotlib seaborn adjustText", "note", "make setup"),
+    ("clock, power and throttling of a GPU", "pynvml", "note", "pip install nvidia-ml-py"),
+    ("the fastest JPEG decoders", "simplejpeg cv2", "note", "pip install simplejpeg opencv-python-headless"),
+    ("speed with ONNX Runtime", "onnx onnxscript onnxruntime", "note", "pip install onnx onnxscript onnxruntime"),
+    ("speed with OpenVINO", "openvino", "note", "pip install openvino"),
+)
+"""What needs which modules, what it means if one is absent, and how to get them."""
 
 
 @dataclass(frozen=True)
@@ -98,13 +103,12 @@ def _python() -> Diagnosis:
 
 
 def _packages() -> Iterator[Diagnosis]:
-    for subject, (names, remedy) in PACKAGES.items():
+    for subject, names, without, remedy in PACKAGES:
         absent = [name for name in names.split() if importlib.util.find_spec(name) is None]
-        if not absent:
+        if absent:
+            yield Diagnosis(subject, without, f"{', '.join(absent)} not installed", remedy)
+        else:
             yield Diagnosis(subject, "ok", "all packages are installed")
-            continue
-        needed = subject in ("training, evaluation and speed", "the workflow")
-        yield Diagnosis(subject, "missing" if needed else "note", f"{', '.join(absent)} not installed", remedy)
 
 
 def _torch_and_gpu() -> Iterator[Diagnosis]:
@@ -154,10 +158,10 @@ def _shared_memory(path: str = "/dev/shm", needed: int = GIB) -> Diagnosis:
     return Diagnosis("shared memory", "ok", f"{free / GIB:.1f} GiB free at {path}")
 
 
-def _open_files(needed: int = 4096) -> Diagnosis:
+def _open_files() -> Diagnosis:
     allowed = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    if allowed != resource.RLIM_INFINITY and allowed < needed:
-        return Diagnosis("open files", "note", f"at most {allowed} a process", f"allow {needed} (ulimit -Hn)")
+    if allowed != resource.RLIM_INFINITY and allowed < OPEN_FILES:
+        return Diagnosis("open files", "note", f"at most {allowed} a process", f"allow {OPEN_FILES} (ulimit -Hn)")
     return Diagnosis(
         "open files", "ok", "no limit" if allowed == resource.RLIM_INFINITY else f"up to {allowed} a process"
     )
