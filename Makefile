@@ -137,6 +137,7 @@ $(READY): requirements.lock $(STALE)
 	quiet=--quiet; if [ -t 1 ]; then quiet=; fi; \
 	for name in $${!PIP_@}; do [[ $$name =~ $(PIP_KEEPS) ]] || unset $$name; done; \
 	"$(BIN)/python" -m pip install $$quiet --disable-pip-version-check --no-user --target= \
+	  --prefix="$(CURDIR)/$(VENV)" --root=/ \
 	  --require-hashes -r requirements.lock || { \
 	  echo "make: installing the packages failed, for the reason above; is the network (or a proxy) and 6 GB of disk" \
 	    "there? Type 'make' again then: what was downloaded is kept." >&2; exit 1; }; \

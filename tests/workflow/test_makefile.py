@@ -50,10 +50,11 @@ def installed(folder: Path) -> list[Path]:
     return list(folder.glob(".venv/lib/python*/site-packages/snakemake/__init__.py"))
 
 
-def test_the_set_up_ignores_settings_of_pip_for_other_installations(companion):
+@pytest.mark.parametrize("place", ["target", "prefix", "root"])
+def test_the_set_up_ignores_settings_of_pip_for_other_installations(companion, place):
     """PIP_FIND_LINKS and PIP_NO_INDEX say where packages come from, and count."""
     (companion / ".config/pip").mkdir(parents=True)
-    (companion / ".config/pip/pip.conf").write_text(f"[install]\ntarget = {companion}/configured\n")
+    (companion / ".config/pip/pip.conf").write_text(f"[install]\n{place} = {companion}/configured\n")
     sources = {"PIP_FIND_LINKS": str(companion / "wheels"), "PIP_NO_INDEX": "1"}
     leaking = {"PIP_TARGET": str(companion / "elsewhere"), "PIP_PREFIX": str(companion / "prefix"), "PIP_USER": "1",
                "PIP_DRY_RUN": "1", "PIP_REQUIRE_VIRTUALENV": "1", "PYTHONHOME": "/nowhere"}  # fmt: skip
