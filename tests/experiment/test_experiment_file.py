@@ -18,9 +18,10 @@ from repvgg_companion.experiment.schema import SCHEMA_FILE, schema_text
 from repvgg_companion.models.names import VARIATIONS
 
 ROOT = Path(__file__).resolve().parents[2]
+STUDIES = ("study-tiny-imagenet", "study-tiny-imagenet-table7", "study-cifar10")
 CONFIGS = [
     ROOT / "config" / f"{name}.yaml"
-    for name in ("cityscapes", "demo", "imagenet", "released", "tiny-imagenet", "study-tiny-imagenet", "study-cifar10")
+    for name in ("cityscapes", "demo", "imagenet", "released", "tiny-imagenet", *STUDIES)
 ]
 """Those that come with the companion; a user may have others there."""
 
