@@ -43,6 +43,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "check-studies": ("evidence.check_studies", "check the small studies, or add one from a finished experiment"),
     "export": ("speed.export", "export a deploy file as ONNX or torch.export, and check the exported graph"),
     "collect": ("results.collect", "join parts into the result tables and check them against the contract"),
+    "cards": ("results.cards", "a model card and config.json beside each set of weights"),
     "tables": ("paper.tables", "the paper's tables beside ours"),
     "figures": ("paper.figures", "the paper's figures beside ours"),
     "claims": ("paper.claims", "the verdicts on the paper's claims"),

@@ -24,6 +24,7 @@ from repvgg_companion.data.decode import UndecodableImage
 from repvgg_companion.data.manifest import Manifest
 from repvgg_companion.data.protocols import EvaluationProtocol
 from repvgg_companion.errors import CompanionError
+from repvgg_companion.files import read_json
 from repvgg_companion.identity import FORMS
 from repvgg_companion.models.blocks import RepVGGBlock
 from repvgg_companion.models.build import build_model
@@ -163,10 +164,18 @@ def transform(protocol: str) -> "Callable[[str | Path | bytes | Image], Tensor]"
     return prepare
 
 
-def class_names(manifest: str | Path | None = None) -> list[str]:
-    """The name of each class in label order: of ImageNet's 1000 classes, or of a manifest that `index` wrote."""
-    if manifest is None:
+def class_names(source: str | Path | None = None) -> list[str]:
+    """The name of each class in label order: of ImageNet's 1000 classes, or those that a file lists.
+
+    `source` is a `config.json` that lies beside weights, or a manifest that `index` wrote.
+    """
+    if source is None:
         from torchvision.models import ResNet18_Weights
 
         return list(ResNet18_Weights.IMAGENET1K_V1.meta["categories"])
-    return list(Manifest.read(manifest).class_names)
+    if Path(source).suffix != ".json":
+        return list(Manifest.read(source).class_names)
+    facts = read_json(source)
+    if not isinstance(facts, dict) or not isinstance(facts.get("classes"), list):
+        raise CompanionError(f"{source} lists no classes; name the config.json beside the weights, or a manifest")
+    return [str(name) for name in facts["classes"]]

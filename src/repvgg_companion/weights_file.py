@@ -73,6 +73,21 @@ def load_weights(path: str | Path) -> "tuple[dict[str, Tensor], WeightsIdentity]
     return state, identity
 
 
+def read_header(path: str | Path) -> tuple[WeightsIdentity, dict[str, tuple[int, ...]]]:
+    """The identity in a file of the companion and the shape of each tensor, without reading any; needs no torch.
+
+    Raises CompanionError naming the file if it cannot be read or has no identity.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(str(path), framework="np") as stream:
+            shapes = {name: tuple(stream.get_slice(name).get_shape()) for name in stream.keys()}  # noqa: SIM118
+            return WeightsIdentity.from_metadata(stream.metadata(), path), shapes
+    except (SafetensorError, OSError) as error:
+        raise CompanionError(f"{path} is damaged or not a safetensors file ({error}); use an undamaged copy") from None
+
+
 def kind_of_file(path: str | Path) -> str:
     """`safetensors`, `pytorch`, `web page`, `empty` or `unknown`, from the first bytes; nothing is unpickled."""
     with Path(path).open("rb") as stream:

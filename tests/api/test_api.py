@@ -10,6 +10,7 @@ from torch import nn
 
 import repvgg_companion as rc
 from repvgg_companion.errors import CompanionError
+from repvgg_companion.files import write_json
 from repvgg_companion.identity import WeightsIdentity
 from repvgg_companion.weights_file import save_weights
 
@@ -114,6 +115,14 @@ def test_a_faulty_conversion_does_not_pass(network):
 def test_class_names():
     names = rc.class_names()
     assert len(names) == 1000 and names[0] == "tench" and names[999] == "toilet tissue"
+
+
+def test_class_names_of_a_config_beside_weights(tmp_path):
+    write_json(tmp_path / "config.json", {"classes": ["daisy", "tulip"]})
+    assert rc.class_names(tmp_path / "config.json") == ["daisy", "tulip"]
+    write_json(tmp_path / "config.json", ["daisy"])
+    with pytest.raises(CompanionError, match="lists no classes"):
+        rc.class_names(tmp_path / "config.json")
 
 
 @pytest.mark.parametrize(

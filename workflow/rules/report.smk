@@ -19,3 +19,30 @@ rule report:
     shell:
         "python -m repvgg_companion report --experiment {params.experiment} --results {params.results} "
         "--figures {params.figures} --output {output} --log {log}"
+
+
+# A model card and its facts beside each set of weights. Another experiment with the same weights writes them again.
+CARDS = [f"{weights.folder}/{name}" for weights in WEIGHTS for name in ("README.md", "config.json")]
+
+if CARDS:
+
+    rule cards:
+        input:
+            results=[COLLECTED[table] for table in (SCORES, "reparameterization") if table in COLLECTED],
+            weights=[weights.file(form) for weights in WEIGHTS for form in weights.forms],
+            manifest=f"{DATA}/val.parquet",
+            modules=modules("results"),
+        output:
+            CARDS,
+        log:
+            f"logs/{NAME}/cards.log",
+        conda:
+            ENVIRONMENT
+        params:
+            folders=" ".join(weights.folder for weights in WEIGHTS),
+            results=lambda wildcards: RESULTS,
+            # What the file holds: a changed key writes the cards again.
+            configuration=lambda wildcards: configuration_json(EXPERIMENT),
+        shell:
+            "python -m repvgg_companion cards --weights {params.folders} --results {params.results} "
+            f"--val-manifest {{input.manifest}} --configuration {RESOLVED} --log {{log}}"
