@@ -6,7 +6,7 @@ Both are optional; a missing package is a reason for an empty row, not an error.
 import io
 import itertools
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -19,8 +19,11 @@ class Unavailable(Exception):
     """Why a condition cannot be measured on this machine, in one short phrase."""
 
 
-def onnx_bytes(module: nn.Module, images: torch.Tensor) -> bytes:
-    """The network as an ONNX model for inputs of the shape of `images`; raises Unavailable without the exporter."""
+def onnx_bytes(module: nn.Module, images: torch.Tensor, free: Mapping[str, Mapping[int, str]] | None = None) -> bytes:
+    """The network as an ONNX model for inputs of the shape of `images`; raises Unavailable without the exporter.
+
+    `free` names its input and output, and the axes of each that may have any length.
+    """
     try:
         import onnx  # noqa: F401
         import onnxscript  # noqa: F401
@@ -28,6 +31,10 @@ def onnx_bytes(module: nn.Module, images: torch.Tensor) -> bytes:
         raise Unavailable(f"{error.name} is not installed; install the extra 'backends'") from None
     import logging
 
+    names: dict[str, Any] = {}
+    if free:
+        first, last = free
+        names = {"input_names": [first], "output_names": [last], "dynamic_axes": {key: dict(free[key]) for key in free}}
     buffer = io.BytesIO()
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings():
@@ -35,12 +42,12 @@ def onnx_bytes(module: nn.Module, images: torch.Tensor) -> bytes:
         try:
             # The older exporter takes a tenth of the time; what it cannot export, the newer one may.
             export: Any = torch.onnx.export
-            export(module, (images,), buffer, dynamo=False, verbose=False)
+            export(module, (images,), buffer, dynamo=False, verbose=False, **names)
             return buffer.getvalue()
         except Exception:
             buffer = io.BytesIO()
         try:
-            program: Any = export(module, (images,), dynamo=True, verbose=False, optimize=True)
+            program: Any = export(module, (images,), dynamo=True, verbose=False, optimize=True, **names)
         except Exception as error:
             raise Unavailable(f"the ONNX export failed ({type(error).__name__})") from None
         program.save(buffer)

@@ -3,19 +3,29 @@
 The certificate's three checks on the file that was written, read back: (a) its graph in float64 gives the network's
 logits to 1e-10, (b) every weight in it equals the deploy file's bit for bit, (c) the float32 error and changed
 predictions. A file that fails (a) or (b), or whose float32 error is no rounding error, is not kept.
+
+An ONNX file takes any number of images of any size, and its metadata say what it is: network, digests, class names and
+preprocessing. Its float32 check includes a batch of another, non-square size.
 """
 
 import argparse
 import copy
+import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from repvgg_companion.errors import CompanionError
-from repvgg_companion.files import atomic_path
+from repvgg_companion.files import atomic_path, canonical_json, read_json, sha256_of_file
+from repvgg_companion.identity import WeightsIdentity
+from repvgg_companion.models.names import require_model
 
 FLOAT64_LIMIT = 1e-10
 FLOAT32_LIMIT = 1e-4
+INPUT, OUTPUT = "images", "outputs"
+OF_ONE_SIZE = ("PSPNet", "VGG")
+"""Families whose pooling to more than one value ties the ONNX graph to one input size; the batch stays free."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +64,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def export(weights: str | Path, output: str | Path, *, input_px: int | None = None, n_inputs: int = 8) -> ExportCheck:
-    """Export `weights` for batches of one to `output`; returns the check.
+    """Export `weights` to `output`, a torch.export program for batches of one; returns the check.
 
     Raises CompanionError where the file is no deploy file, the format is unknown, a package is missing, or the check
     fails; nothing is left under the final name then.
@@ -79,8 +89,12 @@ def export(weights: str | Path, output: str | Path, *, input_px: int | None = No
             torch.export.save(torch.export.export(module, (images[:1],)), temporary)
             check = check_program(module, torch.export.load(temporary), images)
         else:
-            _write_onnx(module, images[:1], temporary)
-            check = check_onnx(module, temporary, images)
+            axes = {0: "batch"}
+            if require_model(identity.model).family not in OF_ONE_SIZE:
+                axes |= {2: "height", 3: "width"}
+            _write_onnx(module, images[:1], temporary, axes)
+            describe(temporary, onnx_metadata(Path(weights), identity))
+            check = check_onnx(module, temporary, images, others=_other_images(images, len(axes) > 1))
         if not check.passed:
             raise CompanionError(
                 f"{output}: the exported graph is not the network of {weights} ({check}); it was removed, report this "
@@ -102,11 +116,12 @@ def check_program(module: Any, program: Any, images: Any) -> ExportCheck:
     return _check(module, images, _Exported("torch.export", match, outputs, double))
 
 
-def check_onnx(module: Any, path: str | Path, images: Any) -> ExportCheck:
+def check_onnx(module: Any, path: str | Path, images: Any, others: Any = None) -> ExportCheck:
     """The three checks of an ONNX file.
 
     Its float64 logits, of the first two images, are those of ONNX's own reference implementation with every float32 of
-    the graph made a float64; its float32 logits are those of ONNX Runtime.
+    the graph made a float64; its float32 logits are those of ONNX Runtime. `others` is one batch of another size, which
+    counts in float32 too.
     """
     import numpy as np
     import onnx
@@ -136,7 +151,59 @@ def check_onnx(module: Any, path: str | Path, images: Any) -> ExportCheck:
     name = session.get_inputs()[0].name
     outputs = torch.cat([torch.from_numpy(session.run(None, {name: image[None].numpy()})[0]) for image in images])
     double = torch.from_numpy(_onnx_in_float64(model, [image[None].double().numpy() for image in images[:2]]))
-    return _check(module, images, _Exported("onnx", match, outputs, double))
+    batch = None if others is None else (others, torch.from_numpy(session.run(None, {name: others.numpy()})[0]))
+    return _check(module, images, _Exported("onnx", match, outputs, double, batch))
+
+
+def _other_images(images: Any, any_size: bool) -> Any:
+    """A batch of all images; where the size is free, higher than wide."""
+    import torch
+
+    return torch.cat([images, images[:, :, : images.shape[2] // 2]], dim=2) if any_size else images
+
+
+def onnx_metadata(weights: Path, identity: WeightsIdentity) -> dict[str, str]:
+    """What the metadata of an ONNX file say; lists and tables are JSON.
+
+    Class names and preprocessing are those of the `config.json` beside the weights. Without it the names are known for
+    ImageNet only. Raises CompanionError where that file is about other weights.
+    """
+    from repvgg_companion.api import class_names
+    from repvgg_companion.data.batches.normalize import MEAN, STD
+
+    sha256 = sha256_of_file(weights)
+    facts: Mapping[str, Any] = {}
+    config = weights.with_name("config.json")
+    if config.is_file():
+        facts = read_json(config)
+        if facts.get("files", {}).get("deploy", {}).get("sha256") != sha256:
+            raise CompanionError(
+                f"{config} is about other weights than {weights}; run the experiment again, or move it"
+            )
+    elif (identity.dataset, identity.num_classes) == ("imagenet", 1000):
+        facts = {"classes": class_names()}
+    prepared = {"channels": "RGB", "scale": "0 to 1", "mean": MEAN, "std": STD, "crop_px": identity.input_px}
+    metadata = {
+        "model": identity.model,
+        "width": f"{identity.width:g}",
+        "dataset": identity.dataset,
+        "recipe": identity.recipe,
+        "training_digest": identity.training_digest,
+        "weights_sha256": sha256,
+        "preprocessing": canonical_json(facts.get("preprocessing", prepared)),
+    }
+    if "classes" in facts:
+        metadata["class_names"] = json.dumps(facts["classes"], ensure_ascii=False)
+    return metadata
+
+
+def describe(path: Path, metadata: Mapping[str, str]) -> None:
+    """Put `metadata` into an ONNX file."""
+    import onnx
+
+    model = onnx.load(str(path))
+    onnx.helper.set_model_props(model, dict(metadata))
+    path.write_bytes(model.SerializeToString())
 
 
 def _onnx_in_float64(model: Any, inputs: list[Any]) -> Any:
@@ -159,34 +226,42 @@ def _onnx_in_float64(model: Any, inputs: list[Any]) -> Any:
     return np.concatenate([first for first, *_ in outputs])
 
 
-def _write_onnx(module: Any, images: Any, path: Path) -> None:
+def _write_onnx(module: Any, images: Any, path: Path, axes: dict[int, str]) -> None:
     from repvgg_companion.speed.engines import Unavailable, onnx_bytes
 
     try:
-        path.write_bytes(onnx_bytes(module, images))
+        path.write_bytes(onnx_bytes(module, images, {INPUT: axes, OUTPUT: {0: "batch"}}))
     except Unavailable as error:
         raise CompanionError(str(error)) from None
 
 
 @dataclass(frozen=True)
 class _Exported:
-    """A graph read back: do its weights match, its float32 logits of all images, its float64 logits of the first."""
+    """A graph read back: do its weights match, its float32 logits of all images, its float64 logits of the first.
+
+    `batch` is another batch and its float32 logits.
+    """
 
     format: str
     weights_match: bool
     outputs: Any
     double: Any
+    batch: tuple[Any, Any] | None = None
 
 
 def _check(module: Any, images: Any, exported: _Exported) -> ExportCheck:
     """Compare an exported graph with the network that it was made of."""
     expected = module(images)
+    errors = [_relative(exported.outputs, expected)]
+    if exported.batch is not None:
+        others, outputs = exported.batch
+        errors.append(_relative(outputs, module(others)))
     reference = copy.deepcopy(module).double()(images[: len(exported.double)].double())
     return ExportCheck(
         format=exported.format,
         float64_max_relative_error=_relative(exported.double, reference),
         weights_match=exported.weights_match,
-        float32_max_relative_error=_relative(exported.outputs, expected),
+        float32_max_relative_error=max(errors),
         prediction_flips=int((exported.outputs.argmax(1) != expected.argmax(1)).sum()),
         n_inputs=len(images),
     )
