@@ -10,7 +10,7 @@
 # make test-all   all tests: also the long ones, Slurm and a browser (root installs them), conda and Kubernetes
 # make lint       ruff, mypy, snakefmt and snakemake --lint
 # make lab        open the results in JupyterLab
-# make docs       draw the rule graph and the rooms into docs/
+# make docs       draw diagrams and keys into docs/, and build the pages as site/index.html
 # make reference  check the committed measurements, draw the figures of paper_figures/reference from them, and write the
 #                 ledger of all evidence into results/reference
 # make unlock     remove the lock that a killed run left in this folder
@@ -92,6 +92,8 @@ device: $(READY)
 
 docs: $(READY)
 	@python docs/draw.py
+	@python docs/keys.py
+	@sphinx-build -q -W --keep-going docs site
 
 reference: $(READY)
 	@python -m repvgg_companion check-devices
@@ -147,5 +149,5 @@ $(READY): requirements.lock $(STALE)
 	rm -f $(VENV)/.started; echo "$(CURDIR)" > $(READY)
 
 lock:
-	uv pip compile pyproject.toml --extra test --extra backends --extra crate --universal --python-version 3.11 --generate-hashes \
+	uv pip compile pyproject.toml --extra test --extra backends --extra crate --extra docs --universal --python-version 3.11 --generate-hashes \
 	  --no-emit-index-url --no-header --no-annotate --constraint requirements.in --output-file requirements.lock

@@ -140,9 +140,9 @@ class Data(Strict):
 class TrainingGroup(Strict):
     """Some models that are trained by one recipe, at one width, with some seeds."""
 
-    models: SomeModels
-    recipe: Name
-    seeds: list[Annotated[int, Field(ge=0)]] = Field([0], min_length=1)
+    models: SomeModels = Field(description="names of networks")
+    recipe: Name = Field(description="a name from recipes")
+    seeds: list[Annotated[int, Field(ge=0)]] = Field([0], min_length=1, description="one training for each seed")
     width: float = Field(1.0, gt=0, le=4, description="factor on every stage's width; 1 is the paper's network")
     backbones: dict[str, Place] = Field(
         {},
@@ -176,7 +176,7 @@ class TrainingGroup(Strict):
 class Released(Strict):
     """Weights that exist already: a folder of files from the authors, timm or mmpretrain."""
 
-    folder: Place
+    folder: Place = Field(description="the folder of the weights files")
     models: Models = Field([], description="which to use; empty means every file that is there")
 
 
@@ -186,7 +186,7 @@ class Evaluation(Strict):
     protocol: str = Field("resize256-crop224-bilinear-pillow", description="the protocol of the reported accuracy")
     protocol_by_model: dict[str, str] = Field({}, description="models that are evaluated otherwise, such as D2se")
     further_protocols: list[str] = Field([], description="reported as rows of their own")
-    batch_size: int = Field(100, ge=1)
+    batch_size: int = Field(100, ge=1, description="images at a time")
     workers: int = Field(0, ge=0, description="loader processes where there is no cache")
 
     @field_validator("protocol")
@@ -213,10 +213,10 @@ class Evaluation(Strict):
 class Resources(Strict):
     """What a job of one rule asks for; a cluster profile passes it on."""
 
-    threads: int = Field(1, ge=1)
-    gpu: int = Field(0, ge=0)
-    mem_mb: int = Field(4000, ge=1)
-    runtime: str = Field("1h", pattern=r"^\d+[mhd]$", description="such as 90m, 12h or 5d")
+    threads: int = Field(1, ge=1, description="CPU cores")
+    gpu: int = Field(0, ge=0, description="GPUs")
+    mem_mb: int = Field(4000, ge=1, description="memory in megabytes")
+    runtime: str = Field("1h", pattern=r"^\d+[mhd]$", description="time limit on a cluster, such as 90m, 12h or 5d")
 
     @property
     def minutes(self) -> int:
@@ -228,12 +228,14 @@ class Execution(Strict):
     """How the work is cut into jobs."""
 
     models_per_job: int = Field(1, ge=1, description="weights that one converting or evaluating process handles")
-    index: Resources = Resources()
-    train: Resources = Resources()
-    train_by_model: dict[str, Resources] = {}
-    reparameterize: Resources = Resources()
-    evaluate: Resources = Resources()
-    measure: Resources = Resources()
+    index: Resources = Field(Resources(), description="jobs that index, pack and cache images")
+    train: Resources = Field(Resources(), description="a training")
+    train_by_model: dict[str, Resources] = Field(
+        {}, description="trainings of single networks that ask for more or less"
+    )
+    reparameterize: Resources = Field(Resources(), description="a conversion")
+    evaluate: Resources = Field(Resources(), description="an evaluation")
+    measure: Resources = Field(Resources(), description="a measurement of speed or memory")
 
     @field_validator("train_by_model")
     @classmethod
@@ -245,17 +247,17 @@ class Experiment(Strict):
     """One experiment file."""
 
     experiment: Name = Field(description="names the folders results/NAME and paper_figures/NAME")
-    data: Data
-    recipes: dict[Name, Recipe] = {}
-    training: list[TrainingGroup] = []
-    released: Released | None = None
+    data: Data = Field(description="which images")
+    recipes: dict[Name, Recipe] = Field({}, description="named sets of training settings")
+    training: list[TrainingGroup] = Field([], description="which networks are trained, by which recipe")
+    released: Released | None = Field(None, description="weights that exist already, instead of training")
     reparameterization_inputs: int = Field(64, ge=1, description="real images that each certificate rests on")
-    evaluation: Evaluation = Evaluation()
-    speed: SpeedSettings | None = None
-    segmentation_speed: SpeedSettings | None = None
-    kernel_size: KernelSettings | None = None
-    memory: MemorySettings | None = None
-    execution: Execution = Execution()
+    evaluation: Evaluation = Field(Evaluation(), description="how accuracy is measured")
+    speed: SpeedSettings | None = Field(None, description="speed of classifiers; left out, none is measured")
+    segmentation_speed: SpeedSettings | None = Field(None, description="the same for the networks of Table 8")
+    kernel_size: KernelSettings | None = Field(None, description="Table 1 on this machine; left out, not measured")
+    memory: MemorySettings | None = Field(None, description="Figure 3 on this machine; left out, not measured")
+    execution: Execution = Field(Execution(), description="how the work is cut into jobs, and what they ask for")
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

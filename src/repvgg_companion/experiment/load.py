@@ -37,7 +37,7 @@ def read_experiment(path: str | Path) -> Experiment:
     except yaml.YAMLError as error:
         raise CompanionError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(config, dict):
-        raise CompanionError(f"{path} holds no keys; see config/README.md")
+        raise CompanionError(f"{path} holds no keys; see docs/keys.md")
     return load_experiment(config, str(path))
 
 
