@@ -82,6 +82,25 @@ def test_hidden_and_foreign_folders_are_no_classes_and_shift_no_label(form, tmp_
     assert notes and all(int(note.split(": ")[1].split()[0]) >= 4 for note in notes)
 
 
+def test_what_a_zip_leaves_out_is_counted_in_the_split_where_it_lies(tmp_path, images, index):
+    train, val = data_layouts.write_tree(tmp_path / "tree", images)
+    for folder, names in (
+        (train, [".a.jpg"]),
+        (val, [".a.jpg", ".b.jpg", "notes.txt"]),
+        (tmp_path / "tree", ["readme"]),
+    ):
+        for name in names:
+            (folder / name).write_bytes(b"x")
+    notes = read_json(index(*_zip(tmp_path / "tree")) / "dataset.json")["notes"]
+    hidden = "hidden files, system files and folders of these were left out, the first"
+    assert notes == [
+        f"train: 1 {hidden} 'train/.a.jpg'",
+        f"val: 2 {hidden} 'val/.a.jpg'",
+        "val: 1 files that are no images were left out, the first 'val/notes.txt'",
+        "outside of train and val: 1 files that are no images were left out, the first 'readme'",
+    ]
+
+
 def test_hidden_classes_of_shards_are_left_out(tmp_path, images, index, content_of):
     import json
 
@@ -178,9 +197,12 @@ def test_a_tar_in_place_of_a_zip_is_called_a_tar(tmp_path, images, refused):
     assert "is a tar, not a zip" in sentence and "--val-archive" in sentence
 
 
-def test_a_webdataset_shard_is_called_what_it_is(tmp_path, refused):
+@pytest.mark.parametrize(
+    "ends", [("jpg", "cls", "json"), ("jpeg", "json"), ("png", "label.txt"), ("image.webp", "index")]
+)
+def test_a_webdataset_shard_is_called_what_it_is(ends, tmp_path, refused):
     path = tmp_path / "imagenet1k-train-0000.tar"
-    members = [(f"{number:06d}.{end}", b"x") for number in range(3) for end in ("jpg", "cls", "json")]
+    members = [(f"{number:06d}.{end}", b"x") for number in range(3) for end in ends]
     path.write_bytes(data_layouts.tar_bytes(members))
     for options in (["--train-archive", path, "--val-archive", path], ["--val-archive", path]):
         assert "is a WebDataset shard" in refused("index", "--dataset", "s", *options)

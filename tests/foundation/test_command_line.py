@@ -1,10 +1,13 @@
 """The command line in odd surroundings: every failure is one sentence, and nothing breaks for want of a setting."""
 
+import ast
 import os
 import pwd
+import re
 import resource
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -83,3 +86,19 @@ def test_a_user_without_an_entry_in_passwd_gets_a_name(monkeypatch):
     ensure_user_name()
     assert os.environ["USER"] == f"uid-{os.getuid()}"
     monkeypatch.delenv("USER")
+
+
+HARMFUL = re.compile(
+    r"\b(remove|delete|overwrite|replace|erase) (it|them|this|that|those|the (archive|file|folder))\b"
+    r"|\b(get|unpack|download) (it|them|\S+) again"
+)
+
+
+def test_no_sentence_asks_to_remove_or_replace_what_is_the_users():
+    package = Path(__main__.__file__).parent
+    for path in package.rglob("*.py"):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        docstrings = {node.value for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str) and node not in docstrings:
+                assert not HARMFUL.search(node.value), f"{path}, line {node.lineno}: {node.value!r}"

@@ -53,7 +53,7 @@ class UndecodableImages:
         where = manifest.where(index)
         if self.policy == "stop":
             raise CompanionError(
-                f"{where} cannot be decoded ({reason}); replace the archive, or set data.undecodable to count"
+                f"{where} cannot be decoded ({reason}); index an intact copy, or set data.undecodable to count"
             )
         self.found[index] = Undecodable(index, where, reason)
 

@@ -166,10 +166,10 @@ class TrainingGroup(Strict):
         classifiers = {model for model in self.models if not require_model(model).backbone}
         if random := sorted(name for name in classifiers - needed if self.backbones.get(name) == "random"):
             raise ValueError(
-                f"backbones says that {random[0]} starts from random weights, as it does anyway; remove it"
+                f"backbones says that {random[0]} starts from random weights, as it does anyway; leave it out"
             )
         if unused := sorted(self.backbones.keys() - needed - classifiers):
-            raise ValueError(f"backbones names {unused[0]}, which no model of the group starts from; remove it")
+            raise ValueError(f"backbones names {unused[0]}, which no model of the group starts from; leave it out")
         return self
 
 

@@ -16,6 +16,9 @@ from repvgg_companion.errors import CompanionError
 
 IMAGE_END, MAP_END = "_leftImg8bit.png", "_gtFine_labelIds.png"
 SPLITS = ("train", "val")
+COMPLETE = (
+    "name a folder into which leftImg8bit_trainvaltest.zip and gtFine_trainvaltest.zip of Cityscapes were unpacked"
+)
 
 
 def from_cityscapes(root: str) -> dict[str, Manifest]:
@@ -27,10 +30,7 @@ def from_cityscapes(root: str) -> dict[str, Manifest]:
     for part in ("leftImg8bit", "gtFine"):
         for split in SPLITS:
             if not (Path(root) / part / split).is_dir():
-                raise CompanionError(
-                    f"{root} holds no folder {part}/{split}; name the folder into which leftImg8bit_trainvaltest.zip "
-                    "and gtFine_trainvaltest.zip of Cityscapes were unpacked"
-                )
+                raise CompanionError(f"{root} holds no folder {part}/{split}; {COMPLETE}")
     return {split: _split(Path(root), split) for split in SPLITS}
 
 
@@ -38,16 +38,16 @@ def _split(root: Path, split: str) -> Manifest:
     images = _by_stem(root / "leftImg8bit" / split, IMAGE_END)
     maps = _by_stem(root / "gtFine" / split, MAP_END)
     if not images:
-        raise CompanionError(f"{root / 'leftImg8bit' / split} holds no image CITY/*{IMAGE_END}; unpack it again")
+        raise CompanionError(f"{root / 'leftImg8bit' / split} holds no image CITY/*{IMAGE_END}; {COMPLETE}")
     if missing := sorted(images.keys() - maps.keys()):
         raise CompanionError(
             f"{root / 'gtFine' / split} holds no {missing[0]}{MAP_END}, the labels of an image of leftImg8bit "
-            f"({len(missing)} are missing); unpack gtFine_trainvaltest.zip there"
+            f"({len(missing)} are missing); {COMPLETE}"
         )
     if missing := sorted(maps.keys() - images.keys()):
         raise CompanionError(
             f"{root / 'leftImg8bit' / split} holds no {missing[0]}{IMAGE_END}, whose labels are in gtFine "
-            f"({len(missing)} are missing); unpack leftImg8bit_trainvaltest.zip there"
+            f"({len(missing)} are missing); {COMPLETE}"
         )
     built = []
     for found in (images, maps):

@@ -18,6 +18,7 @@ Classes = Iterable[tuple[str, list[Image] | ImageColumns]]
 """WNID and images of whole classes, one class after the other."""
 VALIDATION_NAME = re.compile(r"ILSVRC2012_val_(\d{8})\.JPEG", re.IGNORECASE)
 VALIDATION_NAMES = ("val", "valid", "validation")
+SOLUTION = "LOC_val_solution.csv"
 SPLIT_NAMES = {"train", *VALIDATION_NAMES, "test"}
 
 
@@ -150,7 +151,7 @@ def text_of(path: Path) -> str:
     try:
         return path.read_text("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise CompanionError(f"{path} is no UTF-8 text (byte {error.start}); get it again") from None
+        raise CompanionError(f"{path} is no UTF-8 text (byte {error.start}); compare it with its source") from None
 
 
 def flat_by_annotations(images: Iterable[Image], text: str, where: str) -> Classes:
@@ -166,11 +167,11 @@ def flat_by_solution(images: Iterable[Image], text: str, where: str) -> Classes:
         for row in csv.DictReader(io.StringIO(text)):
             words = (row.get("PredictionString") or "").split()
             if not row.get("ImageId") or not words:
-                raise CompanionError(f"{where}: LOC_val_solution.csv lacks ImageId or PredictionString; get it again")
+                raise CompanionError(f"{where}: {SOLUTION} lacks ImageId or PredictionString; name an intact copy")
             wnid_of[row["ImageId"] + ".JPEG"] = words[0]
     except csv.Error as error:
-        raise CompanionError(f"{where}: LOC_val_solution.csv is no table ({error}); get it again") from None
-    return _by_list(images, wnid_of, where, "LOC_val_solution.csv")
+        raise CompanionError(f"{where}: {SOLUTION} is no table ({error}); name an intact copy") from None
+    return _by_list(images, wnid_of, where, SOLUTION)
 
 
 def _by_list(images: Iterable[Image], wnid_of: dict[str, str], where: str, list_name: str) -> Classes:
@@ -179,12 +180,12 @@ def _by_list(images: Iterable[Image], wnid_of: dict[str, str], where: str, list_
     missing = set(wnid_of) - {_base(image.path) for image in images}
     if missing:
         raise CompanionError(
-            f"{where} lacks {len(missing)} images that {list_name} names, the first {min(missing)}; get it again"
+            f"{where} lacks {len(missing)} images that {list_name} names, the first {min(missing)}; name an intact copy"
         )
     for image in images:
         wnid = wnid_of.get(_base(image.path))
         if wnid is None:
-            raise CompanionError(f"{list_name} in {where} does not name {image.path}; get it again")
+            raise CompanionError(f"{list_name} in {where} does not name {image.path}; name an intact copy")
         classes.setdefault(wnid, []).append(image._replace(path=_base(image.path)))
     return classes.items()
 

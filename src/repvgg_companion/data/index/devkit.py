@@ -75,12 +75,12 @@ def _from_tar(path: Path) -> dict[str, bytes]:
             for member in archive:
                 name = PurePosixPath(member.name)
                 if name.is_absolute() or ".." in name.parts:
-                    raise CompanionError(f"{path} holds a member outside its folder, {member.name!r}; get it again")
+                    raise CompanionError(f"{path} holds {member.name!r}, outside its folder; name an intact copy")
                 if member.isfile() and _wanted(name.name) and (stream := archive.extractfile(member)) is not None:
                     files[name.name] = stream.read()
     except (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile, OSError, ValueError) as error:
         reason = one_line(error)
-        raise CompanionError(f"{path} is not readable as a devkit archive ({reason}); get {NEEDED} again") from None
+        raise CompanionError(f"{path} is not readable as a devkit ({reason}); name an intact {NEEDED}") from None
     return files
 
 
@@ -122,8 +122,9 @@ def _ground_truth(path: Path, content: bytes) -> list[int]:
     ids = []
     for number, line in enumerate(content.decode("utf-8", "replace").splitlines(), start=1):
         if not re.fullmatch(r"\s*[0-9]{1,9}\s*", line):
-            raise CompanionError(f"{path}: line {number} of {GROUND_TRUTH} is {line[:40]!r} and no ID; get it again")
+            where = f"{path}: line {number} of {GROUND_TRUTH}"
+            raise CompanionError(f"{where} is {line[:40]!r} and no ID; name an intact copy")
         ids.append(int(line))
     if not ids:
-        raise CompanionError(f"{path}: {GROUND_TRUTH} is empty; get {NEEDED} again")
+        raise CompanionError(f"{path}: {GROUND_TRUTH} is empty; name an intact {NEEDED}")
     return ids

@@ -66,7 +66,7 @@ def require_match(archive: str | os.PathLike, md5: str, expected: str) -> None:
     """Raises CompanionError naming the file and both digests where they differ."""
     if md5 != expected:
         raise CompanionError(
-            f"{archive} has MD5 {md5} instead of {expected}: the download is damaged or is another file; get it again, "
+            f"{archive} has MD5 {md5} instead of {expected}: it is damaged or another file; name an intact copy, "
             "or leave the check out with --no-verify (data.verify: false)"
         )
 

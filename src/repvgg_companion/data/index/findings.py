@@ -11,6 +11,10 @@ from repvgg_companion.data.images import Tally
 
 # torchvision's datasets/folder.py, IMG_EXTENSIONS
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
+LABEL_SUFFIXES = (".cls", ".json", ".txt", ".label", ".labels", ".class", ".index", ".id", ".npy")
+"""The ends that files with the label of an image have in WebDataset shards."""
+MOST_LABELS = 16
+
 FOREIGN = frozenset(
     {
         "__macosx",  # macOS, in zips
@@ -47,7 +51,7 @@ class Findings:
     """What was left out or decided on the way, for the notes beside the manifest.
 
     `folders` are the folders that were seen, except those of images; one of them may be a class without images.
-    `class_file` is the first file called `*.cls`, the mark of a WebDataset shard.
+    `labels` are the first files that may hold the label of an image beside them, as in a WebDataset shard.
     """
 
     others: Tally = field(default_factory=Tally)
@@ -55,7 +59,7 @@ class Findings:
     links: Tally = field(default_factory=Tally)
     duplicates: Tally = field(default_factory=Tally)
     folders: dict[str, None] = field(default_factory=dict)
-    class_file: str = ""
+    labels: list[str] = field(default_factory=list)
     _last_foreign: str = ""
 
     def notes(self) -> list[str]:
@@ -81,7 +85,8 @@ class Findings:
         if name.lower().endswith(IMAGE_SUFFIXES):
             return True
         self.others.add(path)
-        self.class_file = self.class_file or (path if name.endswith(".cls") else "")
+        if len(self.labels) < MOST_LABELS and name.lower().endswith(LABEL_SUFFIXES):
+            self.labels.append(path)
         self.see(folder)
         return False
 

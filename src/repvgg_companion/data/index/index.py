@@ -200,7 +200,8 @@ def _classification(request: IndexRequest, naming: contextlib.ExitStack) -> tupl
     """The manifests, and the notes about them."""
     opener = ArchiveOpener(DigestRecord(request.output / "digests.json"), verify=request.verify)
     known = _known_classes(request, opener)
-    splits = _read(request, IndexJob(request.output, naming, opener, known))
+    job = IndexJob(request.output, naming, opener, known)
+    splits = _read(request, job)
     if request.needs_train and "train" not in splits:
         raise CompanionError(
             f"{next(iter(request.sources.values()))} holds validation images only, but something is to be trained; "
@@ -226,7 +227,7 @@ def _classification(request: IndexRequest, naming: contextlib.ExitStack) -> tupl
         manifests[name] = replace(manifest, stamps=split.stamps, label_order=label_order, origin=request.origin())
     if manifests["val"].label_order == "numbers":
         notes.append(NUMBERS)
-    return manifests, notes + _overlap(manifests)
+    return manifests, notes + job.notes + _overlap(manifests)
 
 
 def _known_classes(request: IndexRequest, opener: ArchiveOpener) -> KnownClasses:

@@ -223,7 +223,7 @@ class _Import:
             with target as tar, Progress(f"importing {self.name}", total=total, unit="images") as progress:
                 for number, (where, (content, path, label)) in enumerate(self._rows(labels, images=True)):
                     if not content:
-                        raise CompanionError(f"{where} holds no image bytes; get the shard again")
+                        raise CompanionError(f"{where} holds no image bytes; name intact shards")
                     wnid, name = _identify(path, label, labels, where)
                     place = tar.add(wnid, name or f"{number:08d}.JPEG", content)
                     classes.setdefault(wnid, ImageColumns()).append(*place)
@@ -256,7 +256,7 @@ def _readable(path: Path) -> Iterator[None]:
     except (OSError, ValueError, KeyError, TypeError, NotImplementedError, pyarrow.ArrowException) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise
-        raise CompanionError(f"{path} is not readable as a shard ({one_line(error)}); get it again") from None
+        raise CompanionError(f"{path} is not readable as a shard ({one_line(error)}); name intact shards") from None
 
 
 def _row_count(shards: list[Path]) -> int:
@@ -318,6 +318,6 @@ def _identify(path: str | None, label: int | None, labels: _Labels, where: str) 
     wnid = match[2]
     if labels.wnids.setdefault(label, wnid) != wnid:
         raise CompanionError(
-            f"{where}: label {label} is WNID {wnid} here and {labels.wnids[label]} elsewhere; get it again"
+            f"{where}: label {label} is WNID {wnid} here and {labels.wnids[label]} elsewhere; name intact shards"
         )
     return wnid, match[1] + match[3]

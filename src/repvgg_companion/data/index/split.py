@@ -18,13 +18,14 @@ class IndexJob:
     """What every reader needs to know.
 
     Images without byte ranges are copied into tars in `output`, which take their names when `naming` is left. A reader
-    that copies asks `known` about the classes before.
+    that copies asks `known` about the classes before. Readers add to `notes` what is about no single split.
     """
 
     output: Path
     naming: ExitStack
     opener: ArchiveOpener
     known: KnownClasses
+    notes: list[str] = field(default_factory=list)
 
     @property
     def devkit(self) -> Devkit | None:

@@ -15,7 +15,7 @@ from repvgg_companion.errors import CompanionError
 
 KAGGLE = "ILSVRC/Data/CLS-LOC"
 Opener = Callable[[str], SeekSource]
-SOLUTION, SYNSETS = "LOC_val_solution.csv", "LOC_synset_mapping.txt"
+SOLUTION, SYNSETS = classes.SOLUTION, "LOC_synset_mapping.txt"
 
 
 def train_from_archive(path: str, open_source: Opener) -> Split:
@@ -50,7 +50,7 @@ def _read_tar(path: str, open_source: Opener) -> tuple[Split, Folders]:
     finally:
         source.close()
     split.stamps[source.path] = source.stamp
-    _require_no_shard(loose, split.findings.class_file, path)
+    _require_no_shard(loose, split.findings.labels, path)
     return split, loose
 
 
@@ -74,15 +74,23 @@ def _none_twice(found: classes.Classes, split: Split, where: str) -> classes.Cla
         yield wnid, images
 
 
-def _require_no_shard(loose: Folders, class_file: str, where: str) -> None:
-    """Raise CompanionError for a WebDataset shard: its images lie side by side, each with its label in a file."""
-    folder, _, name = class_file.rpartition("/")
-    stem = name.removesuffix("cls")
-    if class_file and folder in loose and any(path.startswith(stem) for path in loose[folder].each_path()):
-        raise CompanionError(
-            f"{where} is a WebDataset shard: {class_file!r} holds the label of an image beside it; shards of this kind "
-            "are not read, so name the archives, folders or Parquet shards of the same images"
-        )
+def _require_no_shard(loose: Folders, labels: list[str], where: str) -> None:
+    """Raise CompanionError for a WebDataset shard: its images lie side by side, each with its label in a file.
+
+    A file called `*.cls` is such a label. Others may also be notes beside the images of a class, or of ImageNet's
+    validation set; they are taken for labels where all images lie in one folder.
+    """
+    for label in labels:
+        folder, _, name = label.rpartition("/")
+        key = name.partition(".")[0] + "."
+        if folder not in loose or not (name.lower().endswith(".cls") or len(loose) == 1):
+            continue
+        image = next((path for path in loose[folder].each_path() if path.startswith(key)), "")
+        if image and not classes.VALIDATION_NAME.fullmatch(image):
+            raise CompanionError(
+                f"{where} is a WebDataset shard: {label!r} holds the label of the image {image!r} beside it; shards "
+                "of this kind are not read, so name the archives, folders or Parquet shards of the same images"
+            )
 
 
 def _validation_classes(

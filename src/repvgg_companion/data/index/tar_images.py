@@ -51,7 +51,7 @@ def _images_of_inner_tar(source: SeekSource, inner: Member, findings: Findings) 
     links: list[Link] = []
     others = ImageColumns()
     path = source.path
-    findings = replace(findings, folders={})  # the folders in one class are no classes
+    findings = replace(findings, folders={}, labels=[])  # the folders in one class are no classes
     for part in tar_parts(source, inner.offset, inner.offset + inner.size, inside=inner.name):
         if isinstance(part, Run):
             names = part.names

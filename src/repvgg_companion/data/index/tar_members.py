@@ -278,25 +278,25 @@ class _Walk:
         rest = self.end - offset
         if rest > MOST_PADDING_BYTES:
             self._fail(
-                offset, f"is damaged: {rest:,} bytes lie after its end mark; compare its digest and get it again"
+                offset, f"is damaged: {rest:,} bytes lie after its end mark; compare digests, and name an intact copy"
             )
         if self.source.read(offset, rest).strip(b"\0"):
             what = "is damaged, or several archives in one: data follows its end mark"
-            self._fail(offset, f"{what}; compare its digest and get it again, or pack its images into one archive")
+            self._fail(offset, f"{what}; compare digests, and name an intact copy, or pack its images into one archive")
 
     def _fail_member(self, offset: int, name: str) -> NoReturn:
-        self._fail(offset, f"is truncated: member {name!r} ends after the archive's last byte; get it again")
+        self._fail(offset, f"is truncated: member {name!r} ends after the archive's last byte; name an intact copy")
 
     def _fail_short(self, offset: int, header: bytes) -> NoReturn:
         if self.end == self.start:
-            self._fail(offset, "is empty; get it again, or leave it out")
+            self._fail(offset, "is empty; name an intact copy, or leave it out")
         if offset == self.start and (packed := compression_of(header)):
             self._fail_compressed(offset, packed)
-        self._fail(offset, "is truncated: it ends without the end mark of a tar; get it again")
+        self._fail(offset, "is truncated: it ends without the end mark of a tar; name an intact copy")
 
     def _fail_header(self, offset: int, header: bytes) -> NoReturn:
         if offset != self.start:
-            self._fail(offset, "is damaged: no valid header where one is expected; compare its digest and get it again")
+            self._fail(offset, "is damaged: no valid header where one is due; compare digests, and name an intact copy")
         if packed := compression_of(header):
             self._fail_compressed(offset, packed)
         self._fail(offset, f"is no tar archive (it begins with {header[:16]!r}); check what was downloaded")

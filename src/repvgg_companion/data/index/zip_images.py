@@ -85,7 +85,7 @@ def images_of_zip(path: str | Path, texts: tuple[str, ...], findings: Findings) 
                 f"{path} is a tar, not a zip; name it with --val-archive or --train-archive (data.val_archive, "
                 "data.train_archive)"
             ) from None
-        raise CompanionError(f"{path} is not readable as a zip ({one_line(error)}); get it again") from None
+        raise CompanionError(f"{path} is not readable as a zip ({one_line(error)}); name an intact copy") from None
     finally:
         source.close()
     return ZipContent(source.path, source.stamp, list(images.values()), contents)
@@ -103,7 +103,7 @@ def read_images(archive: zipfile.ZipFile, images: list[Image]) -> Iterator[tuple
                 content = os.pread(archive.fp.fileno(), image.length, image.offset)
         except (*UNREADABLE_ZIP, KeyError) as error:
             raise CompanionError(
-                f"{image.file}: {image.path} cannot be read ({one_line(error)}); get it again"
+                f"{image.file}: {image.path} cannot be read ({one_line(error)}); name an intact copy"
             ) from None
         yield image, content
 

@@ -2,9 +2,11 @@
 
 import sys
 import zipfile
+from collections.abc import Collection
+from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
-from repvgg_companion.data.images import Image, by_own_folder
+from repvgg_companion.data.images import Image, Tally, by_own_folder
 from repvgg_companion.data.index import classes
 from repvgg_companion.data.index.findings import Findings
 from repvgg_companion.data.index.image_tar import ImageTar
@@ -30,7 +32,7 @@ def from_zip(path: str, job: IndexJob) -> dict[str, Split]:
     `job.known` has seen the classes.
     """
     job.opener.check(path)
-    findings = Findings()
+    findings = Findings(_TallyBySplit(), _TallyBySplit(), _TallyBySplit(), _TallyBySplit())
     content = images_of_zip(path, TEXTS, findings)
     zipped = _Zip(content, findings)
     found = {name: images for name in ("train", "val") if (images := zipped.images_of(name))}
@@ -42,7 +44,7 @@ def from_zip(path: str, job: IndexJob) -> dict[str, Split]:
     if "train" in found and (missing := sorted((zipped.listed | names["val"]) - names["train"])):
         raise CompanionError(
             f"{path} has no training image of class {missing[0]}, which its validation images or wnids.txt name; "
-            "get it again"
+            "name an intact copy"
         )
     job.known.ordered(names.get("train"), names["val"])
     splits = {}
@@ -54,8 +56,34 @@ def from_zip(path: str, job: IndexJob) -> dict[str, Split]:
                 readable = _copied(content, images, tar, name)
             split.stamps = {tar.path: tar.stamp}
         split.add(zipped.classes(name, readable), path)
-    next(iter(splits.values())).findings = findings
+    for name, split in splits.items():
+        split.findings = _part(findings, {name})
+    rest = _part(findings, {"", *SPLIT_OF_FOLDER.values()} - splits.keys())
+    job.notes.extend(f"outside of {' and '.join(splits)}: {note}" for note in rest.notes())
     return splits
+
+
+@dataclass
+class _TallyBySplit(Tally):
+    """What was met in a zip by its path, counted for each split too."""
+
+    parts: dict[str, Tally] = field(default_factory=dict)
+
+    def add(self, text: str) -> None:
+        """Count it once more."""
+        super().add(text)
+        self.parts.setdefault(_place(text)[0], Tally()).add(text)
+
+
+def _part(findings: Findings, splits: Collection[str]) -> Findings:
+    """What was found in some splits."""
+
+    def among(tally: Tally) -> Tally:
+        assert isinstance(tally, _TallyBySplit)
+        return sum((part for split, part in tally.parts.items() if split in splits), Tally())
+
+    found = findings
+    return Findings(among(found.others), among(found.foreign), among(found.links), among(found.duplicates))
 
 
 class _Zip:
