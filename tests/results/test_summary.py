@@ -15,3 +15,19 @@ def test_the_sentence_of_each_failed_job_stands_last(tmp_path, monkeypatch, caps
         "failed: see train.log",
         "failed: see gone.log",
     ]
+
+
+def test_a_run_that_was_stopped_says_how_to_go_on_and_calls_no_job_failed(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "train.log").write_text("train: stopped by SIGINT after step 38 of 9200; start again to continue\n")
+    (tmp_path / "index.log").write_text("index: error: a.tar is truncated; get it again\n")
+    block = "Error in rule {0}:\n    jobid: 4\n    log: {0}.log (check log file(s) for error details)\n    shell:\n"
+    stop = "Terminating processes on user request, this might take some time.\n"
+    words = ["summary", "--results", "r", "--figures", "f", "--failed", "snakemake.log"]
+    (tmp_path / "snakemake.log").write_text(stop + block.format("train"))
+    assert main(words) == 0
+    said = capsys.readouterr().err
+    assert said.startswith("stopped; the same command continues") and "failed" not in said
+    (tmp_path / "snakemake.log").write_text(block.format("index") + stop + block.format("train"))
+    assert main(words) == 0
+    assert capsys.readouterr().err.splitlines()[0] == "failed: index: error: a.tar is truncated; get it again"

@@ -85,3 +85,23 @@ def test_help_lists_every_target(companion):
     phony = next(line for line in (ROOT / "Makefile").read_text().splitlines() if line.startswith(".PHONY:"))
     for target in set(phony.split()[1:]) - {"demo", "stale"}:
         assert f"\nmake {target} " in said
+
+
+def test_ctrl_c_says_stopped_and_how_to_go_on(tmp_path):
+    """A stand-in for Snakemake presses Ctrl-C: the signal goes to make, its shell and Snakemake alike."""
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    (tmp_path / "requirements.lock").touch()
+    programs = tmp_path / ".venv/bin"
+    programs.mkdir(parents=True)
+    (programs / "python").symlink_to(sys.executable)
+    snakemake = programs / "snakemake"
+    snakemake.write_text("#!/bin/bash\ntrap 'exit 1' INT\nkill -INT 0\nwhile :; do sleep 0.1; done\n")
+    snakemake.chmod(0o755)
+    (tmp_path / ".venv/.ready").write_text(f"{tmp_path}\n")
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("PIP_", "PYTHON"))}
+    done = subprocess.run(
+        ["make", f"PYTHON={sys.executable}"], cwd=tmp_path, env=inherited, capture_output=True, text=True, check=False,
+        start_new_session=True, timeout=60,
+    )  # fmt: skip
+    assert done.returncode != 0 and "make: stopped; type 'make' again to continue" in done.stderr
+    assert "locked" not in done.stderr

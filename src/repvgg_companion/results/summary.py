@@ -16,6 +16,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--failed", metavar="LOG", help="Snakemake's log of a run that failed: say why instead")
 
 
+STOPPED = "Terminating processes on user request"
+"""What Snakemake's log says after Ctrl-C."""
+
+
 def failures(log: str) -> list[str]:
     """What stopped a run, one line for each failed job: the sentence in its log file, or where to look.
 
@@ -34,8 +38,14 @@ def failures(log: str) -> list[str]:
 def run(arguments: argparse.Namespace) -> None:
     """Print the summary to standard output; parts that were not asked for are left out."""
     if arguments.failed:
-        for line in failures(Path(arguments.failed).read_text(encoding="utf-8", errors="replace")):
-            print(f"failed: {line}", file=sys.stderr)
+        log = Path(arguments.failed).read_text(encoding="utf-8", errors="replace")
+        # A job that failed by itself before the stop is still named; one that was stopped says no error.
+        stopped = STOPPED in log
+        for line in failures(log):
+            if not (stopped and line.startswith("see ")):
+                print(f"failed: {line}", file=sys.stderr)
+        if stopped:
+            print("stopped; the same command continues: finished work is kept, trainings go on", file=sys.stderr)
         return
     results, figures = Path(arguments.results), Path(arguments.figures)
     for table, column, name in (("accuracy", "top1_pct", "top-1"), ("segmentation", "mean_iou_pct", "mIoU")):
