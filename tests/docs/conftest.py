@@ -1,7 +1,11 @@
 """The pages that people read, cut into their blocks of code."""
 
+import json
+import os
 import re
 import shlex
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,3 +57,29 @@ def few_threads():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+DRY_RUNS = """
+import json, sys
+from snakemake.cli import main
+for words in json.load(sys.stdin):
+    sys.argv = ["snakemake", *words]
+    try:
+        main(sys.argv[1:])
+        status = 0
+    except SystemExit as error:
+        status = error.code or 0
+    print("status", status, flush=True)
+"""
+
+
+def dry_runs(lines: list[list[str]], folder: Path) -> tuple[list[int], str]:
+    """The exit status of a dry run of each line, all in one process, since loading Snakemake takes longest."""
+    given = [[*line, "--dry-run", "--quiet", "all", "--snakefile", str(ROOT / "Snakefile"), "--directory", str(folder)]
+             for line in lines]  # fmt: skip
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    done = subprocess.run(
+        [sys.executable, "-c", DRY_RUNS], input=json.dumps(given), capture_output=True, text=True, check=False,
+        cwd=ROOT, env=environment,
+    )  # fmt: skip
+    return [int(code) for code in re.findall(r"^status (\d+)$", done.stdout, re.MULTILINE)], done.stdout + done.stderr
