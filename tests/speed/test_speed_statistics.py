@@ -54,6 +54,20 @@ def test_interval_of_20_samples_covers_the_true_median(draw):
     assert 0.93 * 400 <= covered <= 0.995 * 400
 
 
+@pytest.mark.parametrize("count", [2, 3, 5])
+def test_an_interval_of_few_samples_covers_the_true_median(count):
+    """The interval from the least to the largest of three samples would cover it in 75 %."""
+    generator = np.random.default_rng(7)
+    intervals = [statistics.median_interval(generator.lognormal(0, 0.1, count)) for _ in range(600)]
+    covered = sum(interval.low <= 1 <= interval.high for interval in intervals)
+    assert covered >= 0.9 * 600, covered
+    assert all(interval.n == count and interval.low < interval.value < interval.high for interval in intervals)
+
+
+def test_one_sample_shows_no_difference():
+    assert not statistics.speed_ratio([1.0], [2.0]).excludes_one
+
+
 def test_rate_turns_the_interval_around():
     rate = statistics.rate_interval([0.010, 0.011, 0.012] * 7, 4)
     assert rate.low <= rate.value <= rate.high
@@ -102,6 +116,12 @@ def test_samples_survive_the_file(tmp_path):
     assert find_run(tmp_path, "run-a") == run
     with pytest.raises(CompanionError, match="run-b"):
         find_run(tmp_path, "run-b")
+
+
+def test_the_percentiles_hold_the_median_of_two_very_different_samples():
+    samples = Samples("r", "d", (sample("a", 0, 0.001), sample("a", 1, 1.0)))
+    found = samples.percentiles(row("a"))
+    assert found["p10_examples_per_s"] <= samples.rate(row("a")).value <= found["p90_examples_per_s"]
 
 
 def test_drift_check_samples_enter_no_row():

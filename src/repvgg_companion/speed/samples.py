@@ -9,6 +9,8 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, Self
 
+import numpy as np
+
 from repvgg_companion.errors import CompanionError
 from repvgg_companion.files import atomic_path
 from repvgg_companion.speed.statistics import Interval, chained_ratio, percentiles, rate_interval, speed_ratio
@@ -116,10 +118,14 @@ class Samples:
         )
 
     def percentiles(self, row: Mapping[str, Any] | tuple) -> dict[str, float]:
-        """The 10th and 90th percentiles of one row's samples in examples per second, by their columns."""
+        """The 10th and 90th percentiles of one row's samples in examples per second, by their columns.
+
+        The median of two very different times may lie below the 10th percentile of their rates, which then gives way.
+        """
         chosen = self.of(row)
         low, high = percentiles([chosen[0].batch_size / sample.seconds for sample in chosen])
-        return {"p10_examples_per_s": low, "p90_examples_per_s": high}
+        middle = chosen[0].batch_size / float(np.median([sample.seconds for sample in chosen]))
+        return {"p10_examples_per_s": min(low, middle), "p90_examples_per_s": max(high, middle)}
 
     def ratio(self, numerator: Mapping[str, Any] | tuple, denominator: Mapping[str, Any] | tuple) -> Interval:
         """How many times as many examples per second the numerator reaches, with its 95 % interval.

@@ -15,6 +15,8 @@ from repvgg_companion.errors import CompanionError
 RESAMPLES = 2000
 CONFIDENCE = 0.95
 SEED = 20210111
+LEAST_FOR_BOOTSTRAP = 6
+"""With fewer samples even the interval from the least to the largest covers the median with less than 95 %."""
 
 
 @dataclass(frozen=True)
@@ -28,8 +30,8 @@ class Interval:
 
     @property
     def excludes_one(self) -> bool:
-        """Whether a ratio with this interval may be called a difference."""
-        return self.low > 1 or self.high < 1
+        """Whether a ratio with this interval may be called a difference; one sample alone never shows one."""
+        return self.n > 1 and (self.low > 1 or self.high < 1)
 
 
 @cache
@@ -49,16 +51,28 @@ def tail(n: int) -> float:
 
 
 def median_interval(samples: Sequence[float], *, strata: Sequence[int] | None = None, seed: int = SEED) -> Interval:
-    """Median of `samples` with its bootstrap 95 % interval.
+    """Median of `samples` with its bootstrap 95 % interval; with less than six samples Student's, of the logarithms.
 
     `strata` (one label a sample, such as the process start) keeps the resamples balanced over the labels. Raises
     CompanionError where there are no samples or one is not a positive finite number.
     """
     values = _checked(samples)
+    if 1 < len(values) < LEAST_FOR_BOOTSTRAP:
+        return _of_few(values)
     medians = np.median(_resamples(values, strata, seed), axis=1)
     alpha = tail(len(values))
     low, high = np.quantile(medians, [alpha, 1 - alpha])
     return Interval(float(np.median(values)), float(low), float(high), len(values))
+
+
+def _of_few(values: np.ndarray) -> Interval:
+    """The median and, around it, the half width of Student's interval of the mean logarithm."""
+    from scipy import stats
+
+    logs = np.log(values)
+    width = stats.t.ppf((1 + CONFIDENCE) / 2, len(logs) - 1) * logs.std(ddof=1) / np.sqrt(len(logs))
+    middle = float(np.median(values))
+    return Interval(middle, float(middle * np.exp(-width)), float(middle * np.exp(width)), len(values))
 
 
 def rate_interval(samples: Sequence[float], examples: int, *, strata: Sequence[int] | None = None) -> Interval:
