@@ -44,7 +44,7 @@ def smaller(part):
 
 def in_this_process(words, stop_when=None):
     """A verb that would run in a process of its own; SIGTERM comes from a thread."""
-    before = {number: signal.getsignal(number) for number in measure_device.SIGNALS}
+    before = {number: signal.getsignal(number) for number in stop.SIGNALS}
     ended = threading.Event()
 
     def watch():

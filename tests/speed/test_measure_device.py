@@ -15,9 +15,11 @@ import pytest
 from repvgg_companion.__main__ import main
 from repvgg_companion.contract import read_rows
 from repvgg_companion.machine.device import cpu_label
-from repvgg_companion.speed import ceilings, device_work, finished_groups, measure_device
+from repvgg_companion.speed import ceilings, device_work, finished_groups, measure_device, preparation
+from repvgg_companion.speed.alarm import Alarm, Stopped, undisturbed
 from repvgg_companion.speed.clocks import CpuClock
 from repvgg_companion.speed.device_parts import PeerSettings, cpu_parts, gpu_parts, parts_of
+from repvgg_companion.speed.device_work import MeasuredDevice, method_of, speed_groups
 from repvgg_companion.speed.finished_groups import FinishedWork
 from repvgg_companion.speed.group import measure
 from repvgg_companion.speed.harness import LIMITS, Rounds, Subject, measure_group
@@ -82,6 +84,51 @@ def test_a_stopped_programme_repeats_no_finished_group(device, monkeypatch, caps
     (run,) = {row["run_id"] for row in rows}
     assert [path.stem for path in (device.folder / "runs").iterdir()] == [run]
     assert main(["check-devices", "--folder", str(device.folder.parent)]) == 0
+
+
+def test_an_alarm_waits_for_the_end_of_a_section_that_must_not_be_interrupted():
+    """An exception in the middle of torch's profiler may crash the process."""
+    steps = []
+    alarm = Alarm(time.monotonic() + 600)
+    try:
+        with pytest.raises(Stopped), alarm:
+            with undisturbed():
+                os.kill(os.getpid(), signal.SIGUSR1)
+                steps.append("still in the section")
+            steps.append("after it")
+            time.sleep(60)
+            steps.append("too late")
+    finally:
+        alarm.restore()
+    assert steps == ["still in the section", "after it"] and alarm.reason == "SIGUSR1"
+
+
+def test_a_closed_terminal_stops_nothing_under_nohup():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    alarm = Alarm(time.monotonic() + 600)
+    try:
+        with alarm:
+            os.kill(os.getpid(), signal.SIGHUP)
+    finally:
+        alarm.restore()
+        signal.signal(signal.SIGHUP, before)
+    assert not alarm.reason
+
+
+def test_where_bf16_is_emulated_only_a_few_networks_are_measured(monkeypatch):
+    """An anchor that is alone in a group is left to the group in which it has company."""
+    monkeypatch.setattr(preparation, "cpu_has_bf16", lambda: False)
+    (part,) = [part for part in cpu_parts() if part.name == "batch-1"]
+    small = replace(part.work, **SMALL | {"models": ("RepVGG-A0", "RepVGG-B0")}, backends=("eager",), group_size=2)
+    part = replace(part, work=replace(small, precisions=("bf16",), roofline=False, threads=1))
+    method = method_of(part, MeasuredDevice("cpu", "a", 1, Path("nowhere")))
+    measured = [measure(group, method) for group in speed_groups(part)]
+    names = [[(member.name, bool(member.reason)) for member in record.members] for record in measured]
+    assert names == [
+        [("ResNet-18 deploy", False), ("RepVGG-A0 deploy", False)],
+        [("RepVGG-B0 deploy", True)],
+    ]
+    assert "slower in bf16 than in fp32; RepVGG-A0 and ResNet-18" in measured[1].members[0].reason
 
 
 @pytest.mark.slow

@@ -67,7 +67,7 @@ class DevicePart:
     """Whether it runs in a process of its own, which is ended at the part's limit."""
 
 
-LEAST = 3
+LEAST = 2
 """A first pass on a CPU measures at least this many rounds of each group; later passes add more."""
 
 
@@ -167,7 +167,7 @@ def cpu_parts() -> list[DevicePart]:
     few = ("RepVGG-A0", "RepVGG-B1")
     return [
         DevicePart("batch-1", 4.0, replace(settings, batch_sizes=(1,)), starts=4, group_seconds=1.0),
-        DevicePart("batch-8", 6.0, replace(settings, batch_sizes=(8,)), starts=8, group_seconds=2.0),
+        DevicePart("batch-8", 6.0, replace(settings, batch_sizes=(8,)), starts=8, group_seconds=1.0),
         DevicePart("table1", 1.0, KernelSettings(4, 256, 56, device="cpu")),
         DevicePart("memory", 1.0, _memory((*few, "ResNet-18", "ResNet-50"), 1, "cpu")),
         DevicePart("peers", 1.0, PeerSettings(few, 1, precision="fp32")),

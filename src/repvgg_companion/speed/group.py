@@ -17,7 +17,8 @@ from repvgg_companion.speed.ceilings import ceiling_subjects
 from repvgg_companion.speed.clocks import clock_for, require_synchronised
 from repvgg_companion.speed.group_record import CEILING_NAMES, CeilingWork, GroupRecord, MeasuredNetwork
 from repvgg_companion.speed.harness import GroupResult, Rounds, Subject, Timing, measure_group, measure_in_sequence
-from repvgg_companion.speed.preparation import failure, prepared
+from repvgg_companion.speed.networks import Measurable
+from repvgg_companion.speed.preparation import failure, is_too_slow, prepared
 from repvgg_companion.speed.programme import Method, SpeedGroup
 from repvgg_companion.speed.samples import CEILING, DRIFT_CHECK, TIMED, Sample
 from repvgg_companion.speed.speed_settings import PAPER_BATCHES
@@ -48,7 +49,7 @@ def measure(
     """
     entered = time.monotonic()
     members, subjects = [], []
-    for network in group.networks:
+    for network in _worth_measuring(group, method):
         member, subject = prepared(network, group.condition, method, formats or {})
         members.append(member)
         if subject is not None:
@@ -95,6 +96,14 @@ def measure(
         seconds=time.monotonic() - entered,
         ceiling=ceiling,
     )
+
+
+def _worth_measuring(group: SpeedGroup, method: Method) -> tuple[Measurable, ...]:
+    """The networks of a group, without its anchor if that is the only one fast enough: other groups measure it."""
+    anchor, *others = group.networks
+    slow = [is_too_slow(network, group.condition, method) for network in others]
+    alone = bool(slow) and all(slow) and not is_too_slow(anchor, group.condition, method)
+    return tuple(others) if alone else group.networks
 
 
 def check_clock(subject: Subject, kind: str) -> None:

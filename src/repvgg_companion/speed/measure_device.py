@@ -7,7 +7,7 @@ part, at the end of the minutes, at SIGTERM and at SIGINT. Needs no Snakemake an
 
 import argparse
 import errno
-import signal
+import gc
 import subprocess
 import sys
 import time
@@ -15,12 +15,12 @@ import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 from repvgg_companion.errors import CompanionError, Interrupted, one_line
 from repvgg_companion.machine.cpu import process_age_s
 from repvgg_companion.runs import new_run_id
+from repvgg_companion.speed.alarm import Alarm, Stopped
 from repvgg_companion.speed.device_parts import DevicePart, parts_of
 from repvgg_companion.speed.effort import Effort
 
@@ -32,7 +32,6 @@ RESERVE_S = 15.0
 CHILD_RESERVE_S = 5.0
 """A process of its own is asked to end this long before its part ends."""
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
-SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 @dataclass(frozen=True)
@@ -88,50 +87,11 @@ def measure_device(request: MeasureDeviceRequest) -> int | None:
     kind = choose_device(request.device)
     torch.set_num_threads(usable_cores())
     label = device_label(kind)
+    gc.collect()
+    gc.freeze()  # what is imported stays; the collections between two networks need not look at it again
     device = MeasuredDevice(kind, label, usable_cores(), Path(request.state) / label)
     programme = Programme(request, device, began + 60 * request.minutes)
     return programme.run_child() if request.part else programme.run()
-
-
-class Stopped(BaseException):
-    """The time is over or a signal came. No Exception, so that nothing on the way takes it for a failure."""
-
-
-class _Alarm:
-    """Raises Stopped in the main thread at `end` and at a signal; and again every second, if a library swallows it."""
-
-    def __init__(self, end: float) -> None:
-        self.end, self.reason, self._armed = end, "", False
-
-    def __enter__(self) -> Self:
-        self._before = {number: signal.getsignal(number) for number in (*SIGNALS, signal.SIGALRM)}
-        for number in SIGNALS:
-            signal.signal(number, self._on_signal)
-        signal.signal(signal.SIGALRM, self._on_alarm)
-        self._armed = True
-        signal.setitimer(signal.ITIMER_REAL, max(self.end - time.monotonic(), 0.001), 1.0)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._armed = False
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        for number in SIGNALS:  # what is left to do, writing the rows, must not be interrupted
-            signal.signal(number, signal.SIG_IGN)
-
-    def restore(self) -> None:
-        """Give the signals back to whom they belonged."""
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _on_signal(self, number: int, _: FrameType | None) -> None:
-        self.reason = signal.Signals(number).name
-        signal.setitimer(signal.ITIMER_REAL, 1.0, 1.0)
-        if self._armed:
-            raise Stopped
-
-    def _on_alarm(self, _number: int, _: FrameType | None) -> None:
-        if self._armed:
-            raise Stopped
 
 
 @dataclass
@@ -166,7 +126,7 @@ class Programme:
 
         require_own_tables(self.folder, self.device.device)
         self._tell_busy()
-        alarm = _Alarm(self.end - min(RESERVE_S, 0.1 * 60 * self.request.minutes))
+        alarm = Alarm(self.end - min(RESERVE_S, 0.1 * 60 * self.request.minutes))
         try:
             try:
                 with alarm:
@@ -183,7 +143,7 @@ class Programme:
         from repvgg_companion.speed.device_work import work_on
 
         part = next(part for part in self.parts if part.name == self.request.part)
-        alarm = _Alarm(self.end)
+        alarm = Alarm(self.end)
         try:
             with alarm:
                 work_on(part, self.device, Effort(self.end), start=self.request.start)

@@ -213,6 +213,7 @@ def trace(module: "nn.Module", images: "torch.Tensor", kind: str) -> list[Operat
     import torch
     from torch import fx
 
+    from repvgg_companion.speed.alarm import undisturbed
     from repvgg_companion.speed.peak_memory import MIB, Recorder
 
     try:
@@ -235,7 +236,7 @@ def trace(module: "nn.Module", images: "torch.Tensor", kind: str) -> list[Operat
             with recorder.step():
                 return super().run_node(n)
 
-    with recorder:
+    with undisturbed(), recorder:
         Meter(graph).run(images)
     modules = dict(module.named_modules())
     return [

@@ -13,6 +13,8 @@ from typing import Any, Self
 import torch
 from torch import nn
 
+from repvgg_companion.speed.alarm import undisturbed
+
 MIB = 2**20
 _MARK = "repvgg-companion-step"
 
@@ -79,6 +81,6 @@ def held_mib(module: nn.Module, inputs: list[torch.Tensor]) -> float:
 def peak_call_mib(call: Callable[[], object], kind: str) -> float:
     """The most memory in MiB that one call holds at once beyond what was held before it."""
     gc.collect()
-    with Recorder(kind) as recorder, recorder.step():
+    with undisturbed(), Recorder(kind) as recorder, recorder.step():
         call()
     return recorder.peaks_mib[0]
