@@ -190,6 +190,28 @@ def test_kaggles_tar_lacks_the_solution_and_the_sentence_says_so(tmp_path, image
     assert "is not part of Kaggle's tar" in sentence and "--devkit" in sentence
 
 
+def test_images_under_the_wrong_option_come_with_the_right_one(tmp_path, images, refused):
+    """A folder that is a file is not called missing."""
+    archives = data_layouts.write_archives(tmp_path / "archives", images)
+    zipped = data_layouts.write_zip(tmp_path / "tiny.zip", images)
+    shards = data_layouts.write_shards(tmp_path / "shards", images)
+    shard = min(shards.glob("validation*"))
+    for option, path, said in (
+        ("--val-archive", zipped, "is no tar archive (it begins with b'PK"),
+        ("--val-archive", zipped, "name a zip with --zip (data.zip)"),
+        ("--val-archive", shard, "with --parquet-folder (data.parquet_folder)"),
+        ("--val-folder", zipped, "is a file instead of a folder; name a zip with --zip"),
+        ("--val-folder", archives["val"], "is a file instead of a folder; name a tar with --val-archive"),
+        ("--val-folder", shards, "with --parquet-folder (data.parquet_folder)"),
+        ("--kaggle-folder", zipped, "is a file instead of a folder; name a zip with --zip"),
+        ("--parquet-folder", shard, "is a file instead of a folder; name the folder of all Parquet shards"),
+        ("--cityscapes-folder", archives["train"], "is a file instead of a folder"),
+        ("--kaggle-folder", tmp_path / "nowhere", "does not exist"),
+        ("--parquet-folder", tmp_path / "nowhere", "does not exist"),
+    ):
+        assert said in refused("index", "--dataset", "s", option, path)
+
+
 def test_a_tar_in_place_of_a_zip_is_called_a_tar(tmp_path, images, refused):
     data_layouts.write_tree(tmp_path / "tree", images)
     _tars(tmp_path / "tree")

@@ -11,6 +11,7 @@ from repvgg_companion.data.columns import whole_file
 from repvgg_companion.data.images import Image, whole_paths
 from repvgg_companion.data.index.findings import Findings
 from repvgg_companion.data.index.folder_images import images_of_folder
+from repvgg_companion.data.index.source import require_folder
 from repvgg_companion.data.manifest import Manifest, ManifestBuilder
 from repvgg_companion.errors import CompanionError
 
@@ -27,6 +28,7 @@ def from_cityscapes(root: str) -> dict[str, Manifest]:
     The label of an image is its map, so the column `label` holds 0. Raises CompanionError where a folder is missing,
     empty, or an image and a map do not come in pairs.
     """
+    require_folder(root)
     for part in ("leftImg8bit", "gtFine"):
         for split in SPLITS:
             if not (Path(root) / part / split).is_dir():

@@ -7,6 +7,7 @@ from pathlib import Path
 from repvgg_companion.data.images import Folders, add_to_folder
 from repvgg_companion.data.index.findings import Findings
 from repvgg_companion.data.index.links import around, no_image
+from repvgg_companion.data.index.source import require_folder
 from repvgg_companion.errors import CompanionError
 from repvgg_companion.progress import Progress
 
@@ -19,9 +20,7 @@ def images_of_folder(root: str | Path, findings: Findings) -> Folders:
     Raises CompanionError where the folder does not exist, holds a name that is not UTF-8, a file that cannot be read,
     or a link to a folder around it.
     """
-    top = Path(root).absolute()
-    if not top.is_dir():
-        raise CompanionError(f"folder {root} does not exist")
+    top = Path(require_folder(root))
     scan = _Scan(findings, str(root))
     entries = _sorted_entries(str(top))
     # The total is the number of entries at the top: class folders, or images of a flat folder.

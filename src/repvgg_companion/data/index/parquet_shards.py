@@ -17,6 +17,7 @@ from repvgg_companion.data.images import ImageColumns, emptied
 from repvgg_companion.data.index.classes import VALIDATION_NAMES
 from repvgg_companion.data.index.findings import Findings, is_foreign
 from repvgg_companion.data.index.image_tar import ImageTar
+from repvgg_companion.data.index.source import require_folder
 from repvgg_companion.data.index.split import IndexJob, Split
 from repvgg_companion.data.label_order import WNID
 from repvgg_companion.data.manifest import Manifest
@@ -71,6 +72,7 @@ def from_parquet(folder: str, job: IndexJob) -> dict[str, Split]:
     damaged, a label that contradicts the path, and labels without a class; what paths and labels say is looked at, and
     given to `job.known`, before anything is copied.
     """
+    require_folder(folder)
     labels = _Labels(dict(enumerate(job.devkit.wnids)) if job.devkit is not None else {})
     left_out: dict[str, None] = {}
     shards = {name: _shards_of(Path(folder), name, left_out) for name in ("train", "val")}

@@ -13,12 +13,35 @@ from collections.abc import Callable
 from repvgg_companion.errors import CompanionError
 
 BLOCK_BYTES = 1 << 22
+ZIP, PARQUET = b"PK\x03\x04", b"PAR1"
 COMPRESSED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
 
 
 def compression_of(head: bytes) -> str | None:
     """The compression that the first bytes of a file announce, or None."""
     return next((name for magic, name in COMPRESSED.items() if head.startswith(magic)), None)
+
+
+def option_for(head: bytes, name: str = "") -> str:
+    """Which option takes a file of another form, told by its first bytes (and the name of a tar); empty if none."""
+    if head.startswith(ZIP):
+        return "name a zip with --zip (data.zip)"
+    if head.startswith(PARQUET):
+        return "name the folder of all Parquet shards with --parquet-folder (data.parquet_folder)"
+    if name.lower().endswith((".tar", *(f".tar{end}" for end in (".gz", ".bz2", ".xz", ".zst")), ".tgz")):
+        return "name a tar with --val-archive or --train-archive (data.val_archive, data.train_archive)"
+    return ""
+
+
+def require_folder(path: str | os.PathLike) -> str:
+    """The absolute path of a folder; raises CompanionError where there is none, or a file of another form."""
+    if os.path.isfile(path):  # noqa: PTH113 - as below
+        with open(path, "rb") as stream:  # noqa: PTH123
+            way = option_for(stream.read(4), os.fspath(path)) or "name the folder that holds the images"
+        raise CompanionError(f"{path} is a file instead of a folder; {way}")
+    if not os.path.isdir(path):  # noqa: PTH112
+        raise CompanionError(f"folder {path} does not exist")
+    return os.path.abspath(path)  # noqa: PTH100 - Path.resolve would follow links
 
 
 class SeekSource:

@@ -9,6 +9,7 @@ from repvgg_companion.data.index.classes import Classes, no_image_of
 from repvgg_companion.data.index.devkit import Devkit
 from repvgg_companion.data.index.findings import Findings
 from repvgg_companion.data.index.known_classes import KnownClasses
+from repvgg_companion.data.index.source import PARQUET, option_for
 from repvgg_companion.data.manifest import ManifestBuilder
 from repvgg_companion.errors import CompanionError
 
@@ -62,7 +63,8 @@ class Split:
         if not len(self.builder):
             other = self.findings.others.first
             beside = f" (but {self.findings.others.count} other files, such as {other!r})" if other else ""
-            raise CompanionError(f"{where} holds no image{beside}; check that it is the right archive or folder")
+            way = option_for(PARQUET) if other.endswith(".parquet") else "check that it is the right archive or folder"
+            raise CompanionError(f"{where} holds no image{beside}; {way}")
         return self
 
     def notes(self) -> list[str]:

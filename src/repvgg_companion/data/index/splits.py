@@ -8,7 +8,7 @@ from repvgg_companion.data.index import classes
 from repvgg_companion.data.index.devkit import Devkit
 from repvgg_companion.data.index.findings import Findings
 from repvgg_companion.data.index.folder_images import images_of_folder
-from repvgg_companion.data.index.source import SeekSource
+from repvgg_companion.data.index.source import SeekSource, require_folder
 from repvgg_companion.data.index.split import Split
 from repvgg_companion.data.index.tar_images import images_of_tar
 from repvgg_companion.errors import CompanionError
@@ -147,6 +147,7 @@ def from_kaggle(root: str) -> dict[str, Split]:
     Without a folder `train` there is the validation split alone.
     """
     top = Path(root)
+    require_folder(root)
     places = [top / KAGGLE, top / KAGGLE.partition("/")[2], top]
     images = next((place for part in ("train", "val") for place in places if (place / part).is_dir()), None)
     if images is None:

@@ -12,7 +12,7 @@ from typing import NamedTuple, NoReturn, Protocol
 
 import numpy as np
 
-from repvgg_companion.data.index.source import compression_of
+from repvgg_companion.data.index.source import compression_of, option_for
 from repvgg_companion.errors import CompanionError
 
 BLOCK = tarfile.BLOCKSIZE
@@ -299,7 +299,8 @@ class _Walk:
             self._fail(offset, "is damaged: no valid header where one is due; compare digests, and name an intact copy")
         if packed := compression_of(header):
             self._fail_compressed(offset, packed)
-        self._fail(offset, f"is no tar archive (it begins with {header[:16]!r}); check what was downloaded")
+        way = option_for(header) or "check what was downloaded"
+        self._fail(offset, f"is no tar archive (it begins with {header[:16]!r}); {way}")
 
     def _fail_compressed(self, offset: int, packed: str) -> NoReturn:
         self._fail(offset, f"is compressed with {packed}, so its images are no byte ranges; decompress it first")
