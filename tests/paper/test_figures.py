@@ -23,7 +23,7 @@ from repvgg_companion.runs import commit
 NAMES = ("figure1", "figure3", "table1", "branches", "proxies", "roofline", "training")
 
 
-KINDS = ("pdf", "svg", "png", "csv")
+KINDS = ("pdf", "svg", "png", "csv", "md", "tex")
 
 
 def coordinates(figure):
@@ -47,7 +47,7 @@ def coordinates(figure):
 def drawn(folder, output, *names):
     arguments = ["--experiment", "demo", "--results", str(folder), "--paper", str(PAPER), "--output", str(output)]
     assert main(["figures", *arguments, *(["--only", *names] if names else [])]) == 0
-    return {path.name: path.read_bytes() for path in sorted(output.iterdir())}
+    return {str(path.relative_to(output)): path.read_bytes() for path in sorted(output.rglob("*.*"))}
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +68,42 @@ def made(tmp_path_factory, facts):
 
 
 def test_all_figures_in_all_formats(made):
-    assert sorted(made[0]) == sorted(f"{name}.{kind}" for name in NAMES for kind in KINDS)
+    panels = [f"panels/figure1-{letter}.{kind}" for letter in "abcd" for kind in KINDS if kind != "csv"]
+    assert sorted(made[0]) == sorted(
+        [*panels, "references.bib", *(f"{name}.{kind}" for name in NAMES for kind in KINDS)]
+    )
+
+
+def texts(svg):
+    """The size in points of every text of an SVG."""
+    return [float(size) for size in re.findall(rb"font(?:-size)?: (?:[a-z]+ )*([0-9.]+)px", svg)]
+
+
+@pytest.mark.parametrize("name", [*NAMES, *(f"panels/figure1-{letter}" for letter in "abcd")])
+def test_no_text_is_smaller_than_7_points_in_a_column(made, name):
+    sizes = texts(made[0][f"{name}.svg"])
+    assert sizes and min(sizes) >= 6.99
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_caption_says_unit_device_precision_batch_input_and_samples(made, name):
+    words = made[0][f"{name}.md"].decode()
+    assert "no result of the paper" in words
+    needed = {
+        "figure1": ("%", "examples/s", CPU, "fp32, eager, batch 1, 224 px, 20 samples", "recipe: demo-5-epochs"),
+        "figure3": ("MiB", CPU, "fp32, eager, batch 1, 224 px", "one pass each", "ResNet-18 and RepVGG-A0"),
+        "table1": ("TFLOPS", CPU, "fp32, eager, smaller shape: 256 channels, batch 4, 56 px, 20 samples"),
+        "branches": ("(%)", "demo-digits, width 0.25, 10 classes, 32 px", "deploy form, 297 images", "3 seeds"),
+        "proxies": ("examples/s", CPU, "fp32, eager, batch 1, 224 px, 20 samples"),
+        "roofline": ("no ceilings were measured",),
+        "training": ("demo-digits", "demo-5-epochs", "%"),
+    }
+    assert all(part in words for part in needed[name]), words
+    latex = made[0][f"{name}.tex"].decode()
+    assert (
+        f"\\label{{fig:repvgg-demo-{name}}}" in latex and f"]{{{name}}}" in latex and "no result of the paper" in latex
+    )
+    assert commit() in made[0]["references.bib"].decode() and b"{ding2021repvgg," in made[0]["references.bib"]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -106,7 +141,7 @@ def test_the_sources_in_the_csv_name_the_rows(made, facts):
 def test_the_same_data_gives_the_same_bytes(made, tmp_path):
     first, demo, _ = made
     second = drawn(demo, tmp_path / "again", "figure1", "branches")
-    assert len(second) == 8
+    assert set(second) == {name for name in first if name.startswith(("figure1", "branches", "panels", "ref"))}
     assert [name for name in second if first[name] != second[name]] == []
 
 
@@ -116,7 +151,7 @@ def test_formats_and_width(made):
     from PIL import Image
 
     first, _, _ = made
-    for name in NAMES:
+    for name in (*NAMES, "panels/figure1-d"):
         assert first[f"{name}.pdf"].startswith(b"%PDF")
         assert b"/Type3" not in first[f"{name}.pdf"]
         width = re.search(rb'<svg[^>]* width="([0-9.]+)pt"', first[f"{name}.svg"])
@@ -210,8 +245,8 @@ def test_without_results_the_figures_say_what_is_missing(tmp_path):
     (tmp_path / "empty").mkdir()
     texts = drawn(tmp_path / "empty", tmp_path / "figures", "figure1", "figure3", "table1", "training")
     assert b"no speed was measured" in texts["figure1.svg"]
-    assert b"nothing was trained" in texts["training.svg"]
-    assert b"no kernel sizes were" in texts["table1.svg"]
+    assert not [name for name in texts if name.startswith("training")], "nothing was trained, so nothing is drawn"
+    assert b"no kernel sizes" in texts["table1.svg"]
     assert b"was not measured" in texts["figure3.svg"]
     assert b"DEMO" not in texts["figure1.svg"]
 
@@ -227,18 +262,28 @@ def test_histories_are_found_by_the_rows_or_taken_as_given(demo, facts):
     evidence = Evidence(facts, Results(demo))
     found = trainings(evidence, None)
     assert len(found) == len(list(evidence.results.rows("accuracy")))
-    assert {run.group for run in found} == {"A0–A2", "B0–B3", "g2", "g4", "D2se", "plain", "identity-only", "1x1-only"}
     one = sorted((demo.parent / "weights").rglob("history.csv"))[0]
     assert [(run.dataset, run.model) for run in trainings(evidence, [one])] == [("demo-digits", "RepVGG-A0")]
 
 
-def test_every_ablation_has_its_own_line_in_the_training_curves(facts):
-    from repvgg_companion.paper.figure_training import GROUPS, Training
-    from repvgg_companion.paper.table_rows import ablations
+def test_every_network_has_its_own_panel_of_training_curves_told_apart_without_colour(demo, facts):
+    from repvgg_companion.paper.figure_training import CURVES, training
 
-    assert len(set(GROUPS.values())) == len(GROUPS)
-    groups = [Training("demo-digits", model, []).group for model in ablations(facts) if model.startswith("RepVGG-B0_")]
-    assert len(groups) == len(set(groups)) == 10
+    with style():
+        figure = training(Evidence(facts, Results(demo)), None)
+    titles = [" ".join(axes.get_title(loc="left").split()) for axes in figure.axes if axes.get_title(loc="left")]
+    assert len(titles) == len(set(titles)) == 17 and {"A0", "B0 1x1-only", "B0 plain"} <= set(titles)
+    assert len({str(line["linestyle"]) for _, line in CURVES.values()}) == 2
+
+
+def test_a_baseline_has_one_bar(demo, facts):
+    from repvgg_companion.paper.figure_bars import figure3, peak_rows
+
+    forms = [(row["model"], row["form"]) for row in peak_rows(Results(demo).rows("memory"))]
+    assert sorted(forms) == [("RepVGG-A0", "deploy"), ("RepVGG-A0", "train"), ("ResNet-18", "deploy")]
+    with style():
+        figure = figure3(Evidence(facts, Results(demo)))
+    assert len(figure.axes[1].patches) == 3
 
 
 def test_no_title_of_the_ablations_is_cut_off(demo, facts):
@@ -369,7 +414,7 @@ def test_a_share_above_the_direct_convolution_is_not_cut_off(share, right):
 
     _, axes = plt.subplots()
     places = (Place("RepVGG-A0", "deploy", 50.0, 1e11, share), Place("RepVGG-B1", "deploy", 60.0, 1e11, 0.6))
-    _draw_shares(axes, Roofline(1e11, 1e10, "3x3 convolution", places), ["RepVGG-A0", "RepVGG-B1"])
+    _draw_shares(axes, Roofline(1e11, 1e10, "3x3 convolution", places))
     assert axes.get_xlim() == pytest.approx((0, right))
     plt.close("all")
 

@@ -11,8 +11,9 @@ from repvgg_companion.contract import read_rows, write_rows
 from repvgg_companion.paper import table_rows
 from repvgg_companion.paper.claim_evidence import Evidence
 from repvgg_companion.paper.comparable_runs import widest
+from repvgg_companion.paper.latex import as_latex, as_macros, words_of
 from repvgg_companion.paper.ours import Results
-from repvgg_companion.paper.tables import as_latex, as_markdown, header
+from repvgg_companion.paper.table_display import as_markdown, displayed, header
 
 
 def evidence(folder, facts):
@@ -171,10 +172,10 @@ def test_markdown_and_latex_hold_every_row_and_escape(tmp_path):
         {"model": "C|d", "paper_top1_pct": None, "empty_pct": None, "note": []},
     ]
     text = as_markdown(rows, "Title.")
-    assert "| A_b [1] | 50.00 |" in text and "| C\\|d | – |" in text and "empty" not in text
-    assert "1. 100 % & more" in text
+    assert "| A_b<sup>a</sup> | 50.00 |" in text and "| C\\|d | – |" in text and "empty" not in text
+    assert "- <sup>a</sup> 100 % & more" in text
     latex = as_latex(rows, "Title_1", "table9")
-    assert "A\\_b\\textsuperscript{a} & 50.00 \\\\" in latex and "100 \\% \\& more" in latex and "Title\\_1" in latex
+    assert "A\\_b\\tnote{a} & 50.00 \\\\" in latex and "100 \\% \\& more" in latex and "Title\\_1" in latex
     assert len(re.findall(r"(?<!\\)&", latex)) == 3  # one between two columns in the header and in each row
     assert latex.count("{") == latex.count("}")
 
@@ -183,14 +184,15 @@ def test_latex_numbers_the_table_and_constant_texts_are_said_once(demo, tmp_path
     written(demo, tmp_path / "tables")
     latex = (tmp_path / "tables" / "table4.tex").read_text(encoding="utf-8")
     assert "\\caption{Models trained with" in latex and "Table 4" not in latex
-    assert " [1]" not in latex and "\\textsuperscript{a}" in latex
+    assert " [1]" not in latex and "\\tnote{a}" in latex and "resizebox" not in latex and "ours_" not in latex
     rows = [
-        {"model": name, "ours_speed_setting": "cpu, fp32", "other": other, "note": [f"n{n}" for n in range(28)]}
-        for name, other in (("A", "x"), ("B", "y"))
+        {"model": name, "ours_speed_setting": "cpu, fp32", "other": other, "note": ["of all", *notes]}
+        for name, other, notes in (("A", "x", [f"n{n}" for n in range(28)]), ("B", "y", []))
     ]
     markdown, latex = as_markdown(rows, "T."), as_latex(rows, "T", "t")
-    assert markdown.startswith("T. In every row: ours speed setting: cpu, fp32.\n") and "| model | other |" in markdown
-    assert latex.count("cpu, fp32") == 1 and "z,aa,ab}" in latex and "\\textsuperscript{ab}n27" in latex
+    assert "- ours speed setting: cpu, fp32\n- of all\n" in markdown and "| model | other |" in markdown
+    assert latex.count("cpu, fp32") == 1 and "z,aa,ab}" in latex and "\\item[ab] n27." in latex
+    assert "  \\item of all.\n" in latex, "a note of every row has no mark"
 
 
 def test_every_character_of_latex_is_escaped_once():
@@ -230,3 +232,59 @@ def test_every_conversion_of_table_8_is_certified_without_training(tmp_path, fac
     rows = {row["model"]: row for row in table_rows.table8(evidence(tmp_path, facts))}
     structure.conversion_errors.cache_clear()
     assert rows["PSPNet-RepVGG-B1g2"]["conversion_certified"] == "no"
+
+
+def test_only_mismatches_are_marked(tmp_path, facts):
+    found = {}
+    for name in ("table4", "table5"):
+        rows = table_rows.performance(evidence(tmp_path, facts), name)
+        table = displayed(rows)
+        assert not any("match" in words or "recount" in words for words in table.headers)
+        own = {row["model"]: marks for row, marks in zip(rows, table.marks, strict=True) if marks}
+        found |= {(model, table.headers[place]): [table.notes[number - 1] for number in numbers]
+                  for model, marks in own.items() for place, numbers in marks.items()}  # fmt: skip
+        assert any("counted anew" in words for words in table.general)
+    assert found["ResNeXt-50", "paper Wino MULs (B)"][0].startswith("counted here: 4.2; ")
+    assert found["EfficientNet-B3", "paper params (M)"][0].startswith("counted here: 12.18; ")
+    assert {header for _, header in found} <= {"paper Wino MULs (B)", "paper params (M)", "model"}
+
+
+def test_a_count_that_is_not_printed_stands_in_brackets(tmp_path, facts):
+    rows = table_rows.performance(evidence(tmp_path, facts), "table4")
+    table = displayed(rows)
+    for row, cells in zip(rows, table.cells, strict=True):
+        shown = dict(zip(table.headers, cells, strict=True))["paper Wino MULs (B)"]
+        assert shown.startswith("(") == (row["paper_wino_muls_b"] is None and row["recount_wino_muls_b"] is not None)
+
+
+def test_the_csv_alone_names_run_weights_and_form(demo, tmp_path):
+    tables = written(demo, tmp_path / "tables")
+    row = next(row for row in tables["table6"] if row["model"] == "RepVGG-B0_plain")
+    assert row["demo_top1_form"] == "deploy" and row["demo_top1_run_id"] == "evaluate"
+    assert row["demo_top1_weights_sha256"] == "0" * 64
+    assert next(row for row in tables["table4"] if row["model"] == "RepVGG-A0")["ours_speed_form"] == "deploy"
+    assert tables["table1"][0]["small_time_run_id"]
+    for name in tables:
+        text = "".join((tmp_path / "tables" / f"{name}.{kind}").read_text(encoding="utf-8") for kind in ("md", "tex"))
+        assert "sha256" not in text and "run_id" not in text and "run id" not in text
+
+
+def test_numbers_come_as_macros(demo, tmp_path):
+    assert words_of("B1g2") == "BOneGTwo" and words_of("tiny-imagenet-40") == "TinyImagenetFourZero"
+    written(demo, tmp_path / "tables")
+    text = (tmp_path / "tables" / "numbers.tex").read_text(encoding="utf-8")
+    macros = dict(re.findall(r"^\\newcommand\{\\(\w+)\}\{(.*)\}% ", text, re.M))
+    assert len(macros) == text.count("\\newcommand") and all(name.isalpha() for name in macros)
+    row = next(
+        row for row in csv.DictReader((tmp_path / "tables" / "table4.csv").open()) if row["model"] == "RepVGG-A0"
+    )
+    assert macros["repvggXTopOneAZero"] == f"{float(row['demo_top1_pct']):.2f}"
+    assert macros["repvggXTopOneLowAZero"] == f"{float(row['demo_top1_low_pct']):.2f}"
+    assert macros["repvggXParamsAZero"] == "8.30" and "batch 1, 224 px" in macros["repvggXSpeedSetting"]
+
+
+def test_a_macro_that_two_tables_give_differently_names_its_table():
+    tables = {"table4": [{"model": "RepVGG-A0", "ours_top1_pct": 72.0, "note": []}],
+              "table5": [{"model": "RepVGG-A0", "ours_top1_pct": 73.0, "note": []}]}  # fmt: skip
+    text = as_macros(tables, "x")
+    assert "{\\repvggXTopOneAZero}{72.00}" in text and "{\\repvggXTopOneAZeroTableFive}{73.00}" in text

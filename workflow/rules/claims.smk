@@ -11,7 +11,7 @@ rule claims:
         modules=modules("paper"),
     output:
         table=f"{RESULTS}/claims.csv",
-        text=report(f"{RESULTS}/claims.md", caption="../report/claims.rst", category="Claims"),
+        text=report(f"{RESULTS}/claims.md", caption="../report/claims.rst", category="2 Claims"),
     log:
         f"logs/{NAME}/claims.log",
     conda:

@@ -13,7 +13,7 @@ def trained(wildcards):
 def modules(folder):
     """The source files of a cheap rule: Snakemake compares them by checksum, so an edit re-runs it, a checkout does not."""
     found = (ROOT / "src" / "repvgg_companion" / folder).rglob("*")
-    return sorted(str(path) for path in found if path.suffix in (".py", ".mplstyle"))
+    return sorted(str(path) for path in found if path.suffix in (".py", ".mplstyle", ".j2"))
 
 
 def source_of(verb):

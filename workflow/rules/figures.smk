@@ -1,6 +1,7 @@
-# The paper's figures beside ours, from the collected tables alone; the CSV file holds the points of each.
-FIGURE_NAMES = ["figure1", "figure3", "table1", "branches", "proxies", "roofline", "training"]
-FIGURE_KINDS = ["pdf", "svg", "png", "csv"]
+# The paper's figures beside ours, from the collected tables alone: each with its points and its caption.
+FIGURE_NAMES = ["figure1", "figure3", "table1", "branches", "proxies"]
+FIGURE_NAMES += ["roofline"] * bool(SPEEDS) + ["training"] * bool(TRAINED)
+FIGURE_KINDS = ["pdf", "svg", "png", "csv", "md", "tex"]
 FIGURES = [f"{FIGURE_FOLDER}/{name}.{kind}" for name in FIGURE_NAMES for kind in FIGURE_KINDS]
 
 
@@ -16,7 +17,7 @@ rule figures:
                 report(
                     f"{FIGURE_FOLDER}/{name}.{kind}",
                     caption=f"../report/{name}.rst",
-                    category="Figures",
+                    category="3 Figures",
                     labels={"figure": name},
                 )
                 if kind == "svg"
@@ -25,6 +26,9 @@ rule figures:
             for name in FIGURE_NAMES
             for kind in FIGURE_KINDS
         },
+        references=f"{FIGURE_FOLDER}/references.bib",
+        # One file for each panel of Figure 1; their number depends on what was measured.
+        panels=directory(f"{FIGURE_FOLDER}/panels"),
     log:
         f"logs/{NAME}/figures.log",
     conda:
@@ -34,7 +38,9 @@ rule figures:
         results=lambda wildcards: RESULTS,
         paper=lambda wildcards: PAPER,
         folder=lambda wildcards: FIGURE_FOLDER,
+        names=" ".join(FIGURE_NAMES),
         histories=" ".join(weights.history for weights in TRAINED.values()),
     shell:
         "python -m repvgg_companion figures --experiment {params.experiment} --results {params.results} "
-        "--paper {params.paper:q} --histories {params.histories} --output {params.folder} --log {log}"
+        "--paper {params.paper:q} --histories {params.histories} --only {params.names} --output {params.folder} "
+        "--log {log}"

@@ -2,12 +2,17 @@
 rule report:
     input:
         tables=TABLES,
-        figures=[f"{FIGURE_FOLDER}/{name}.svg" for name in FIGURE_NAMES],
+        figures=[f"{FIGURE_FOLDER}/{name}.{kind}" for name in FIGURE_NAMES for kind in ("svg", "md")],
         claims=f"{RESULTS}/claims.csv",
         provenance=f"{RESULTS}/provenance.json",
         modules=modules("results"),
     output:
-        f"{RESULTS}/report.html",
+        report(
+            f"{RESULTS}/report.html",
+            caption="../report/page.rst",
+            category="1 Report",
+            labels={"page": "claims, tables and figures on one page"},
+        ),
     log:
         f"logs/{NAME}/report.log",
     conda:

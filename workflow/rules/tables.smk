@@ -10,7 +10,9 @@ PART_FILES = {
 COLLECTED = {table: f"{RESULTS}/{table}.csv" for table, parts in PART_FILES.items() if parts}
 FACTS = sorted(str(path) for path in Path(PAPER).glob("*.csv"))
 TABLE_NAMES = [f"table{number}" for number in range(1, 9)]
-TABLES = [f"{RESULTS}/tables/{name}.{kind}" for name in TABLE_NAMES for kind in ("csv", "md", "tex")]
+TABLE_KINDS = ["csv", "md", "tex"]
+TABLES = [f"{RESULTS}/tables/{name}.{kind}" for name in TABLE_NAMES for kind in TABLE_KINDS]
+TABLES += [f"{RESULTS}/tables/numbers.tex"]
 
 
 rule collect:
@@ -38,7 +40,14 @@ rule tables:
         facts=FACTS,
         modules=modules("paper"),
     output:
-        TABLES,
+        [
+            (
+                report(path, caption="../report/tables.rst", category="3 Tables", labels={"table": Path(path).stem})
+                if path.endswith(".md")
+                else path
+            )
+            for path in TABLES
+        ],
     log:
         f"logs/{NAME}/tables.log",
     conda:

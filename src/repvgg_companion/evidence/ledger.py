@@ -20,8 +20,10 @@ from repvgg_companion.evidence.sources import LedgerRequest, Sources, read_sourc
 from repvgg_companion.evidence.study_picture import network_rows, pair_rows
 from repvgg_companion.evidence.summaries import require_evidence
 from repvgg_companion.files import write_text
+from repvgg_companion.paper.latex import as_latex
 from repvgg_companion.paper.printed import FILES
-from repvgg_companion.paper.tables import as_csv, as_latex, as_markdown
+from repvgg_companion.paper.table_display import as_markdown
+from repvgg_companion.paper.tables import as_csv
 from repvgg_companion.paper.verdicts import NOT_TESTED, OPEN
 from repvgg_companion.runs import commit
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from repvgg_companion.errors import one_line
 from repvgg_companion.evidence.accuracy_picture import accuracy_points
 from repvgg_companion.evidence.figure1_others import others_panels
 from repvgg_companion.evidence.from_studies import Study
@@ -9,7 +10,7 @@ from repvgg_companion.evidence.sources import Sources
 from repvgg_companion.evidence.speedups_picture import PAIRS, printed_ratio, speed_ups
 from repvgg_companion.evidence.study_picture import curve_of
 from repvgg_companion.evidence.third_party import SPEED_FILE
-from repvgg_companion.paper.figure_points import Axis, FigurePoint, one_line, point
+from repvgg_companion.paper.figure_points import Axis, FigurePoint, point
 from repvgg_companion.paper.printed import Facts, printed_row
 
 

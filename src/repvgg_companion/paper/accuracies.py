@@ -14,7 +14,7 @@ from repvgg_companion.contract import ROUNDING, read_rows
 from repvgg_companion.paper.claim_evidence import Evidence
 from repvgg_companion.paper.grammar import NotAvailable, Quantity
 from repvgg_companion.paper.inference import over_seeds
-from repvgg_companion.paper.ours import Results, Row, describe_network
+from repvgg_companion.paper.ours import Results, Row, describe_network, traced
 
 
 @dataclass(frozen=True)
@@ -128,6 +128,7 @@ def _columns(prefix: str, accuracy: Accuracy | None, notes: list[str]) -> Row:
         f"{prefix}_top1_high_pct": accuracy.high if accuracy else None,
         f"{prefix}_seeds": len(accuracy.seeds) if accuracy else None,
         f"{prefix}_best_epoch_top1_pct": accuracy.best_epoch if accuracy else None,
+        **traced(f"{prefix}_top1", accuracy.rows if accuracy else ()),
     }
 
 

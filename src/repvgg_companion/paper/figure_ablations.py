@@ -47,7 +47,7 @@ def branches(evidence: Evidence) -> "Figure":
 
     tables = _tables(evidence)
     columns = ablation_columns(evidence)
-    height = sum(0.19 * len(names) + 0.45 for names in tables.values()) + 0.55
+    height = sum(0.235 * len(names) + 0.45 for names in tables.values()) + 0.55
     figure, grid = plt.subplots(
         2,
         1 + len(columns),
@@ -75,7 +75,7 @@ def branches(evidence: Evidence) -> "Figure":
                 axes.set_facecolor(column.tint)
     grid[1][0].set_xlabel("top-1 (%)\nImageNet, 120 epochs")
     for axes, column in zip(grid[1][1:], columns, strict=True):
-        axes.set_xlabel(f"{column.label}\nbars: 95 % over {_bars(column.accuracies)}")
+        axes.set_xlabel(f"{column.label}\nbars: 95 % over {seeds_or_images(column.accuracies)}")
     return figure
 
 
@@ -90,7 +90,7 @@ def printed_ablations(evidence: Evidence) -> dict[str, dict[str, float]]:
     }
 
 
-def _bars(accuracies: dict[str, Accuracy]) -> str:
+def seeds_or_images(accuracies: dict[str, Accuracy]) -> str:
     """Over what the intervals of a column generalise."""
     counts = sorted({len(accuracy.seeds) for accuracy in accuracies.values()})
     least = [count for count in counts if count >= LEAST_SEEDS]
@@ -153,7 +153,7 @@ def _dots(axes: "Axes", names: dict[str, str], values: Mapping[str, Dot], colour
         axes.plot(top1, place, color=colour, marker="o", markersize=3.5, zorder=4)
         digits = 2 if interval is None or interval[1] - interval[0] < 1.5 else 1
         above: dict[str, Any] = {"ha": "center", "va": "bottom", "textcoords": "offset points"}
-        axes.annotate(f"{top1:.{digits}f}", (top1, place), (0, 2.5), fontsize=5, **above)
+        axes.annotate(f"{top1:.{digits}f}", (top1, place), (0, 2.5), **above)
     axes.set_yticks(range(len(order)), order)
     axes.set_ylim(len(order) - 0.5, -0.75)
     axes.set(xlabel="", ylabel="")

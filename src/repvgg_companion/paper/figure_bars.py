@@ -1,5 +1,6 @@
 """Figure 3 (live feature maps and peak memory) and Table 1 (density by kernel size), printed and measured."""
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from repvgg_companion.paper.claim_evidence import Evidence
@@ -10,7 +11,9 @@ from repvgg_companion.paper.figure_style import (
     OURS_COLOUR,
     PAPER_COLOUR,
     PAPER_DEVICE,
+    TRAIN_COLOUR,
     empty_panel,
+    wrapped,
 )
 from repvgg_companion.paper.named_checks import block_maps
 from repvgg_companion.paper.ours import Row
@@ -24,23 +27,25 @@ if TYPE_CHECKING:
 # Figure 3, in units of the block's input: before the block, on both sides of its inner ReLU, after the addition.
 FIGURE3_POINTS = ("input", "before\nReLU", "after\nReLU", "after the\naddition")
 FIGURE3_PAPER = {"residual": (1, 2, 2, 1), "plain": (1, 1, 1, 1)}
+BAR_INCHES = 0.12
+"""Height of a bar with its number beside it."""
 
 
 def table1(evidence: Evidence) -> "Figure":
     """Computational density by kernel size: the printed bars, and ours on the device of the experiment."""
     import matplotlib.pyplot as plt
 
-    figure, (left, right) = plt.subplots(1, 2, figsize=(COLUMN_INCHES, 1.9))
+    figure, (left, right) = plt.subplots(1, 2, figsize=(COLUMN_INCHES, 2.0))
     facts = evidence.facts.table("table1")
     _density_bars(left, facts, [fact["density_tflops"] for fact in facts], "%.2f", color=PAPER_COLOUR)
     left.set(title=f"(a) paper: {PAPER_DEVICE.split(',')[0]}, fp32", ylabel="density (TFLOPS)")
     line = {"arrowstyle": "-", "linewidth": 0.5, "color": "#8a8a8a"}
-    words = "printed; its time\ngives 10.05"
-    left.annotate(words, (2, 12.8), (2.45, 25), fontsize=5.5, ha="center", color="#555555", arrowprops=line)
+    words = "printed; its\ntime gives\n10.05"
+    left.annotate(words, (2, 13.6), (2.5, 21), ha="center", color="#555555", arrowprops=line)
     ours = kernel_rows(evidence)
     if not ours:
         right.set_title("(b) measured here")
-        empty_panel(right, "no kernel sizes were\nmeasured")
+        empty_panel(right, "no kernel sizes\nwere measured")
         return figure
     spread = [
         [row["tflops"] * (1 - row["time_ms"] / row["high_ms"]) for row in ours],
@@ -48,20 +53,24 @@ def table1(evidence: Evidence) -> "Figure":
     ]
     error = {"color": OURS_COLOUR, "yerr": spread, "error_kw": {"linewidth": 0.7}}
     _density_bars(right, ours, [row["tflops"] for row in ours], "%.3g", **error)
-    first = ours[0]
-    smaller = "" if has_paper_shape(first) else "smaller shape: "
-    shape = f"{smaller}{first['channels']} channels, batch {first['batch_size']}, {first['resolution_px']} px, "
-    shape += f"{first['n_samples']} samples"
-    right.set_title(f"(b) here: {first['precision']}")
-    figure.supxlabel(f"(a) 2048 channels, batch 32, 56 px, 10 runs\n(b) {first['device']}\n{shape}", fontsize=6)
+    right.set_title(f"(b) here: {ours[0]['precision']}")
+    shape = wrapped(f"(b) {ours[0]['device']}, {kernel_setting(ours[0])}", 56)
+    figure.supxlabel(f"(a) 2048 channels, batch 32, 56 px, 10 runs\n{shape}", fontsize=7)
     return figure
+
+
+def kernel_setting(row: Row) -> str:
+    """`fp32, eager, 256 channels, batch 4, 56 px, 20 samples`: how a kernel size was measured."""
+    smaller = "" if has_paper_shape(row) else "smaller shape: "
+    shape = f"{row['channels']} channels, batch {row['batch_size']}, {row['resolution_px']} px"
+    return f"{row['precision']}, {row['backend']}, {smaller}{shape}, {row['n_samples']} samples"
 
 
 def _density_bars(axes: "Axes", rows: list[Row], values: list[float], digits: str, **drawing: Any) -> None:
     sizes = [f"{row['kernel_size']}x{row['kernel_size']}" for row in rows]
-    axes.bar_label(axes.bar(sizes, values, width=0.62, **drawing), fmt=digits, fontsize=6, padding=1)
+    axes.bar_label(axes.bar(sizes, values, width=0.62, **drawing), fmt=digits, padding=1)
     axes.set_xlabel("kernel size")
-    axes.margins(y=0.14)
+    axes.margins(x=0.09, y=0.14)
     axes.grid(axis="x", visible=False)
 
 
@@ -80,10 +89,8 @@ def figure3(evidence: Evidence) -> "Figure":
 
     rows = evidence.results.rows("memory")
     peaks = peak_rows(rows)
-    count = len({row["model"] for row in peaks})
-    figure, (top, bottom) = plt.subplots(
-        2, 1, figsize=(COLUMN_INCHES, 2.5 + 0.33 * max(1, count)), height_ratios=(1.6, 0.5 + 0.33 * max(1, count))
-    )
+    heights = (1.6, 0.4 + BAR_INCHES * max(4, len(peaks) + 0.4 * len({row["model"] for row in peaks})))
+    figure, (top, bottom) = plt.subplots(2, 1, figsize=(COLUMN_INCHES, sum(heights) + 0.6), height_ratios=heights)
     top.set(title="(a) feature maps alive between operators", ylabel="in units of the input")
     for kind, colour, marker in (("residual", BLUE, "s"), ("plain", OURS_COLOUR, "o")):
         drawn = {"color": colour, "marker": marker}
@@ -99,38 +106,63 @@ def figure3(evidence: Evidence) -> "Figure":
 
 
 def peak_rows(rows: list[Row]) -> list[Row]:
-    """The peaks of whole networks of the run with the most of them: bars of two devices or batches do not compare."""
+    """The peaks of whole networks of the run with the most of them: bars of two devices or batches do not compare.
+
+    A baseline has no branches to convert: of its two forms only the one with folded batch norms is given.
+    """
     runs: dict[tuple, list[Row]] = {}
     for row in rows:
         if row["layer"] != WHOLE or row["peak_mib"] is None:
             continue
         runs.setdefault((row["device"], row["run_id"], row["batch_size"]), []).append(row)
-    return max(runs.values(), key=len, default=[])
+    found = max(runs.values(), key=len, default=[])
+    deployed = {row["model"] for row in found if row["form"] == "deploy"}
+    return [
+        row for row in found if row["form"] == "deploy" or has_branches(row["model"]) or row["model"] not in deployed
+    ]
+
+
+def has_branches(model: str) -> bool:
+    """Whether conversion merges branches in a network; in a baseline it only folds batch norms."""
+    return model.startswith("RepVGG") or "_" in model or "-RepVGG" in model
+
+
+def memory_setting(rows: list[Row]) -> str:
+    """`fp32, eager, batch 1, 224 px`: how peaks were measured."""
+    sizes = "/".join(str(px) for px in sorted({row["input_px"] for row in rows}))
+    return f"fp32, eager, batch {rows[0]['batch_size']}, {sizes} px"
 
 
 def _peaks(axes: "Axes", rows: list[Row]) -> None:
-    models = list(dict.fromkeys(row["model"] for row in rows))
-    if not models:
-        axes.set_title("(b) peak memory of whole networks")
+    axes.set_title("(b) peak memory of whole networks", pad=14)  # the legend stands below it
+    if not rows:
         empty_panel(axes, "the memory of whole networks was not measured")
         return
-    for offset, form, colour in ((0.2, "train", BLUE), (-0.2, "deploy", OURS_COLOUR)):
-        values = {row["model"]: row["peak_mib"] for row in rows if row["form"] == form}
-        places = [place for place, model in enumerate(models) if model in values]
-        bars = axes.barh(
-            [place + offset for place in places],
-            [values[models[place]] for place in places],
-            height=0.36,
-            color=colour,
-            label=f"{form} form",
-        )
-        axes.bar_label(bars, fmt="%.0f", fontsize=6, padding=2)
-    axes.set_yticks(range(len(models)), models)
-    axes.set_ylim(len(models) - 0.4, -0.6)
+    form_bars(axes, {(row["model"], row["form"]): row["peak_mib"] for row in rows}, "%.0f")
     axes.margins(x=0.12)
+    axes.set_xlabel(f"MiB with weights; {memory_setting(rows)}\n{rows[0]['device']}")
+
+
+def form_bars(axes: "Axes", values: Mapping[tuple[str, str], float], number: str = "") -> None:
+    """A bar for each network and form in `values`, the bars of one network together; `number` formats their values."""
+    places: dict[tuple[str, str], float] = {}
+    ticks: dict[str, float] = {}
+    at = 0.0
+    for model in dict.fromkeys(model for model, _ in values):
+        forms = [form for form in ("deploy", "train") if (model, form) in values]
+        places |= {(model, form): at + step for step, form in enumerate(forms)}
+        ticks[model] = at + (len(forms) - 1) / 2
+        at += len(forms) + 0.4
+    for form, colour in (("deploy", OURS_COLOUR), ("train", TRAIN_COLOUR)):
+        keys = [key for key in places if key[1] == form]
+        if not keys:
+            continue
+        bars = axes.barh([places[key] for key in keys], [values[key] for key in keys], height=0.92, color=colour,
+                         label=f"{form} form")  # fmt: skip
+        if number:
+            axes.bar_label(bars, fmt=number, padding=2)
+    axes.set_yticks(list(ticks.values()), list(ticks))
+    axes.set_ylim(at - 0.6, -0.8)
+    axes.tick_params(axis="y", length=0)
     axes.grid(axis="y", visible=False)
-    first = rows[0]
-    sizes = "/".join(str(px) for px in sorted({row["input_px"] for row in rows}))
-    setting = f"fp32, eager, batch {first['batch_size']}, {sizes} px"
-    axes.set(title="(b) peak memory", xlabel=f"MiB with weights; {setting}\n{first['device']}")
-    axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, borderaxespad=0)
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, borderaxespad=0.1)

@@ -5,14 +5,15 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 
+from repvgg_companion.errors import one_line
 from repvgg_companion.files import atomic_path
 from repvgg_companion.paper.claim_evidence import Evidence
 from repvgg_companion.paper.figure_ablations import ablation_columns, printed_ablations
 from repvgg_companion.paper.figure_bars import FIGURE3_PAPER, FIGURE3_POINTS, kernel_rows, peak_rows
-from repvgg_companion.paper.figure_proxies import proxy_panels
+from repvgg_companion.paper.figure_proxies import PROXIES, proxy_panels
 from repvgg_companion.paper.figure_roofline import roofline_of
 from repvgg_companion.paper.figure_scatter import figure1_panels
-from repvgg_companion.paper.figure_training import trainings
+from repvgg_companion.paper.figure_training import CURVES, trainings
 from repvgg_companion.paper.named_checks import block_maps, block_rows
 from repvgg_companion.paper.ours import Row, accuracy_sources
 from repvgg_companion.paper.printed import Facts, printed_row
@@ -63,11 +64,6 @@ def write_points(path: Path, points: Sequence[FigurePoint]) -> None:
         writer.writerow([field.name for field in fields(FigurePoint)])
         for one in points:
             writer.writerow([f"{cell:.8g}" if isinstance(cell, float) else cell for cell in astuple(one)])
-
-
-def one_line(text: str) -> str:
-    """A label of a figure without its line breaks."""
-    return " ".join(text.split())
 
 
 def _figure1(evidence: Evidence, _: list[Path] | None) -> Iterator[FigurePoint]:
@@ -137,7 +133,7 @@ def _proxies(evidence: Evidence, _: list[Path] | None) -> Iterator[FigurePoint]:
     for title, points in proxy_panels(evidence):
         for one in points:
             y = Axis("speed (examples/s)", one["speed"])
-            for key, label in (("flops", "FLOPs (B)"), ("wino", "Wino MULs (B)")):
+            for key, label in PROXIES.items():
                 where = (one_line(title), label, one["model"])
                 yield point(where, Axis(label, one[key] / 1e9), y, one["evidence"])
 
@@ -157,10 +153,10 @@ def _roofline(evidence: Evidence, _: list[Path] | None) -> Iterator[FigurePoint]
 def _training(evidence: Evidence, histories: list[Path] | None) -> Iterator[FigurePoint]:
     for run in trainings(evidence, histories):
         for row in run.epochs:
-            x, source = Axis("epoch", float(row["epoch"])), f"history.csv of {run.dataset} {run.model}"
-            for column, label in (("val_top1_pct", "top-1 (%)"), ("train_loss", "training loss")):
+            x = Axis("epoch", float(row["epoch"]))
+            for column, (label, _) in CURVES.items():
                 if row[column] is not None:
-                    yield point((run.dataset, label, run.model), x, Axis(label, row[column]), source)
+                    yield point((run.dataset, label, run.model), x, Axis(label, row[column]), run.source)
 
 
 POINTS: dict[str, Callable[[Evidence, list[Path] | None], Iterator[FigurePoint]]] = {

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_LABEL_POINTS = 5
+PROXIES = {"flops": "FLOPs (B)", "wino": "Wino MULs (B)"}
+"""The counts that stand for the speed, with their axis labels."""
 
 
 def proxies_figure(evidence: Evidence) -> "Figure":
@@ -32,24 +33,20 @@ def proxies_figure(evidence: Evidence) -> "Figure":
     import matplotlib.pyplot as plt
 
     columns = proxy_panels(evidence)
-    figure, grid = plt.subplots(
-        len(columns), 2, figsize=(COLUMN_INCHES, 2.2 * len(columns) + 0.45), squeeze=False, sharey="row"
-    )
-    for row, (title, points) in zip(grid, columns, strict=True):
-        row[0].set_title(title)
-        row[0].set_ylabel("speed (examples/s)")
-        for axes, key, label in ((row[0], "flops", "FLOPs (B)"), (row[1], "wino", "Wino MULs (B)")):
-            _correlated(axes, points, key)
-            axes.set_xlabel(label)
+    panels = [(title, points, key) for title, points in columns for key in PROXIES]
+    figure, grid = plt.subplots(len(panels), 1, figsize=(COLUMN_INCHES, 2.0 * len(panels) + 0.5), squeeze=False)
+    for axes, (title, points, key) in zip(grid[:, 0], panels, strict=True):
+        axes.set_title(title)
+        axes.set(ylabel="speed (examples/s)", xlabel=PROXIES[key])
+        _correlated(axes, points, key)
     family_legend(figure, [family(point["model"]) for _, points in columns for point in points])
     freeze_layout(figure)
-    for row, (_, points) in zip(grid, columns, strict=True):
-        for axes, key in zip(row, ("flops", "wino"), strict=True):
-            labels = [
-                (point[key] / 1e9, point["speed"], short(point["model"]), SERIES[family(point["model"])].colour)
-                for point in points
-            ]
-            separate_labels(axes, labels, [], _LABEL_POINTS)
+    for axes, (_, points, key) in zip(grid[:, 0], panels, strict=True):
+        labels = [
+            (point[key] / 1e9, point["speed"], short(point["model"]), SERIES[family(point["model"])].colour)
+            for point in points
+        ]
+        separate_labels(axes, labels, [])
     return figure
 
 
@@ -85,7 +82,7 @@ def _correlated(axes: "Axes", points: list[dict[str, Any]], key: str) -> None:
     from scipy.stats import spearmanr
 
     axes.set(xscale="log", yscale="log")
-    axes.margins(0.12, 0.2)
+    axes.margins(0.1, 0.2)
     for point in points:
         series = SERIES[family(point["model"])]
         axes.plot(point[key] / 1e9, point["speed"], color=series.colour, marker=series.marker, markersize=3)
@@ -94,6 +91,6 @@ def _correlated(axes: "Axes", points: list[dict[str, Any]], key: str) -> None:
         span = spearman_interval(rank, len(points))
         words = f"Spearman {rank:.2f}" + (f" [{span[0]:.2f}, {span[1]:.2f}]" if span else "")
         words += f"\n{len(points)} networks"
-        axes.text(0.98, 0.98, words, transform=axes.transAxes, fontsize=5.5, ha="right", va="top")
+        axes.text(0.98, 0.98, words, transform=axes.transAxes, ha="right", va="top")
     for axis in (axes.xaxis, axes.yaxis):
         plain_ticks(axis)

@@ -10,21 +10,24 @@ from typing import TYPE_CHECKING, Any
 from repvgg_companion.errors import CompanionError
 from repvgg_companion.files import read_json
 from repvgg_companion.paper.claim_evidence import Evidence
+from repvgg_companion.paper.figure_bars import form_bars
 from repvgg_companion.paper.figure_style import (
-    BLUE,
     COLUMN_INCHES,
-    OURS_COLOUR,
     SERIES,
     empty_panel,
     family,
     family_legend,
     plain_ticks,
+    wrapped,
 )
 from repvgg_companion.paper.ours import Row
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+
+_BAR_INCHES = 0.095
 
 
 @dataclass(frozen=True)
@@ -88,19 +91,20 @@ def roofline(evidence: Evidence) -> "Figure":
 
     found = roofline_of(evidence)
     models = list(dict.fromkeys(place.model for place in found.places)) if found else []
-    heights = (2.1, 0.5 + 0.17 * max(4, len(models)))
+    bars = len(found.places) if found else 0
+    heights = (2.4, 0.5 + _BAR_INCHES * max(8, bars + 0.4 * len(models)))
     figure, (top, bottom) = plt.subplots(2, 1, figsize=(COLUMN_INCHES, sum(heights) + 0.5), height_ratios=heights)
     top.set_title("(a) whole networks below the ceilings")
-    bottom.set_title("(b) share of the least time, layer by layer", pad=14)  # the legend stands below it
+    bottom.set_title("(b) share of the least time", pad=14)  # the legend stands below it
     if found is None:
         for axes in (top, bottom):
             empty_panel(axes, "no ceilings were measured")
         return figure
     _draw_roof(top, found)
-    _draw_shares(bottom, found, models)
+    _draw_shares(bottom, found)
     family_legend(figure, [family(model) for model in models], "open: train form")
     if evidence.speeds:
-        figure.supxlabel(f"{evidence.speeds.device}\n{evidence.speeds.details}", fontsize=6)
+        figure.supxlabel(f"{evidence.speeds.device}\n{evidence.speeds.details}", fontsize=7)
     return figure
 
 
@@ -116,10 +120,14 @@ def _draw_roof(axes: "Axes", found: Roofline) -> None:
         color="#444444",
         linewidth=1.0,
     )
-    beside: dict[str, Any] = {"fontsize": 5.5, "textcoords": "offset points"}
     compute, memory = found.operations_per_s * giga, found.bytes_per_s * giga
-    axes.annotate(f"{compute:,.0f} Gop/s:\n{found.how}", (high, compute), (0, 1), ha="right", va="bottom", **beside)
-    axes.annotate(f"{memory:,.0f} GB/s: copy", (low, low * memory), (8, 0), ha="left", va="top", **beside)
+    axes.annotate(
+        f"{compute:,.0f} Gop/s:\n{wrapped(found.how, 28)}", (high, compute), (0, 1), ha="right", va="bottom",
+        textcoords="offset points",
+    )  # fmt: skip
+    axes.annotate(
+        f"{memory:,.0f} GB/s: copy", (low, low * memory), (8, 0), ha="left", va="top", textcoords="offset points"
+    )
     for place in found.places:
         series = SERIES[family(place.model)]
         axes.plot(
@@ -133,27 +141,15 @@ def _draw_roof(axes: "Axes", found: Roofline) -> None:
             markeredgewidth=0.7,
         )
     axes.set(xscale="log", yscale="log", xlabel="operations per byte", ylabel="Gop/s (a multiply-add is two)")
-    axes.margins(y=0.25)
+    axes.margins(y=0.42)
     for axis in (axes.xaxis, axes.yaxis):
         plain_ticks(axis)
 
 
-def _draw_shares(axes: "Axes", found: Roofline, models: list[str]) -> None:
-    for form, colour, offset in (("deploy", OURS_COLOUR, -0.2), ("train", BLUE, 0.2)):
-        shares = {place.model: 100 * place.share for place in found.places if place.form == form}
-        places = [number + offset for number, model in enumerate(models) if model in shares]
-        axes.barh(
-            places,
-            [shares[model] for model in models if model in shares],
-            height=0.36,
-            color=colour,
-            label=f"{form} form",
-        )
-    axes.set_yticks(range(len(models)), models, fontsize=5.5)
+def _draw_shares(axes: "Axes", found: Roofline) -> None:
+    form_bars(axes, {(place.model.removeprefix("RepVGG-"), place.form): 100 * place.share for place in found.places})
     # Winograd's algorithm needs less than the direct convolution that the floor counts.
     most = max(100 * place.share for place in found.places)
-    axes.set(xlabel="share of the roofline (%)", xlim=(0, max(100, 1.05 * most)), ylim=(len(models) - 0.4, -0.6))
+    axes.set(xlabel="share of the roofline (%)", xlim=(0, max(100, 1.05 * most)))
     if most > 100:
         axes.axvline(100, color="#444444", linewidth=1.0)
-    axes.grid(axis="y", visible=False)
-    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, borderaxespad=0.1, fontsize=5.5)

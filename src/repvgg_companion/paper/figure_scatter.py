@@ -80,12 +80,25 @@ def figure1(evidence: Evidence) -> "Figure":
     return figure
 
 
+def panel_figure(panel: Panel) -> "Figure":
+    """One panel of Figure 1 as a figure of its own, one column wide."""
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(COLUMN_INCHES, 3.2 if len(panel.points) > 16 else 2.7))
+    lines = draw_panel(axes, panel)
+    mixed = len({point.epochs for point in panel.points}) > 1
+    family_legend(figure, [family(point.model) for point in panel.points], "open: 200 epochs" if mixed else "")
+    freeze_layout(figure)
+    write_labels(axes, panel, lines)
+    return figure
+
+
 def figure1_panels(evidence: Evidence) -> list[Panel]:
     """The panels of Figure 1 from top to bottom."""
     return [*_paper_panels(evidence), *our_panels(evidence)]
 
 
-def write_labels(axes: "Axes", panel: Panel, lines: list[list[tuple[float, float]]], size: float = 6) -> None:
+def write_labels(axes: "Axes", panel: Panel, lines: list[list[tuple[float, float]]], size: float = 7) -> None:
     """Name each point of a panel in text of `size` points; the layout is frozen, `lines` are those of `draw_panel`."""
     labels = [(p.speed, p.top1, p.label or short(p.model), SERIES[family(p.model)].colour) for p in panel.points]
     separate_labels(axes, labels, lines, size)

@@ -43,8 +43,8 @@ SERIES = {
     "VGG": Series("#CC79A7", "s"),
     "PSPNet": Series("#F0E442", "D"),
 }
-PAPER_COLOUR, OURS_COLOUR = "#6f6f6f", "#D55E00"
-"""Printed values are grey and ours are coloured, wherever both stand in one panel."""
+PAPER_COLOUR, OURS_COLOUR, TRAIN_COLOUR = "#6f6f6f", "#D55E00", "#A6CEE3"
+"""Printed values are grey and ours are coloured, wherever both stand in one panel; bars of the train form are paler."""
 
 
 @contextmanager
@@ -81,7 +81,7 @@ def freeze_layout(figure: "Figure") -> None:
 
 
 def separate_labels(
-    axes: "Axes", points: list[tuple[float, float, str, str]], lines: list[list], size: float = 6
+    axes: "Axes", points: list[tuple[float, float, str, str]], lines: list[list], size: float = 7
 ) -> None:
     """Write a label of `size` points beside each point (x, y, text, colour) that covers no marker, line or other label.
 
@@ -167,9 +167,9 @@ def empty_panel(axes: "Axes", why: str) -> None:
 def mark_experiment(figure: "Figure", experiment: str, datasets: list[str]) -> None:
     """Say below a figure that its experiment used other images than the paper's; the figure itself needs no images."""
     kind = "DEMO" if all(name.startswith("demo") for name in datasets) else "OTHER IMAGES"
-    words = wrapped(f"{kind}: experiment {experiment}, {', '.join(datasets)}, not ImageNet", 70)
+    words = wrapped(f"{kind}: experiment {experiment}, {', '.join(datasets)}, not ImageNet", 56)
     figure.set_figheight(figure.get_figheight() + 0.12)
-    figure.supxlabel("\n".join(filter(None, [figure.get_supxlabel(), words])), fontsize=6)
+    figure.supxlabel("\n".join(filter(None, [figure.get_supxlabel(), words])), fontsize=7)
 
 
 def save(figure: "Figure", stem: Path, title: str, commit: str, data_digest: str) -> None:

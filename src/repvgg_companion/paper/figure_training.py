@@ -1,37 +1,24 @@
-"""The training curves: validation accuracy and training loss by epoch, one line a training."""
+"""The training curves: a small panel for each network, with validation accuracy and training loss by epoch."""
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from repvgg_companion.contract import read_rows
 from repvgg_companion.paper.accuracies import history_path, prefix_of
 from repvgg_companion.paper.claim_evidence import Evidence
-from repvgg_companion.paper.figure_style import COLUMN_INCHES, OTHER_IMAGES_TINT, empty_panel, plain_ticks
+from repvgg_companion.paper.figure_style import COLUMN_INCHES, OTHER_IMAGES_TINT, wrapped
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Group of networks: colour and line style, no two groups with the same of both. The ablations are single networks.
-GROUPS: dict[str, tuple[str, Literal["-", "--", "-.", ":"]]] = {
-    "A0–A2": ("#D55E00", "-"),
-    "B0–B3": ("#0072B2", "-"),
-    "g2": ("#56B4E9", "--"),
-    "g4": ("#009E73", "-."),
-    "D2se": ("#000000", ":"),
-    "plain": ("#CC79A7", "-"),
-    "identity-only": ("#882255", "--"),
-    "1x1-only": ("#332288", ":"),
-    "identity-without-bn": ("#E69F00", "--"),
-    "post-addition-bn": ("#E69F00", "-."),
-    "relu-in-branch": ("#E69F00", ":"),
-    "diracnet": ("#7A4B00", "--"),
-    "trivial-reparam": ("#7A4B00", "-."),
-    "acb": ("#7A4B00", "-"),
-    "residual-reorg": ("#7A4B00", ":"),
-    "variants": ("#E69F00", "-"),
-    "baselines": ("#8a8a8a", "-"),
+COLUMNS = 3
+CURVES: dict[str, tuple[str, dict[str, Any]]] = {
+    "val_top1_pct": ("top-1 (%)", {"color": "#D55E00", "linestyle": "-"}),
+    "train_loss": ("training loss", {"color": "#222222", "linestyle": (0, (2, 1)), "linewidth": 0.7}),
 }
+"""Columns of a history with their label and line, which differ in grey as well."""
 
 
 @dataclass(frozen=True)
@@ -41,67 +28,65 @@ class Training:
     dataset: str
     model: str
     epochs: list[dict[str, Any]]
-
-    @property
-    def group(self) -> str:
-        """The key of `GROUPS`."""
-        if "_" in self.model:
-            variation = self.model.split("_", 1)[1]
-            return variation if variation in GROUPS else "variants"
-        name = self.model.removeprefix("RepVGG-")
-        if name == self.model:
-            return "baselines"
-        if name[2:] in ("g2", "g4"):
-            return name[2:]
-        return {"A": "A0–A2", "B": "B0–B3"}.get(name[0], "D2se")
+    source: str = ""
 
 
 def training(evidence: Evidence, histories: list[Path] | None) -> "Figure":
-    """Curves of all trainings, one pair of panels for each dataset."""
+    """Curves of all trainings, a panel for each network of each dataset; the accuracy axes are alike."""
     import matplotlib.pyplot as plt
     from matplotlib.lines import Line2D
-    from matplotlib.ticker import MaxNLocator
 
     runs = trainings(evidence, histories)
-    datasets = list(dict.fromkeys(run.dataset for run in runs))
+    networks = list(dict.fromkeys((run.dataset, run.model) for run in runs))
+    count = -(-len(networks) // COLUMNS)
+    width = min(COLUMNS, len(networks))
     figure, grid = plt.subplots(
-        2, max(1, len(datasets)), figsize=(COLUMN_INCHES * max(1, len(datasets)), 3.5), squeeze=False, sharex="col"
+        count, width, figsize=(COLUMN_INCHES, 0.55 + 0.85 * count), squeeze=False, sharex=True, sharey=True
     )
-    if not runs:
-        for axes in grid[:, 0]:
-            empty_panel(axes, "nothing was trained in this experiment")
-        return figure
-    for dataset, (top, bottom) in zip(datasets, grid.T, strict=True):
-        own = [run for run in runs if run.dataset == dataset]
-        for run in own:
-            colour, line = GROUPS[run.group]
-            epochs = [row["epoch"] for row in run.epochs]
-            for axes, column in ((top, "val_top1_pct"), (bottom, "train_loss")):
-                values = [row[column] for row in run.epochs]
-                axes.plot(
-                    epochs,
-                    values,
-                    color=colour,
-                    linestyle=line,
-                    linewidth=0.8,
-                    alpha=0.85,
-                    marker="." if len(epochs) < 12 else "",
-                    markersize=3,
-                )
-        prefix = prefix_of(dataset)
-        word = {"ours": "ImageNet", "demo": f"DEMO ({dataset}): not ImageNet"}.get(prefix, f"{dataset}: not ImageNet")
-        top.set(title=f"{word}; {len(own)} trainings", ylabel=f"{'' if prefix == 'ours' else prefix + ' '}top-1 (%)")
-        bottom.set(ylabel="training loss", xlabel="epoch")
-        bottom.set_yscale("log")
-        plain_ticks(bottom.yaxis)
-        bottom.xaxis.set_major_locator(MaxNLocator(integer=True))
-        if prefix != "ours":
-            top.set_facecolor(OTHER_IMAGES_TINT)
-            bottom.set_facecolor(OTHER_IMAGES_TINT)
-    present = [name for name in GROUPS if any(run.group == name for run in runs)]
-    handles = [Line2D([], [], color=GROUPS[name][0], linestyle=GROUPS[name][1], label=name) for name in present]
-    figure.legend(handles=handles, loc="outside lower center", ncols=min(3 if len(handles) > 10 else 4, len(handles)))
+    losses = [row["train_loss"] for run in runs for row in run.epochs]
+    for number, axes in enumerate(grid.flat):
+        if number >= len(networks):
+            axes.set_axis_off()
+            continue
+        own = [run for run in runs if (run.dataset, run.model) == networks[number]]
+        right = axes.twinx()
+        right.set_ylim(0, 1.08 * max(losses))
+        right.spines["right"].set_visible(True)
+        right.grid(visible=False)
+        right.tick_params(labelright=(number + 1) % width == 0 or number + 1 == len(networks))
+        _curves(axes, right, own)
+        if number + width >= len(networks):
+            axes.tick_params(labelbottom=True)
+    figure.suptitle(wrapped(_title(runs), 56), x=0.02, ha="left", fontsize=7)
+    handles = [Line2D([], [], label=f"{label}, {side}", **line)
+               for side, (label, line) in zip(("left", "right"), CURVES.values(), strict=True)]  # fmt: skip
+    figure.legend(handles=handles, loc="outside lower center", ncols=2, title="horizontal: epoch", title_fontsize=7)
     return figure
+
+
+def _title(runs: list[Training]) -> str:
+    """Which images, and how many trainings: on the face of a demo's figure too."""
+    words = []
+    for dataset in dict.fromkeys(run.dataset for run in runs):
+        prefix = prefix_of(dataset)
+        kind = {"ours": "ImageNet", "demo": f"DEMO ({dataset}): not ImageNet"}.get(prefix, f"{dataset}: not ImageNet")
+        words.append(f"{kind}; {sum(run.dataset == dataset for run in runs)} trainings")
+    return "; ".join(words)
+
+
+def _curves(left: "Axes", right: "Axes", runs: list[Training]) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    for run in runs:
+        epochs = [row["epoch"] for row in run.epochs]
+        for axes, (column, (_, line)) in zip((left, right), CURVES.items(), strict=True):
+            marker = "." if len(epochs) < 12 else ""
+            axes.plot(epochs, [row[column] for row in run.epochs], marker=marker, markersize=3, **line)
+    left.set_title(wrapped(runs[0].model.removeprefix("RepVGG-").replace("_", " "), 15), pad=2)
+    left.set_ylim(0, 104)
+    left.xaxis.set_major_locator(MaxNLocator(nbins=4, integer=True))
+    if prefix_of(runs[0].dataset) != "ours":
+        left.set_facecolor(OTHER_IMAGES_TINT)
 
 
 def trainings(evidence: Evidence, histories: list[Path] | None) -> list[Training]:
@@ -111,6 +96,7 @@ def trainings(evidence: Evidence, histories: list[Path] | None) -> list[Training
         histories = [path for path in {history_path(row) for row in rows} if path.exists()]
     found = []
     for path in sorted(histories):
-        dataset, model = path.parts[-5], path.parts[-4]
-        found.append(Training(dataset, model, read_rows(path, "history")))
+        dataset, model, digest, seed = path.parts[-5:-1]
+        source = f"history.csv of {dataset} {model} {digest} {seed}"
+        found.append(Training(dataset, model, read_rows(path, "history"), source))
     return found

@@ -1,4 +1,4 @@
-"""The `figures` verb: draw the seven figures, each as PDF, SVG and PNG, with its points as CSV.
+"""The `figures` verb: draw the seven figures, each as PDF, SVG and PNG, with its points as CSV and its caption.
 
 The metadata of every file hold the commit and the digest of the data. Results on other images than the paper's are in a
 panel of their own that says so.
@@ -12,16 +12,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from repvgg_companion.contract import TABLES
-from repvgg_companion.files import sha256_of_file, short_digest
+from repvgg_companion.files import sha256_of_file, short_digest, write_text
 from repvgg_companion.paper.claim_evidence import Evidence
 from repvgg_companion.paper.figure_ablations import branches
 from repvgg_companion.paper.figure_bars import figure3, table1
+from repvgg_companion.paper.figure_captions import caption, images, panel_caption, write_caption
 from repvgg_companion.paper.figure_points import POINTS, write_points
 from repvgg_companion.paper.figure_proxies import proxies_figure
 from repvgg_companion.paper.figure_roofline import roofline
-from repvgg_companion.paper.figure_scatter import figure1
+from repvgg_companion.paper.figure_scatter import figure1, figure1_panels, panel_figure
 from repvgg_companion.paper.figure_style import mark_experiment, save, style
-from repvgg_companion.paper.figure_training import training
+from repvgg_companion.paper.figure_training import training, trainings
+from repvgg_companion.paper.latex import BIBLIOGRAPHY
 from repvgg_companion.paper.ours import Results
 from repvgg_companion.paper.printed import FILES, Facts
 from repvgg_companion.runs import commit
@@ -53,6 +55,8 @@ class FiguresRequest:
     """What the files name as their commit; empty for that of this checkout."""
 
 
+PANELS = "panels"
+"""The folder of the single panels of Figure 1."""
 UNMARKED = ("figure3", "table1", "proxies", "roofline")
 """Figures of networks at full width: they have no panel of other images that would say so."""
 
@@ -78,7 +82,11 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def write_figures(request: FiguresRequest) -> None:
-    """Draw the figures and write each as PDF, SVG and PNG, and its points as CSV."""
+    """Draw the figures; write each as PDF, SVG and PNG, its points as CSV, and its caption as Markdown and LaTeX.
+
+    `references.bib` and the panels of Figure 1 as files of their own come with them. Where nothing was trained there
+    are no training curves.
+    """
     drawings: dict[str, Callable[[Evidence], Figure]] = {
         "figure1": figure1,
         "figure3": figure3,
@@ -90,14 +98,36 @@ def write_figures(request: FiguresRequest) -> None:
     }
     evidence = request.evidence
     digest = data_digest(evidence.facts, evidence.results)
+    drawn_from = (request.commit or commit(), digest)
     for name in request.names:
+        if name == "training" and not trainings(evidence, request.histories):
+            continue
         with style():
             title = f"{TITLES[name]}; experiment {request.experiment}{other_images(evidence.results)}"
             figure = drawings[name](evidence)
             if name in UNMARKED and evidence.results.other_datasets:
                 mark_experiment(figure, request.experiment, evidence.results.other_datasets)
-            save(figure, request.output / name, title, request.commit or commit(), digest)
+            save(figure, request.output / name, title, *drawn_from)
         write_points(request.output / f"{name}.csv", list(POINTS[name](evidence, request.histories)))
+        words = caption(name, evidence, request.histories)
+        write_caption(request.output / name, words, f"repvgg-{request.experiment}-{name}")
+    if "figure1" in request.names:
+        _write_panels(request, drawn_from)
+    text = BIBLIOGRAPHY.format(experiment=request.experiment, commit=drawn_from[0], digest=digest)
+    write_text(request.output / "references.bib", text)
+
+
+def _write_panels(request: FiguresRequest, drawn_from: tuple[str, str]) -> None:
+    for panel in figure1_panels(request.evidence):
+        if not panel.points:
+            continue
+        stem = request.output / PANELS / f"figure1-{panel.title[1]}"
+        with style():
+            save(panel_figure(panel), stem, f"{panel.title}; experiment {request.experiment}", *drawn_from)
+        words = f"Accuracy against speed, panel {panel_caption(panel)}"
+        write_caption(
+            stem, words + (images(request.evidence) if panel.tint else ""), f"repvgg-{request.experiment}-{stem.name}"
+        )
 
 
 def other_images(results: Results) -> str:

@@ -17,6 +17,7 @@ from repvgg_companion.paper.ours import (
     describe_network,
     is_paper_network,
     predictions_path,
+    traced,
 )
 
 VALIDATION_IMAGES = 500
@@ -120,4 +121,5 @@ def _columns(prefix: str, rows: list[Row]) -> Row:
         f"{prefix}_mean_iou_high_pct": high,
         f"{prefix}_mean_pixel_acc_pct": float(np.mean([row["pixel_accuracy_pct"] for row in rows])) if rows else None,
         f"{prefix}_seeds": len(rows) or None,
+        **traced(f"{prefix}_mean_iou", rows),
     }

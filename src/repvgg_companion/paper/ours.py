@@ -4,7 +4,7 @@ Only what was measured on the paper's images with the paper's network counts for
 1000 classes, all 50 000 validation images. Speeds need the paper's network and input size, not its images.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from pathlib import Path
@@ -116,6 +116,12 @@ def count(results: Results, quantity: Quantity) -> Reading:
     if value is None:
         raise NotAvailable(f"{spec.name} has no convolution that counts as accelerated")
     return Reading(float(value), rows, (evidence,), exact=True)
+
+
+def traced(value: str, rows: Iterable[Row], names: Sequence[str] = ("form", "weights_sha256", "run_id")) -> Row:
+    """The columns `VALUE_form`, `VALUE_weights_sha256` and `VALUE_run_id` of the rows that a value rests on."""
+    rows = list(rows)
+    return {f"{value}_{name}": " ".join(dict.fromkeys(row[name] for row in rows)) or None for name in names}
 
 
 def accuracy_groups(results: Results, facts: Facts, quantity: Quantity) -> list[list[Row]]:

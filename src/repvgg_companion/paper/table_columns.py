@@ -6,7 +6,7 @@ from typing import Any
 from repvgg_companion.paper.claim_evidence import Evidence
 from repvgg_companion.paper.comparable_runs import has_paper_shape
 from repvgg_companion.paper.grammar import Quantity
-from repvgg_companion.paper.ours import Row
+from repvgg_companion.paper.ours import Row, traced
 from repvgg_companion.paper.printed import Facts
 
 
@@ -49,7 +49,8 @@ def kernel_columns(prefix: str, row: Row | None) -> Row:
         "device": "device",
         "precision": "precision",
     }
-    return {f"{prefix}_{ours}": row[key] if row else None for ours, key in columns.items()}
+    shown = {f"{prefix}_{ours}": row[key] if row else None for ours, key in columns.items()}
+    return shown | traced(f"{prefix}_time", [row] if row else [], ("run_id",))
 
 
 def speed_columns(evidence: Evidence, quantity: Quantity, notes: list[str]) -> Row:
@@ -63,4 +64,5 @@ def speed_columns(evidence: Evidence, quantity: Quantity, notes: list[str]) -> R
             notes.append(f"ours_speed: its {quantity.form} form was not measured in {run.label}")
     names = ("examples_per_s", "low_examples_per_s", "high_examples_per_s", "n_samples")
     setting = f"{run.label}, {row['input_px']} px" if run and row else None
-    return {f"ours_speed_{name}": row[name] if row else None for name in names} | {"ours_speed_setting": setting}
+    columns = {f"ours_speed_{name}": row[name] if row else None for name in names} | {"ours_speed_setting": setting}
+    return columns | traced("ours_speed", [row] if row else [])

@@ -14,7 +14,7 @@ from repvgg_companion.paper.accuracies import accuracy_columns
 from repvgg_companion.paper.claim_evidence import Evidence
 from repvgg_companion.paper.comparable_runs import has_paper_shape
 from repvgg_companion.paper.grammar import NotAvailable, Quantity
-from repvgg_companion.paper.ours import Row
+from repvgg_companion.paper.ours import Row, traced
 from repvgg_companion.paper.printed import Facts
 from repvgg_companion.paper.rounding import rounded, truncated
 from repvgg_companion.paper.table_columns import Recount, kernel_columns, kernel_row_order, speed_columns
@@ -208,6 +208,7 @@ def table8(evidence: Evidence) -> list[Row]:
         small = [part for part in evidence.results.rows("speed") if part["model"] == name and part["form"] == "deploy"]
         part = next((part for part in small if part["input_px"] != MODELS[name].input_px), None)
         row["small_speed_examples_per_s"] = part["examples_per_s"] if part else None
+        row |= traced("small_speed", [part] if part else [])
         if part:
             notes.append(f"small: {part['input_px']} px, batch {part['batch_size']}, {part['device']}")
         row |= _conversion(evidence, name, notes)

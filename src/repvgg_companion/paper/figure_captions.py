@@ -1,0 +1,131 @@
+"""The caption of each figure: what is drawn, in which unit, on which device and images, from how many samples."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from repvgg_companion.errors import one_line
+from repvgg_companion.files import write_text
+from repvgg_companion.paper.claim_evidence import Evidence
+from repvgg_companion.paper.figure_ablations import ablation_columns, seeds_or_images
+from repvgg_companion.paper.figure_bars import kernel_rows, kernel_setting, memory_setting, peak_rows
+from repvgg_companion.paper.figure_proxies import proxy_panels
+from repvgg_companion.paper.figure_roofline import roofline_of
+from repvgg_companion.paper.figure_scatter import Panel, figure1_panels
+from repvgg_companion.paper.figure_style import PAPER_DEVICE
+from repvgg_companion.paper.figure_training import trainings
+from repvgg_companion.paper.latex import as_figure
+from repvgg_companion.paper.named_checks import block_rows
+
+Histories = list[Path] | None
+
+
+def write_caption(stem: Path, words: str, label: str) -> None:
+    """Write `stem`.md and `stem`.tex, which holds a figure environment."""
+    write_text(stem.with_suffix(".md"), words + "\n")
+    write_text(stem.with_suffix(".tex"), as_figure(stem.name, words, label))
+
+
+def caption(name: str, evidence: Evidence, histories: Histories) -> str:
+    """The caption of the figure `name` of the verb `figures`."""
+    return CAPTIONS[name](evidence, histories) + images(evidence)
+
+
+def images(evidence: Evidence) -> str:
+    """The last sentence of every caption of an experiment on other images than the paper's."""
+    others = evidence.results.other_datasets
+    return (
+        f" The images of this experiment are {', '.join(others)}, not ImageNet: no result of the paper."
+        if others
+        else ""
+    )
+
+
+def panel_caption(panel: Panel) -> str:
+    """The caption of one panel of Figure 1."""
+    if not panel.points:
+        return f"{panel.title}."
+    y, x = (_joined(label.replace(":\n", ": ")) for label in (panel.y_label, panel.x_label))
+    whiskers = " Bars: 95 % intervals." if any(point.speed_interval for point in panel.points) else ""
+    return f"{panel.title}: {y} against {x}.{whiskers}"
+
+
+def _joined(label: str, between: str = ", ") -> str:
+    """A label of a figure on one line; its first lines are parts, and the others are wrapped text."""
+    return one_line(label.replace("\n", between, 1 if between != ", " else 2))
+
+
+def _figure1(evidence: Evidence, _: Histories) -> str:
+    panels = " ".join(map(panel_caption, figure1_panels(evidence)))
+    brackets = "A name in brackets with a question mark is a point that the paper does not label."
+    return f"Accuracy against speed. {panels} Lines join the networks of a family. {brackets}"
+
+
+def _figure3(evidence: Evidence, _: Histories) -> str:
+    rows = evidence.results.rows("memory")
+    peaks = peak_rows(rows)
+    words = ("Memory. (a) Feature maps alive between operators, in units of the block's input, at the four points of "
+             "the paper's Figure 3: open markers as the paper counts them")  # fmt: skip
+    measured = list(dict.fromkeys(row["model"] for kind in ("residual", "plain") for row in block_rows(rows, kind)))
+    words += f", filled ones measured on {' and '.join(measured)}." if measured else "."
+    if peaks:
+        words += (f" (b) Peak memory of whole networks in MiB, weights included: {peaks[0]['device']}, "
+                  f"{memory_setting(peaks)}, one pass each.")  # fmt: skip
+    return words
+
+
+def _table1(evidence: Evidence, _: Histories) -> str:
+    words = (f"Computational density in TFLOPS (2 operations a multiply-add) by kernel size. (a) Printed in Table 1: "
+             f"{PAPER_DEVICE.split(',')[0]}, fp32, 2048 channels, batch 32, 56 px, 10 runs; the bar of 5x5 is a "
+             f"misprint, since the time beside it gives 10.05.")  # fmt: skip
+    if rows := kernel_rows(evidence):
+        words += f" (b) Measured on {rows[0]['device']}: {kernel_setting(rows[0])}; bars: 95 % intervals."
+    return words
+
+
+def _branches(evidence: Evidence, _: Histories) -> str:
+    words = "Top-1 accuracy (%) of the ablations of RepVGG-B0. Left: printed in Tables 6 and 7, ImageNet, 120 epochs."
+    for column in ablation_columns(evidence):
+        over = seeds_or_images(column.accuracies)
+        first = next(iter(column.accuracies.values())).rows[0]
+        images_of = f"{first['form']} form, {first['n_images']:,} images"
+        words += (f" Beside them: {_joined(column.label, ': ')}, {images_of}; bars: 95 % intervals over {over}, small "
+                  f"dots: single seeds.")  # fmt: skip
+    return words
+
+
+def _proxies(evidence: Evidence, _: Histories) -> str:
+    panels = "; ".join(f"{_joined(title)}, {len(points)} networks" for title, points in proxy_panels(evidence))
+    return (f"Speed (examples/s) against FLOPs (multiply-adds) and against the multiplications of Winograd's algorithm "
+            f"(billions), with Spearman's rank correlation and its 95 % interval. From top to bottom: "
+            f"{panels}.")  # fmt: skip
+
+
+def _roofline(evidence: Evidence, _: Histories) -> str:
+    found, run = roofline_of(evidence), evidence.speeds
+    if found is None or run is None:
+        return "Roofline: no ceilings were measured."
+    return (f"(a) Operations per second of whole networks against operations per byte, below the measured ceilings "
+            f"({found.operations_per_s / 1e9:,.0f} Gop/s, {found.how}; {found.bytes_per_s / 1e9:,.0f} GB/s, copy). "
+            f"(b) Share of the least possible time that each network reaches, layer by layer. {run.device}, "
+            f"{run.details}.")  # fmt: skip
+
+
+def _training(evidence: Evidence, histories: Histories) -> str:
+    runs = trainings(evidence, histories)
+    datasets = ", ".join(dict.fromkeys(run.dataset for run in runs))
+    recipes = ", ".join(sorted({row["recipe"] for row in evidence.results.rows("accuracy") if row["recipe"]}))
+    named = f" (recipes: {recipes})" if recipes else ""
+    return (f"Training curves of {len(runs)} trainings on {datasets}{named}, one panel a network, one pair of lines a "
+            f"training: top-1 on the validation images (%, solid, left) and mean training loss (dashed, right) by "
+            f"epoch.")  # fmt: skip
+
+
+CAPTIONS: dict[str, Callable[[Evidence, Histories], str]] = {
+    "figure1": _figure1,
+    "figure3": _figure3,
+    "table1": _table1,
+    "branches": _branches,
+    "proxies": _proxies,
+    "roofline": _roofline,
+    "training": _training,
+}
