@@ -53,7 +53,7 @@ endif
 QUICK := not slow and not slurm and not conda and not kubernetes and not browser
 
 # What a run that found this folder locked should be told; a run that fails otherwise has given its lock back.
-RUN = stopped=; trap 'stopped=yes' INT; snakemake --cores $(CORES) $(CONFIG) $(ARGS) || { status=$$?; \
+RUN = stopped=; trap 'stopped=yes' INT; snakemake --cores $(CORES) --logger steps $(CONFIG) $(ARGS) || { status=$$?; \
   if [ -n "$$stopped" ]; then echo "make: stopped; type 'make' again to continue" >&2; exit $$status; fi; \
   if [ -n "$$(ls .snakemake/locks 2>/dev/null)" ]; then \
     echo "make: this folder is locked by another run. Wait for it; if none is running, since the last one was killed," \

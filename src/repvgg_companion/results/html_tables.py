@@ -2,6 +2,8 @@
 
 import html
 import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,60 @@ from repvgg_companion.contract import INFERENCE_VERDICTS, NUMBER_VERDICTS
 from repvgg_companion.errors import CompanionError
 
 VERDICTS = {*NUMBER_VERDICTS, *INFERENCE_VERDICTS}
+NOT_TESTED = "not tested"
+
+
+@dataclass(frozen=True)
+class Pivot:
+    """A table with one row for each combination of `keys`, and one column for each combination of `by`.
+
+    `values` are the columns of a cell: the value and the ends of its interval.
+    """
+
+    keys: tuple[str, ...]
+    by: tuple[str, ...]
+    values: tuple[str, str, str]
+
+
+def pivot_table(pivot: Pivot, rows: Sequence[dict[str, Any]]) -> str:
+    """Measured rows as a pivot table; keys and parts of column names that are the same everywhere are said above it."""
+    varied = [name for name in pivot.by if len({row[name] for row in rows}) > 1]
+    keys = [name for name in pivot.keys if len({row[name] for row in rows}) > 1 or name == pivot.keys[0]]
+    single = [name for name in (*pivot.keys, *pivot.by) if name not in (*keys, *varied)]
+    columns = list(dict.fromkeys(tuple(row[name] for name in varied) for row in rows))
+    lines: dict[tuple, dict[tuple, list[dict[str, Any]]]] = {}
+    for row in rows:
+        line = lines.setdefault(tuple(row[name] for name in keys), {})
+        line.setdefault(tuple(row[name] for name in varied), []).append(row)
+    said = [f"{pivot.values[0]}", *(f"{name} {_text(rows[0][name])}" for name in single if rows[0][name] is not None)]
+    head = [html.escape(name) for name in keys]
+    for column in columns:
+        words = [f"batch {part}" if name == "batch_size" else str(part) for name, part in zip(varied, column)]
+        head.append(html.escape(" ".join(words) or pivot.values[0]))
+    body = [
+        [*map(_cell, line), *(_pivot_cell(pivot, cells.get(column, [])) for column in columns)]
+        for line, cells in lines.items()
+    ]
+    return f"<p>In every cell: {html.escape(', '.join(said))}.</p>{_table(head, body)}"
+
+
+def _pivot_cell(pivot: Pivot, rows: list[dict[str, Any]]) -> str:
+    """The value with its interval; of several seeds the mean, the lowest and the highest; else one line a row."""
+    value, low, high = pivot.values
+    numbers = [row[value] for row in rows if row[value] is not None]
+    seeds = {row.get("seed") for row in rows}
+    if len(numbers) > 1 and len(seeds) == len(rows):
+        text = f"{_text(sum(numbers) / len(numbers))} [{_text(min(numbers))}, {_text(max(numbers))}]"
+        return f'<td class="n">{html.escape(text)}<small>{len(numbers)} seeds</small></td>'
+    parts = []
+    for row in rows:
+        text = "–" if row[value] is None else _text(row[value])
+        if row[low] is not None and row[high] is not None:
+            text += f" [{_text(row[low])}, {_text(row[high])}]"
+        apart = row.get("memory_format") if len(rows) > 1 else None
+        small = "; ".join(filter(None, (apart, row.get("flags"))))
+        parts.append(html.escape(text) + (f"<small>{html.escape(small)}</small>" if small else ""))
+    return f'<td class="n">{"<br>".join(parts)}</td>'
 
 
 def rows_table(names: list[str], rows: list[list[Any]]) -> str:
@@ -46,9 +102,14 @@ def _with_intervals(names: list[str], rows: list[list[Any]]) -> tuple[list[str],
     return names, rows
 
 
+def is_untested(row: dict[str, Any]) -> bool:
+    """Whether a row of claims.csv has neither of its two verdicts."""
+    return row["verdict_number"] == row["verdict_inference"] == NOT_TESTED
+
+
 def claims_table(claims: list[dict[str, Any]]) -> str:
-    """The claims, one a row: what the paper says, both values, both verdicts, and the reason in small print below."""
-    body = []
+    """The claims, one a row: what the paper says, both values and verdicts, and in small print the reason and flags."""
+    body, classes = [], []
     for row in claims:
         ours = row["our_value"] or ""
         if row["low"] is not None and row["high"] is not None:
@@ -58,6 +119,8 @@ def claims_table(claims: list[dict[str, Any]]) -> str:
             setting += f", batch {row['batch_size']}"
         small = f"{setting}: {row['reason']}" if setting else row["reason"]
         text = f"{html.escape(row['claim'])}<br><small>{html.escape(small)}</small>"
+        if row["flags"]:
+            text += f'<br><small class="open">disturbed: {html.escape(row["flags"])}</small>'
         body.append(
             [
                 _cell(row["id"]),
@@ -67,36 +130,44 @@ def claims_table(claims: list[dict[str, Any]]) -> str:
                 _cell(row["verdict_inference"]),
             ]
         )
-    return _table(["id", "claim", "paper", "ours", "number", "inference"], body)
+        classes.append("untested" if is_untested(row) else "")
+    return _table(["id", "claim", "paper", "ours", "number", "inference"], body, classes)
 
 
 def markdown_table(path: Path) -> str:
-    """One of our Markdown files (title, pipe table, numbered notes); raises CompanionError where it is missing."""
+    """One of our Markdown files (title, pipe table, list of notes); raises CompanionError where it is missing."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except FileNotFoundError:
         raise CompanionError(f"{path} does not exist; make the tables first") from None
     piped = [_split(line) for line in lines if line.startswith("|")]
     title, *others = [line for line in lines if line.strip() and not line.startswith("|")]
-    notes = "".join(f"<li>{html.escape(re.sub(r'^[0-9]+[.] ', '', line))}</li>" for line in others)
+    notes = "".join(f"<li>{_with_marks(line.removeprefix('- '))}</li>" for line in others)
     if len(piped) < 2:
         return f"<p>{html.escape(title)}</p>"
     numeric = [mark.endswith(":") for mark in piped[1]]
     body = [
-        [f'<td class="{"n" if right else "narrow"}">{html.escape(cell)}</td>' for cell, right in zip(line, numeric)]
+        [f'<td class="{"n" if right else "narrow"}">{_with_marks(cell)}</td>' for cell, right in zip(line, numeric)]
         for line in piped[2:]
     ]
     head = [html.escape(name) for name in piped[0]]
-    return f"<p>{html.escape(title)}</p>{_table(head, body)}" + (f'<ol class="notes">{notes}</ol>' if notes else "")
+    return f"<p>{html.escape(title)}</p>{_table(head, body)}" + (f'<ul class="notes">{notes}</ul>' if notes else "")
+
+
+def _with_marks(text: str) -> str:
+    """Escaped text in which the raised letters of notes stay raised."""
+    return re.sub(r"&lt;(/?sup)&gt;", r"<\1>", html.escape(text))
 
 
 def _split(line: str) -> list[str]:
     return [cell.strip().replace("\\|", "|") for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
 
 
-def _table(head: list[str], body: list[list[str]]) -> str:
+def _table(head: list[str], body: list[list[str]], classes: Iterable[str] = ()) -> str:
     titles = "".join(f"<th>{name.replace('_', '_<wbr>')}</th>" for name in head)
-    lines = "\n".join("<tr>" + "".join(cells) + "</tr>" for cells in body)
+    named = [*classes] or [""] * len(body)
+    starts = [f'<tr class="{name}">' if name else "<tr>" for name in named]
+    lines = "\n".join(start + "".join(cells) + "</tr>" for start, cells in zip(starts, body, strict=True))
     return f'<div class="scroll"><table><thead><tr>{titles}</tr></thead><tbody>{lines}</tbody></table></div>'
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from repvgg_companion.contract import TABLES, read_rows
 from repvgg_companion.files import read_json, sha256_of_file, short_digest, write_json
+from repvgg_companion.identity import FACTS_SUFFIX
 from repvgg_companion.runs import commit, environment
 
 MEASURED = ("reparameterization", "accuracy", "segmentation", "complexity", "speed", "kernel_size", "memory")
@@ -41,6 +42,11 @@ def provenance(results: Path, dataset: Path, configuration: dict[str, Any], expe
         for digest, note in record.get("weights_notes", {}).items():
             if digest in weights:
                 weights[digest]["note"] = note
+    trainings = {}
+    for entry in weights.values():
+        if facts := _training_facts(results, entry):
+            entry["training_commits"] = facts["commits"]
+            trainings[entry["training_digest"]] = {key: facts[key] for key in ("recipe_name", "recipe", "training")}
     return {
         "experiment": experiment,
         "commit": commit(),
@@ -49,6 +55,7 @@ def provenance(results: Path, dataset: Path, configuration: dict[str, Any], expe
         "dataset": read_json(dataset),
         "tables_sha256": tables,
         "weights": weights,
+        "trainings": trainings,
         "devices": sorted({row["device"] for row in rows if row.get("device")}),
         "environment": environment(),
         "runs": {
@@ -57,6 +64,13 @@ def provenance(results: Path, dataset: Path, configuration: dict[str, Any], expe
         },
         "contract_tables": sorted(TABLES),
     }
+
+
+def _training_facts(results: Path, entry: dict[str, Any]) -> dict[str, Any] | None:
+    """What stands beside trained weights; None for released ones, and for those of an earlier version."""
+    parts = [str(entry[key]) for key in ("dataset", "model", "training_digest")]
+    path = results.parent.joinpath("weights", *parts, f"seed{entry['seed']}", f"train{FACTS_SUFFIX}")
+    return read_json(path) if path.exists() else None
 
 
 def run(arguments: argparse.Namespace) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 from repvgg_companion.errors import CompanionError
 from repvgg_companion.files import atomic_path, read_json, remove_partial, sha256_of_file, write_json
-from repvgg_companion.identity import WeightsIdentity
+from repvgg_companion.identity import FACTS_SUFFIX, WeightsIdentity
 from repvgg_companion.training.job.checkpoint import checkpoint_files, remove_leftovers
 from repvgg_companion.training.job.state import StateFolder
 
@@ -56,15 +56,36 @@ def tidy(state: StateFolder) -> None:
 def publish(state: StateFolder, identity: WeightsIdentity, weights: str | Path, history: str | Path) -> None:
     """Copy the final files to their declared places by rename, the weights last.
 
-    The published file carries `identity`, since recipe and dataset may have been renamed after the training.
+    The published file carries `identity`, since recipe and dataset may have been renamed after the training. Beside it
+    stand the `training_facts`.
     """
     identity = noted(identity, state)
     for path in (weights, history):
         remove_partial(path)
     with atomic_path(history) as temporary:
         shutil.copyfile(state.folder / HISTORY, temporary)
+    write_json(Path(weights).with_suffix(FACTS_SUFFIX), training_facts(state, identity))
     with atomic_path(weights) as temporary:
         copy_with_metadata(state.folder / WEIGHTS, temporary, identity.metadata())
+
+
+def training_facts(state: StateFolder, identity: WeightsIdentity) -> dict[str, Any]:
+    """What the weights' identity only names: the whole recipe behind the digest, the images, and the code that trained.
+
+    It stands in a file of its own, because the weights of the same training are the same bytes at every commit.
+    """
+    stored = state.stored() or {}
+    starts = [line for line in state.attempts() if line["event"] == "start"]
+    return {
+        "training_digest": identity.training_digest,
+        "recipe_name": identity.recipe,
+        "recipe": stored.get("recipe"),
+        "training": stored.get("training"),
+        "decided": stored.get("decided"),
+        "commits": list(dict.fromkeys(line["commit"] for line in starts if "commit" in line)),
+        "torch": list(dict.fromkeys(line["torch"] for line in starts if "torch" in line)),
+        "attempts": len(starts),
+    }
 
 
 def noted(identity: WeightsIdentity, state: StateFolder) -> WeightsIdentity:
