@@ -54,12 +54,11 @@ class LogHandler(LogHandlerBase):
         event = getattr(record, "event", None)
         facts: dict[str, Any] = vars(record)
         if event == LogEvent.JOB_INFO:
-            when = (
-                "would run"
-                if self.common_settings.dryrun
-                else time.strftime("%H:%M:%S", time.localtime(record.created))
+            if self.common_settings.dryrun:
+                return f"would run {step(facts)}"
+            return (
+                f"[{self.done}/{self.total}] {time.strftime('%H:%M:%S', time.localtime(record.created))} {step(facts)}"
             )
-            return f"[{self.done}/{self.total}] {when} {step(facts)}" if self.total else f"{when} {step(facts)}"
         if event == LogEvent.RUN_INFO:
             self.total = facts.get("stats", {}).get("total", 0)
             return f"{self.total} steps"
@@ -71,9 +70,12 @@ class LogHandler(LogHandlerBase):
         if event == LogEvent.SHELLCMD:
             return record.getMessage() if self.common_settings.printshellcmds else ""
         said = record.getMessage().strip()
-        if self.common_settings.verbose or record.levelno >= logging.WARNING:
+        if self.common_settings.verbose:
             return said
-        return "" if event in _SILENT or said.startswith(_UNSAID) else said
+        # A failed command is told whole, which can be thousands of characters; JOB_ERROR follows.
+        told_twice = event == LogEvent.ERROR and facts.get("exception") == "RuleException" and "exit status" in said
+        silent = record.levelno < logging.WARNING and (event in _SILENT or said.startswith(_UNSAID))
+        return "" if told_twice or silent else said
 
     def _failure(self, facts: dict[str, Any]) -> str:
         key = (facts["jobid"], *(Path(path).stat().st_mtime_ns for path in facts["log"] if Path(path).exists()))

@@ -214,7 +214,7 @@ def test_printed_numbers_stand_as_printed_and_intervals_beside_their_value(demo,
     text = (tmp_path / "tables" / "table7.md").read_text(encoding="utf-8")
     assert "| -0.96 |" in text and "| +0.55 |" in text
     head = (tmp_path / "tables" / "table7.tex").read_text(encoding="utf-8")
-    assert "\\begin{tabular}{llrrl" in head
+    assert "\\begin{tabular}{lp{13em}rrl" in head
 
 
 def test_every_conversion_of_table_8_is_certified_without_training(tmp_path, facts, monkeypatch):

@@ -1,0 +1,61 @@
+"""What `make` shows of a run of Snakemake: one line a step, and of a failed one its log file and the end of that."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SNAKEFILE = """
+rule all:
+    input: "two.txt"
+rule one:
+    output: "one-{name}.txt"
+    log: "logs/{name}.log"
+    params: long="x" * 5000
+    shell:
+        "echo {params.long} > {output}; for n in $(seq 40); do echo line $n; done > {log}; "
+        "test {wildcards.name} != bad"
+rule two:
+    input: expand("one-{name}.txt", name=config["names"].split("+"))
+    output: "two.txt"
+    shell: "cat {input} > {output}"
+"""
+
+
+@pytest.fixture
+def run(tmp_path):
+    def run(*words):
+        (tmp_path / "Snakefile").write_text(SNAKEFILE)
+        command = [sys.executable, "-m", "snakemake", "--cores", "1", "--logger", "steps", *words]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env={
+            "PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT / "src"), "HOME": str(tmp_path)})  # fmt: skip
+        return done, (done.stdout + done.stderr).splitlines()
+
+    return run
+
+
+def test_a_run_shows_one_line_a_step_and_the_log_file_holds_the_rest(run, tmp_path):
+    done, lines = run("--config", "names=a+b")
+    assert done.returncode == 0, lines
+    assert [line for line in lines if re.match(r"\[\d/4\] [\d:]+ one name=[ab]$", line)] == lines[1:3]
+    assert lines[0] == "4 steps" and "[4/4] all steps are done" in lines
+    assert max(map(len, lines)) < 250 and len(lines) <= 8
+    (log,) = (tmp_path / ".snakemake" / "log").iterdir()
+    assert "resources: tmpdir" in log.read_text() and "Select jobs to execute" in log.read_text()
+
+
+def test_a_failed_step_is_named_with_its_log_and_the_last_lines_of_that(run):
+    done, lines = run("--config", "names=bad")
+    assert done.returncode == 1
+    (at,) = [number for number, line in enumerate(lines) if line.startswith("failed: one ")]
+    assert "one-bad.txt" in lines[at] and lines[at + 1] == "  the last lines of logs/bad.log:"
+    assert lines[at + 2 : at + 14] == [f"    line {number}" for number in range(29, 41)]
+    assert max(map(len, lines)) < 250
+
+
+def test_a_wrong_call_is_said(run):
+    done, lines = run("--config", "other=1")
+    assert done.returncode == 1 and any("names" in line for line in lines)
