@@ -134,7 +134,7 @@ def test_where_winograd_does_not_apply_there_is_a_reason(change, reason):
 def test_the_winograd_backend_computes_the_same(monkeypatch):
     monkeypatch.setattr("repvgg_companion.speed.winograd.LEAST_SAVING", 1)
     monkeypatch.setattr("repvgg_companion.speed.winograd._LEAST_SAVED", 0)
-    for expected, found in zip(*logits("winograd", "RepVGG-A0", "deploy", width=0.5), strict=True):
+    for expected, found in zip(*logits("winograd", "RepVGG-1.2.2.1.1-a0.75-b2.5", "deploy", width=0.5), strict=True):
         assert (found - expected).abs().max() <= 2e-5 * expected.abs().max()
 
 
