@@ -236,6 +236,11 @@ def test_no_temporary_files_and_no_checkpoints_are_left(trainings):
     assert sorted(path.name for path in trainings.weights("run").parent.iterdir()) == [
         "history.csv",
         "train.safetensors",
+        "train.training.json",
     ]
+    facts = json.loads(trainings.weights("run").with_suffix(".training.json").read_text())
+    (start, _) = trainings.attempts("run")
+    assert facts["commits"] == [start["commit"]] and facts["torch"] == [start["torch"]] and facts["attempts"] == 1
+    assert facts["training"]["model"] == "RepVGG-A0" and facts["recipe"]["epochs"] >= 1
     with safe_open(trainings.weights("run"), "pt") as stream:
         assert json.loads(stream.metadata()["repvgg_companion"])["model"] == "RepVGG-A0"

@@ -17,7 +17,7 @@ rule figures:
                 report(
                     f"{FIGURE_FOLDER}/{name}.{kind}",
                     caption=f"../report/{name}.rst",
-                    category="3 Figures",
+                    category="4 Figures",
                     labels={"figure": name},
                 )
                 if kind == "svg"
