@@ -136,6 +136,7 @@ def test_the_other_tables_are_there(rehearsed):
         *("timm eager", "timm cuda-graph"),
     }
     assert ways["training step", "ours"]["over_timm"] > 0
+    assert ways["training step", "ours, no algorithm search"]["over_timm"] > 0
     assert ways["training step", "timm"]["over_timm"] == 1
 
 

@@ -1,6 +1,7 @@
 """What torch knows about a device: data types, memory, waiting, and the precision that its hardware is made for."""
 
 import gc
+import os
 from pathlib import Path
 
 import torch
@@ -66,6 +67,20 @@ def set_precision(precision: str, device: str) -> None:
     torch.backends.cudnn.benchmark = True
     torch.backends.cudnn.allow_tf32 = precision == "tf32"
     torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
+
+
+def set_training_convolutions(device: torch.device, *, deterministic: bool) -> None:
+    """How a training computes convolutions on a GPU: fp32 is fp32, not TF32, torch's default.
+
+    cuDNN searches for its fastest algorithms, as in the authors' `train.py`, or uses deterministic ones only. Without
+    them a training that is stopped and continued gives the same weights up to rounding, not bit for bit.
+    """
+    if device.type == "cuda":
+        torch.backends.cudnn.allow_tf32 = False
+        torch.backends.cudnn.benchmark = not deterministic
+    if deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True)
 
 
 def synchronize(device: torch.device) -> None:

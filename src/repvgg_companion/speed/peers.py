@@ -113,7 +113,20 @@ def step_subjects(model: str, settings: PeerSettings, device: torch.device) -> t
     decided = recipe.decided(decide(recipe, network, device, CLASSES))
     ours = our_step(network, decided, device, batch)
     theirs = plain_step(timm_network(model), device, batch, precision=decided.precision)
-    return [Subject("ours", ours), Subject("timm", theirs)], decided.precision
+    subjects = [Subject("ours", _searched(ours, True)), Subject("timm", _searched(theirs, True))]
+    if device.type == "cuda":
+        subjects.append(Subject("ours, no algorithm search", _searched(ours, False)))
+    return subjects, decided.precision
+
+
+def _searched(step: Step, search: bool) -> Step:
+    """A step for which cuDNN searches for its fastest algorithms, as in a training, or takes its first choice."""
+
+    def run() -> object:
+        torch.backends.cudnn.benchmark = search
+        return step()
+
+    return run
 
 
 def step_images(settings: PeerSettings, device: torch.device) -> Batch:

@@ -10,7 +10,9 @@ from repvgg_companion.data.batches.training_input import TrainingInput
 from repvgg_companion.errors import CompanionError, Interrupted
 from repvgg_companion.machine.cpu import usable_cores
 from repvgg_companion.machine.nvml import visible_gpus
+from repvgg_companion.machine.torch_device import set_training_convolutions
 from repvgg_companion.models.build import build_model
+from repvgg_companion.models.names import require_model
 from repvgg_companion.models.start import start_from
 from repvgg_companion.runs import commit
 from repvgg_companion.training.cpu_kernels import avoid_faulty_and_slow_cpu_kernels
@@ -63,10 +65,12 @@ def attempt(request: TrainRequest, state: StateFolder, stop: StopWatch, group: P
 def _learner(request: TrainRequest, state: StateFolder, group: ProcessGroup) -> Learner:
     """The network with its initial weights, and the decisions of the first start, which this may be."""
     recipe, identity = request.recipe, request.identity
-    if recipe.deterministic:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-        torch.use_deterministic_algorithms(True)
-        torch.backends.cudnn.benchmark = False
+    if recipe.deterministic and group.device.type == "cuda" and require_model(identity.model).family == "PSPNet":
+        raise CompanionError(
+            f"{identity.model} cannot be trained with deterministic: true on a GPU, since torch has no deterministic "
+            "backward pass of its pooling; set deterministic to false in the recipe"
+        )
+    set_training_convolutions(group.device, deterministic=recipe.deterministic)
     torch.default_generator.manual_seed(derived_seed(request.seed, "initial weights"))
     network = build_model(identity.model, num_classes=identity.num_classes, width=identity.width)
     if request.backbone:

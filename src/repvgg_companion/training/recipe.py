@@ -99,7 +99,10 @@ class Recipe(Settings):
         "CPU threads of one process; 0 takes torch's number at the first start.", 0, low=0, high=1024
     )
     compile: bool = setting("Whether the network is compiled by torch.compile.", False)
-    deterministic: bool = setting("Whether a GPU uses deterministic algorithms; a CPU always is deterministic.", False)
+    deterministic: bool = setting(
+        "Whether a GPU uses deterministic algorithms, which a bit-exact resume needs; a CPU always is deterministic.",
+        False,
+    )
     schedule: Literal["cosine", "poly"] = setting(
         "cosine, or poly (Table 8): the rate times (1 - share of the steps done) to the power `poly_power`.", "cosine"
     )
