@@ -1,17 +1,21 @@
 """The Slurm profile on a real Slurm: GPUs as resources, a time limit that is reached, a node that fails."""
 
 import csv
-import itertools
 import json
-import shutil
+import os
+import signal
 import time
 from pathlib import Path
 
 import pytest
+from paused_training import paused_training
 
-from conftest import MARGIN_SECONDS, experiment, finish, seconds_per_epoch, start_snakemake
+from conftest import MARGIN_SECONDS, experiment, finish, start_snakemake
+from repvgg_companion.training.job.stop import parse_slurm_time
 
-pytestmark = [pytest.mark.slurm, pytest.mark.timeout(900)]
+pytestmark = pytest.mark.slurm
+
+EPOCHS, STEPS_PER_EPOCH = 12, 46
 
 
 def attempts(folder: Path) -> list[dict]:
@@ -19,30 +23,15 @@ def attempts(folder: Path) -> list[dict]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def ends(folder: Path) -> list[dict]:
-    return [line for line in attempts(folder) if line["event"] == "end"]
-
-
-@pytest.fixture
-def folder(demo_data, tmp_path) -> Path:
-    """A working directory with the demo data indexed."""
-    shutil.copytree(demo_data, tmp_path / "work", symlinks=True)
-    return tmp_path / "work"
-
-
-def test_the_chain_of_two_models_runs_with_gpus_granted_as_resources(slurm, tmp_path):
-    config = experiment("chain", models=["RepVGG-A0", "RepVGG-B1g4"], epochs=1, runtime="10m")
-    config["execution"]["train_by_model"] = {"RepVGG-B1g4": {**config["execution"]["train"], "gpu": 2}}
-    config["memory"] = {"models": ["RepVGG-A0"]}
-    finish(start_snakemake(slurm, tmp_path, config, "results/chain/accuracy.csv"), tmp_path)
-    rows = list(csv.DictReader((tmp_path / "results/chain/accuracy.csv").open()))
+def test_the_chain_of_two_models_runs_with_gpus_granted_as_resources(slurm, chain):
+    rows = list(csv.DictReader((chain / "results/chain/accuracy.csv").open()))
     assert {(row["model"], row["form"]) for row in rows} == {
         (model, form) for model in ("RepVGG-A0", "RepVGG-B1g4") for form in ("train", "deploy")
     }
     granted = [job for job in slurm.jobs() if "gpu" in job.get("TresPerNode", "") + job.get("TresPerJob", "")]
     assert len(granted) == 2 and all(job["JobState"] == "COMPLETED" for job in granted), slurm.jobs()
     asked = {"RepVGG-A0": 1, "RepVGG-B1g4": 2}
-    for path in (tmp_path / "results/state").rglob("attempts.jsonl"):
+    for path in (chain / "results/state").rglob("attempts.jsonl"):
         start = json.loads(path.read_text().splitlines()[0])
         (job,) = [job for job in granted if job["JobId"] == start["slurm_job"]]
         assert start["gpus_granted"] == asked[path.parts[-4]] and start["device"] == "cpu"
@@ -51,48 +40,41 @@ def test_the_chain_of_two_models_runs_with_gpus_granted_as_resources(slurm, tmp_
     assert measured["OverSubscribe"] == "NO", "what measures has a node of eight cores to itself"
 
 
-def test_a_job_that_reaches_its_time_limit_stops_itself_and_continues(slurm, folder):
-    """One minute per job, less the margin: a training of several such pieces, each with a checkpoint at its end.
+def test_a_training_outlives_its_time_limit_and_its_node(slurm, folder):
+    """The first job reaches its limit of one minute, the node of the second one fails; it ends on the other node."""
+    config = experiment("limit", models=["RepVGG-A0"], epochs=EPOCHS, runtime="1m")
+    process = start_snakemake(slurm, folder, config, "--until", "train")
+    log = folder / "snakemake.log"
+    pid = paused_training(folder, process, log.read_text)
+    (job,) = [job["JobId"] for job in slurm.jobs() if job["JobState"] == "RUNNING"]
+    while parse_slurm_time(slurm.call("squeue", "-h", "-j", job, "-o", "%L").strip()) >= MARGIN_SECONDS:
+        time.sleep(0.5)
+    os.kill(pid, signal.SIGCONT)
 
-    There are more epochs than this machine trains in one piece, however fast it is.
-    """
-    epochs = round(1.3 * (60 - MARGIN_SECONDS) / seconds_per_epoch(folder)) + 1
-    config = experiment("limit", models=["RepVGG-A0"], epochs=epochs, runtime="1m")
-    # More retries than the profile's ten: on a busy machine the pieces are short.
-    finish(start_snakemake(slurm, folder, config, "--retries", "30", "--until", "train"), folder, 800)
-    found = ends(folder)
-    assert len(found) >= 2 and {line["reason"] for line in found[:-1]} == {"deadline"}
-    assert found[-1]["reason"] == "finished"
-    for before, after in itertools.pairwise(found):
-        assert after["from_step"] == before["to_step"], "nothing is trained twice and nothing is left out"
-    assert found[-1]["to_step"] == epochs * 46
-    (history,) = (folder / "results/weights").rglob("history.csv")
-    assert [int(row["epoch"]) for row in csv.DictReader(history.open())] == list(range(1, epochs + 1))
-    assert not [job for job in slurm.jobs() if job["JobState"] == "TIMEOUT"], "the trainer is faster than the limit"
-
-
-def test_after_a_node_failure_the_training_goes_on_elsewhere(slurm, folder):
-    config = experiment("node", models=["RepVGG-A0"], epochs=30, runtime="10m")
-    # A checkpoint every second: on a cluster every ten minutes.
-    slurm.environment["REPVGG_COMPANION_CHECKPOINT_MINUTES"] = "0.02"
+    while not (
+        others := [one["JobId"] for one in slurm.jobs() if one["JobState"] == "RUNNING" and one["JobId"] != job]
+    ):
+        assert process.poll() is None, log.read_text()[-4000:]
+        time.sleep(0.2)
+    slurm.call("scontrol", "update", f"JobId={others[0]}", "TimeLimit=30")  # now only its node is to fail
+    lines = attempts(folder)
+    paused_training(folder, process, log.read_text, attempt=2, after_step=lines[1]["to_step"])
+    (job,) = [job for job in slurm.jobs() if job["JobState"] == "RUNNING"]
+    node = job["NodeList"]
+    slurm.tool("node-fail", node)
     try:
-        process = start_snakemake(slurm, folder, config, "--until", "train")
-        limit = time.monotonic() + 120
-        while not list((folder / "results/state").rglob("checkpoint-*.safetensors")):
-            assert process.poll() is None and time.monotonic() < limit, (folder / "snakemake.log").read_text()[-4000:]
-            time.sleep(0.2)
-        (job,) = [job for job in slurm.jobs() if job["JobState"] == "RUNNING"]
-        node = job["NodeList"]
-        slurm.tool("node-fail", node)
-        try:
-            finish(process, folder)
-        finally:
-            slurm.tool("node-up", node)
+        finish(process, folder)
     finally:
-        del slurm.environment["REPVGG_COMPANION_CHECKPOINT_MINUTES"]
-    found = ends(folder)
-    assert [line["reason"] for line in found] == ["killed", "finished"]
-    assert 0 < found[1]["from_step"] <= found[0]["to_step"] < found[1]["to_step"] == 30 * 46
-    starts = [line for line in attempts(folder) if line["event"] == "start"]
-    assert starts[0]["slurm_job"] == starts[1]["slurm_job"], "Slurm ran it again under the same id"
-    assert starts[0]["node"] == node != starts[1]["node"]
+        slurm.tool("node-up", node)
+
+    lines = attempts(folder)
+    starts, ends = ([line for line in lines if line["event"] == event] for event in ("start", "end"))
+    assert [line["reason"] for line in ends] == ["deadline", "killed", "finished"]
+    assert 0 < ends[0]["to_step"] == ends[1]["from_step"], "nothing is trained twice and nothing is left out"
+    assert ends[1]["from_step"] < ends[2]["from_step"] <= ends[1]["to_step"] < EPOCHS * STEPS_PER_EPOCH
+    assert ends[-1]["to_step"] == EPOCHS * STEPS_PER_EPOCH
+    (history,) = (folder / "results/weights").rglob("history.csv")
+    assert [int(row["epoch"]) for row in csv.DictReader(history.open())] == list(range(1, EPOCHS + 1))
+    assert not [job for job in slurm.jobs() if job["JobState"] == "TIMEOUT"], "the trainer is faster than the limit"
+    assert starts[0]["slurm_job"] != starts[1]["slurm_job"] == starts[2]["slurm_job"], "Slurm ran it again itself"
+    assert starts[1]["node"] == node != starts[2]["node"]
