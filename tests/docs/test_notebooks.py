@@ -1,28 +1,15 @@
 """The notebooks: no outputs, an id in each cell, and every cell runs on small results."""
 
-import json
 import re
 from pathlib import Path
 
 import matplotlib
 import pytest
+from notebook_runner import cells, run_notebook
 
 from .conftest import ROOT
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
-
-
-def cells(path: Path) -> list[dict]:
-    return json.loads(path.read_text(encoding="utf-8"))["cells"]
-
-
-def run_notebook(path: Path, shown: list) -> dict:
-    """Run the cells of a notebook in this process, as a kernel would; what it displays goes to `shown`."""
-    space = {"display": shown.append, "__name__": "__main__"}
-    for cell in cells(path):
-        if cell["cell_type"] == "code":
-            exec(compile("".join(cell["source"]), f"{path.name}, cell {cell['id']}", "exec"), space)
-    return space
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
