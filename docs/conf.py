@@ -10,5 +10,6 @@ myst_heading_anchors = 3
 suppress_warnings = ["misc.highlighting_failure"]
 html_theme = "alabaster"
 html_theme_options = {"page_width": "72rem", "sidebar_width": "15rem", "description": "Unofficial, reproducible"}
+html_static_path = ["static"]
 html_show_sourcelink = False
 html_show_sphinx = False

@@ -15,8 +15,9 @@ HEAD = """# Keys
 
 Written by `make docs` from the code; a test compares the two.
 
-An experiment is one YAML file. Every key is checked before anything runs, and a key that is not listed here is refused. A
-key without a default must be given. `results/NAME/experiment.json` shows every key of a run with its value.
+An experiment is one YAML file. Every key is checked before anything runs, and a key that is not listed here is refused.
+Keys marked *required* must be given; where the default is empty, nothing is set. `results/NAME/experiment.json` shows every
+key of a run with its value.
 
 Single values can be changed on the command line; nested ones stand in braces:
 
@@ -38,7 +39,7 @@ PARTS = {
     "resources": ("Resources", "`execution.train` and its neighbours: what a job asks for"),
 }
 """The classes of the schema in the order of the page, each with its heading."""
-WORDS = {"integer": "whole number", "number": "number", "string": "text", "boolean": "true or false", "object": "table"}
+WORDS = {"integer": "whole number", "number": "number", "string": "text", "boolean": "true or false", "object": "group of keys"}
 
 
 def number(value: float) -> str:
@@ -49,7 +50,7 @@ def number(value: float) -> str:
 def kind(value: dict[str, Any]) -> str:
     """What a value may be, in words."""
     if "$ref" in value:
-        return "table"
+        return "group of keys"
     if "anyOf" in value:
         return " or ".join(kind(part) for part in value["anyOf"] if part.get("type") != "null")
     if "enum" in value:
@@ -58,7 +59,7 @@ def kind(value: dict[str, Any]) -> str:
         return f"`{value['const']}`"
     if value.get("type") == "array":
         item = kind(value["items"]) if value.get("items") else "values"
-        return f"list of {'tables' if item == 'table' else item}"
+        return f"list of {'groups of keys' if item == 'group of keys' else item}"
     text = WORDS[value["type"]]
     low, high, above = (value.get(name) for name in ("minimum", "maximum", "exclusiveMinimum"))
     limits = [f"at least {number(low)}" if low else "", f"above {number(above)}" if above is not None else ""]
@@ -70,7 +71,7 @@ def default(name: str, value: dict[str, Any], required: list[str]) -> str:
     """The default of a key; empty if there is none or nothing."""
     given = value.get("default")
     if name in required or given in (None, [], {}, "") or isinstance(given, dict):
-        return "required" if name in required else ""
+        return "*required*" if name in required else ""
     if isinstance(given, bool):
         return f"`{str(given).lower()}`"
     if isinstance(given, list):
