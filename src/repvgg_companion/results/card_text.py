@@ -107,8 +107,8 @@ def _certificate(facts: Mapping[str, Any]) -> str:
     return (
         f"## Certificate\n\nThe conversion {passed} its checks on {found['n_inputs']} images. In float64 both forms "
         f"differ by at most {found['float64_max_relative_error']:.1e} of the largest output. The deploy file {equals} "
-        f"the float64 conversion rounded once. In float32 the forms differ by "
-        f"{found['float32_max_relative_error']:.1e}, and {found['prediction_flips']} predictions change."
+        f"the float64 conversion, rounded once. In float32 they differ by at most "
+        f"{found['float32_max_relative_error']:.1e} of it, and {found['prediction_flips']} predictions change."
     )
 
 
