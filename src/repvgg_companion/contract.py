@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from repvgg_companion.errors import CompanionError
-from repvgg_companion.files import atomic_path
+from repvgg_companion.files import atomic_path, read_csv
 from repvgg_companion.identity import FORMS, MODEL_PATTERN
 
 NUMBER_VERDICTS = ("met", "not met", "open", "not tested")
@@ -248,18 +248,17 @@ def read_rows(path: str | Path, table: str) -> list[dict[str, Any]]:
     """
     columns = {column.name: column for column in TABLES[table].columns}
     try:
-        with Path(path).open(encoding="utf-8", newline="") as stream:
-            reader = csv.DictReader(stream)
-            if reader.fieldnames != list(columns):
-                raise CompanionError(
-                    f"{path}: the columns are not those of table {table}; another version wrote it, so make it again"
-                )
-            rows = [
-                _checked(path, number, table, {name: _parsed(columns[name], row[name]) for name in columns})
-                for number, row in enumerate(reader, start=1)
-            ]
+        header, lines = read_csv(path)
     except FileNotFoundError:
         raise CompanionError(f"{path} does not exist") from None
+    if header != list(columns):
+        raise CompanionError(
+            f"{path}: the columns are not those of table {table}; another version wrote it, so make it again"
+        )
+    rows = [
+        _checked(path, number, table, {name: _parsed(columns[name], row[name]) for name in columns})
+        for number, (_, row) in enumerate(lines, start=1)
+    ]
     _require_unique(path, table, rows)
     return rows
 

@@ -1,10 +1,12 @@
 """Files that are either whole or absent, and digests of what is in them."""
 
 import contextlib
+import csv
 import errno
 import fcntl
 import glob
 import hashlib
+import io
 import json
 import os
 import shutil
@@ -185,3 +187,33 @@ def _canonical(value: Any) -> Any:
 def short_digest(value: Any) -> str:
     """The first 8 hexadecimal digits of the SHA-256 of `canonical_json(value)`."""
     return hashlib.sha256(canonical_json(value).encode()).hexdigest()[:8]
+
+
+def read_csv(path: str | Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
+    """The columns of a CSV file, and its rows as text, each with the line of the file on which it ends.
+
+    Raises CompanionError with file and line where the file is empty, is not UTF-8, names a column twice, or has a row
+    with more or fewer cells than columns; FileNotFoundError where it is missing.
+    """
+    content = Path(path).read_bytes()
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise CompanionError(f"{path} line {line}: it is not UTF-8 text; save it as UTF-8") from None
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    try:
+        lines = [(reader.line_num, cells) for cells in reader if cells]
+    except csv.Error as error:
+        raise CompanionError(f"{path} line {reader.line_num}: it is not CSV ({error})") from None
+    if not lines:
+        raise CompanionError(f"{path} line 1: the file is empty; it needs a line of column names")
+    header = lines[0][1]
+    if twice := [name for place, name in enumerate(header) if name in header[:place]]:
+        raise CompanionError(f"{path} line 1: the column {twice[0]!r} is there twice; keep one of them")
+    for line, cells in lines[1:]:
+        if len(cells) != len(header):
+            raise CompanionError(
+                f"{path} line {line}: it has {len(cells)} cells instead of {len(header)}; is it cut off?"
+            )
+    return header, [(line, dict(zip(header, cells, strict=True))) for line, cells in lines[1:]]

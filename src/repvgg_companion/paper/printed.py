@@ -1,12 +1,13 @@
 """The facts printed in the paper, read from the folder `paper/`. Needs no torch."""
 
-import csv
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from repvgg_companion.errors import CompanionError
+from repvgg_companion.files import read_csv
 from repvgg_companion.paper.grammar import NotAvailable, Quantity
 
 FILES = {
@@ -23,6 +24,23 @@ FILES = {
     "exceptions": "known_exceptions.csv",
     "released": "released_checkpoints.csv",
 }
+_PERFORMANCE = ("model", "top1_pct", "speed_examples_per_s", "params_m", "flops_b", "wino_muls_b", "epochs")
+COLUMNS = {
+    "table1": ("kernel_size", "density_tflops"),
+    "table4": _PERFORMANCE,
+    "table5": _PERFORMANCE,
+    "table6": ("model", "top1_pct", "epochs", "speed_without_reparam_examples_per_s"),
+    "table7": ("model", "top1_pct", "epochs"),
+    "table8": ("model", "mean_iou_pct", "speed_examples_per_s"),
+    "figure1": ("model", "epochs", "top1_pct"),
+    "claims": (
+        "id", "where_in_paper", "claim", "kind", "condition", "condition_on_printed_numbers", "tolerance_released",
+        "tolerance_retrained", "printed_value", "tables", "note",
+    ),
+    "exceptions": ("table", "row", "column", "reason"),
+    "released": ("model", "recipe", "test_px", "top1_official_pct"),
+}  # fmt: skip
+"""The columns that quantities and verdicts are read from; a table may have more."""
 # The columns of Tables 4 and 5 under the names of the claims' quantities.
 _PRINTED = {"speed": "speed_examples_per_s", "params": "params_m", "flops": "flops_b", "wino": "wino_muls_b"}
 
@@ -40,7 +58,8 @@ class Facts:
         Numbers are numbers, empty cells None. Raises CompanionError where the file is missing.
         """
         if name not in self._tables:
-            self._tables[name] = _read(Path(self.folder) / FILES[name], texts=name == "claims")
+            path = Path(self.folder) / FILES[name]
+            self._tables[name] = _read(path, COLUMNS.get(name, ()), texts=name == "claims")
         return self._tables[name]
 
     def row(self, name: str, model: str) -> dict[str, Any] | None:
@@ -101,13 +120,16 @@ def printed_row(facts: Facts, table: str, row: dict[str, Any]) -> str:
     return f"paper/{FILES[table]} row {place}"
 
 
-def _read(path: Path, *, texts: bool) -> list[dict[str, Any]]:
+def _read(path: Path, needed: Sequence[str], *, texts: bool) -> list[dict[str, Any]]:
     try:
-        with path.open(encoding="utf-8", newline="") as stream:
-            rows = list(csv.DictReader(stream))
+        header, rows = read_csv(path)
     except FileNotFoundError:
         raise CompanionError(f"{path} does not exist; give the folder of the paper's facts with --paper") from None
-    return [{key: (value or None) if texts else _typed(value) for key, value in row.items()} for row in rows]
+    if missing := [name for name in needed if name not in header]:
+        raise CompanionError(
+            f"{path} line 1: the column {missing[0]!r} is missing; the columns are {', '.join(header)}"
+        )
+    return [{key: (value or None) if texts else _typed(value) for key, value in row.items()} for _, row in rows]
 
 
 def _typed(text: str) -> Any:
