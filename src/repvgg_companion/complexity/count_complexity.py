@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from repvgg_companion.complexity.layers import WINOGRAD_RATIO, Layer, trace_layers
+from repvgg_companion.complexity.layers import WINOGRAD_RATIO, Layer, ShapesOnly, trace_layers
 from repvgg_companion.contract import write_rows
 from repvgg_companion.errors import CompanionError
 from repvgg_companion.identity import FORMS
@@ -71,7 +71,7 @@ def _counted(params: int, layers: Sequence[Layer], winograd: str) -> Complexity:
 @cache
 def paper_network(name: str, form: str) -> nn.Module:
     """A network of the paper, at its width and number of classes, on the meta device: built once, not to be changed."""
-    with torch.device("meta"):
+    with torch.device("meta"), ShapesOnly():
         return build_model(name, num_classes=require_model(name).num_classes, form=form)
 
 

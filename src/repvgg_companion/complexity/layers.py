@@ -6,12 +6,43 @@ real forward pass, not from a formula for one architecture.
 
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 # F(2x2, 3x3) needs 16 multiplications where a direct 3x3 convolution needs 36 (section 2.4).
 WINOGRAD_RATIO = Fraction(4, 9)
+
+_KEEP_SHAPE = frozenset(
+    [
+        "relu",
+        "relu_",
+        "silu",
+        "sigmoid",
+        "hardswish",
+        "dropout",
+        "fill_",
+        "zero_",
+        "uniform_",
+        "normal_",
+        "kaiming_uniform_",
+        "kaiming_normal_",
+        "trunc_normal_",
+        "constant_",
+    ]
+)
+
+
+class ShapesOnly(TorchFunctionMode):
+    """Leaves out functions that change no shape: on the meta device they compute nothing, but take most of the time."""
+
+    def __torch_function__(self, function: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        named = kwargs or {}
+        if getattr(function, "__name__", "") in _KEEP_SHAPE:
+            return args[0] if args else next(named[name] for name in ("tensor", "input") if name in named)
+        return function(*args, **named)
 
 
 @dataclass(frozen=True)
@@ -81,7 +112,7 @@ def trace_layers(module: nn.Module, input_px: int) -> list[Layer]:
         module.eval()
         for norm in norms:
             norm.__dict__["forward"] = lambda features: features
-        with torch.no_grad(), torch.device("meta"):
+        with torch.no_grad(), torch.device("meta"), ShapesOnly():
             torch.func.functional_call(module, meta, (torch.empty(1, 3, input_px, input_px, dtype=dtype),))
     finally:
         for norm in norms:

@@ -99,6 +99,15 @@ class Samples:
                 chosen.setdefault(key_of(sample), []).append(sample)
         return chosen
 
+    @cached_property
+    def _rates(self) -> dict[tuple, Interval]:
+        """Intervals that were asked for: claims, tables and figures ask for the same ones again."""
+        return {}
+
+    @cached_property
+    def _ratios(self) -> dict[tuple[tuple, tuple], Interval]:
+        return {}
+
     def keys(self) -> Iterable[tuple]:
         """What was measured, each as the values of `KEY`."""
         return self._by_key.keys()
@@ -113,9 +122,12 @@ class Samples:
     def rate(self, row: Mapping[str, Any] | tuple) -> Interval:
         """Examples per second of one row, as in `speed.csv`."""
         chosen = self.of(row)
-        return rate_interval(
-            [sample.seconds for sample in chosen], chosen[0].batch_size, strata=[sample.start for sample in chosen]
-        )
+        key = key_of(chosen[0])
+        if key not in self._rates:
+            self._rates[key] = rate_interval(
+                [sample.seconds for sample in chosen], chosen[0].batch_size, strata=[sample.start for sample in chosen]
+            )
+        return self._rates[key]
 
     def percentiles(self, row: Mapping[str, Any] | tuple) -> dict[str, float]:
         """The 10th and 90th percentiles of one row's samples in examples per second, by their columns.
@@ -141,6 +153,12 @@ class Samples:
                     "temperature differ; measure both networks in one run"
                 )
         top, bottom = self.of(numerator), self.of(denominator)
+        keys = key_of(top[0]), key_of(bottom[0])
+        if keys not in self._ratios:
+            self._ratios[keys] = self._ratio(top, bottom)
+        return self._ratios[keys]
+
+    def _ratio(self, top: list[Sample], bottom: list[Sample]) -> Interval:
         per_example = top[0].batch_size / bottom[0].batch_size
         common = {sample.group for sample in top} & {sample.group for sample in bottom}
         if common:
