@@ -1,5 +1,6 @@
 """Fixtures of the evidence's tests: the repository's sources, and a copy with planted rows of each class."""
 
+import os
 import shutil
 
 import pytest
@@ -23,11 +24,16 @@ def committed_rows(tmp_path_factory):
     return ledger_rows(read_sources(request_for(ROOT, tmp_path_factory.mktemp("ledger"))))
 
 
+def _rows_only(source, target):
+    """Copy a table, which a test may change, and link any other file."""
+    (shutil.copy if source.endswith(".csv") else os.symlink)(source, target)
+
+
 @pytest.fixture
 def copy(tmp_path):
-    """A copy of the paper's facts and of the device rows."""
+    """A copy of the paper's facts and of the device rows; samples and runs are links to the files."""
     shutil.copytree(ROOT / "paper", tmp_path / "paper")
-    shutil.copytree(ROOT / "results" / "devices", tmp_path / "results" / "devices")
+    shutil.copytree(ROOT / "results" / "devices", tmp_path / "results" / "devices", copy_function=_rows_only)
     return tmp_path
 
 

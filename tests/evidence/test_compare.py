@@ -214,3 +214,27 @@ def test_refusals_say_in_one_sentence_what_to_do(tmp_path, facts, capsys):
         assert error.count("\n") == 1
     assert main(["compare", str(tmp_path / "one"), str(tmp_path / "two"), "--output", "x.txt"]) == 2
     assert "must end in .md or .csv" in capsys.readouterr().err
+
+
+def test_a_disturbed_ratio_is_shown_but_not_compared(tmp_path, facts):
+    other = {"run_id": "20260302T120000Z-measure-speed-bbbbbb", "device": "gtx-9000"}
+    first = [speed_row(A0, "deploy", 133.0, flags="spread 40 %"), speed_row(R18, "deploy", 100.0)]
+    second = [speed_row(A0, "deploy", 900.0, **other), speed_row(R18, "deploy", 1000.0, **other)]
+    lines = list(ratio_lines(*_sides(tmp_path, {"speeds": first}, {"speeds": second}), facts))
+    line = next(line for line in lines if line.subject == "RepVGG-A0 / ResNet-18")
+    assert line.note == (
+        "gtx-1080ti and gtx-9000; not compared: the measurement was disturbed (A: RepVGG-A0 deploy: spread 40 %)"
+    )
+
+
+def test_a_table_without_a_line_says_why(tmp_path, facts):
+    """Both sides have speeds, of other batches; both judge the claim, and the verdicts say at which batch."""
+    other = {"run_id": "20260302T120000Z-measure-speed-bbbbbb", "device": "gtx-9000", "batch_size": 8}
+    first = [speed_row(A0, "deploy", 133.1), speed_row(R18, "deploy", 100.0)]
+    second = [speed_row(A0, "deploy", 900.0, **other), speed_row(R18, "deploy", 1000.0, **other)]
+    sides = _sides(tmp_path, {"speeds": first}, {"speeds": second})
+    text = markdown(compared(*sides, facts), *sides)
+    assert "Speed: no network was measured on both sides in the same precision" in text
+    (claim,) = [line for line in text.splitlines() if line.startswith("| C20 ")]
+    assert "A: batch 128, 1.331 [" in claim and "B: batch 8, 0.9 [" in claim
+    assert "best of each" not in text

@@ -5,13 +5,13 @@ import io
 import re
 
 import pytest
-from evidence_rows import REEVALUATION, RETRAINING, ROOT, SPEED_SOURCE, STUDY, request_for
+from evidence_rows import DEVICE, REEVALUATION, RETRAINING, ROOT, SPEED_SOURCE, STUDY, request_for
 
 from repvgg_companion.errors import CompanionError
+from repvgg_companion.evidence.device_folders import check_device_folders
 from repvgg_companion.evidence.evidence_classes import CLASSES
-from repvgg_companion.evidence.from_devices import check_device_folders
 from repvgg_companion.evidence.from_studies import read_studies
-from repvgg_companion.evidence.groups import require_kinds
+from repvgg_companion.evidence.groups import require_claims
 from repvgg_companion.evidence.ledger import counts
 from repvgg_companion.evidence.ledger_columns import COLUMNS, write_dictionary, write_ledger
 from repvgg_companion.evidence.ledger_page import page
@@ -137,16 +137,84 @@ def test_a_claim_of_unknown_kind_names_file_and_line():
     claims = [dict(claim) for claim in CLAIMS]
     claims[3]["kind"] = None
     with pytest.raises(CompanionError, match=r"paper/claims.csv line 5: claim C04 has no kind; use one of"):
-        require_kinds(claims, "paper/claims.csv")
+        require_claims(claims, "paper/claims.csv")
     claims[3] = claims[2]
     with pytest.raises(CompanionError, match=r"line 5: claim C03 is already on line 4"):
-        require_kinds(claims, "paper/claims.csv")
+        require_claims(claims, "paper/claims.csv")
 
 
 def test_a_claim_that_no_class_can_decide_names_file_and_line(committed_rows):
     without = [row for row in committed_rows if row["id"] != "C35"]
     with pytest.raises(CompanionError, match=r"paper/claims.csv line 36: claim C35 has evidence of no class"):
         require_evidence(CLAIMS, without, "paper/claims.csv")
+
+
+def replaced(path, old, new):
+    """Change a text in a file, once; it must be there."""
+    text = path.read_text(encoding="utf-8")
+    assert old in text
+    path.write_text(text.replace(old, new, 1), encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("check(plain-inference-body)", "check(no-such)", "line 7: claim C06: the check 'no-such' does not exist"),
+        ("top1(VGG-16) > 72", "top1(vgg-16) > 72", "line 17: claim C16: there is no model 'vgg-16'"),
+        ("top1(VGG-16) > 72", "top1(VGG-16) >> 72", "line 17: claim C16: the condition"),
+        (",0.05,0.25,+1.25; 33%", ",five,0.25,+1.25; 33%", "line 21: claim C20: tolerance_released 'five'"),
+        ("id,where_in_paper", "id,where", "line 1: the column 'where_in_paper' is missing"),
+        ("C16,3.2,", "C16,3.2", "line 17: it has 12 cells instead of 13"),
+        ("C16,3.2,VGG-16 with BN reaches over 72% top-1,value,", "C16,3.2,VGG-16 with BN,measured,", "unknown kind"),
+    ],
+)
+def test_a_claim_that_cannot_be_used_names_file_and_line(copy, old, new, words):
+    replaced(copy / "paper" / "claims.csv", old, new)
+    with pytest.raises(CompanionError) as caught:
+        read_sources(request_for(copy, copy / "output"))
+    assert "claims.csv line " in str(caught.value) and words in str(caught.value), caught.value
+
+
+@pytest.mark.parametrize(
+    ("table", "column", "value", "words"),
+    [
+        ("kernel_size", "device", "rtx-9999", "line 2: the device rtx-9999 is not that of the folder"),
+        ("kernel_size", "precision", "FP32", "line 2: precision 'FP32' is not known"),
+        ("kernel_size", "tflops", "nan", "tflops is nan, which is not a finite number"),
+        ("memory", "model", "repvgg-a0", "line 2: there is no model 'repvgg-a0'"),
+        ("memory", "device", "other", "line 2: the device other is not"),
+        ("speed", "backend", "magic", "line 2: backend 'magic' is not known"),
+        ("speed", "protocol", "mine", "line 2: protocol 'mine' is not known"),
+        ("speed", "examples_per_s", "inf", "examples_per_s is inf"),
+    ],
+)
+def test_a_cell_of_a_device_that_is_not_known_names_file_and_line(copy, table, column, value, words):
+    path = device_of(copy) / f"{table}.csv"
+    with path.open(encoding="utf-8", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    rows[0][column] = value
+    with path.open("w", encoding="utf-8", newline="") as stream:
+        writer = csv.DictWriter(stream, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    with pytest.raises(CompanionError) as caught:
+        check_device_folders(copy / "results" / "devices")
+    assert words in str(caught.value) and f"{table}.csv" in str(caught.value), caught.value
+
+
+def test_hidden_folders_are_no_devices(copy):
+    (copy / "results" / "devices" / ".ipynb_checkpoints").mkdir()
+    assert len(check_device_folders(copy / "results" / "devices")) >= 1
+
+
+def test_each_device_has_its_own_row_for_memory_and_batch_size(planted):
+    """The rows of two devices are never joined into one."""
+    _, rows = planted
+    maps = [row for row in rows if (row["id"], row["evidence_class"]) == ("C14", "measured here")]
+    assert len({row["device"] for row in maps}) == len(maps) >= 2
+    (saturated,) = [row for row in rows if row["id"] == "C34"]
+    assert (saturated["device"], saturated["setting"]) == (DEVICE, "fp32, batch 128 and 256")
+    assert saturated["verdict_number"] == "met" and saturated["evidence"].count("RepVGG-A0") == 2
 
 
 def device_of(root):

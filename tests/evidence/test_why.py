@@ -1,15 +1,22 @@
 """Where a number comes from: the named rows are exactly those whose change changes it."""
 
+import csv
+import re
 import shutil
+from functools import cache
 
 import pytest
+from evidence_rows import ROOT
 from paper_synthetic import PAPER, plant, write_demo, write_imagenet
 
 from repvgg_companion.__main__ import main
+from repvgg_companion.contract import TABLES as TABLES_OF_RUNS
 from repvgg_companion.contract import read_rows, write_rows
 from repvgg_companion.errors import CompanionError
 from repvgg_companion.evidence.cell import choose, read_table
 from repvgg_companion.evidence.claim_sources import claim_basis, evidence_of
+from repvgg_companion.evidence.ledger_columns import COLUMNS
+from repvgg_companion.evidence.ledger_sources import ledger_nodes
 from repvgg_companion.evidence.table_sources import cell_basis
 from repvgg_companion.identity import split_model_name
 from repvgg_companion.models.names import MODELS
@@ -68,6 +75,7 @@ def _evidence(folder, facts):
     return Evidence(facts, results, speeds, "" if speeds else "none")
 
 
+@cache
 def _cells(folder, facts):
     """Every cell of the tables with measurements, by table, row and column."""
     evidence = _evidence(folder, facts)
@@ -91,8 +99,22 @@ def _depending(folder, facts, cells, table, key):
 
 
 def _sample(rows):
-    """The first, a middle and the last row of a table."""
-    return [rows[0], rows[len(rows) // 2], rows[-1]]
+    """A middle, the last and the first row of a table; the first of them that is in a table is tried."""
+    return [rows[len(rows) // 2], rows[-1], rows[0]]
+
+
+def _linked(source, target):
+    """A copy of a folder of results whose tables may be changed; all else are links."""
+    target.mkdir(parents=True)
+    for path in source.parent.iterdir():
+        if path.name != source.name:
+            (target.parent / path.name).symlink_to(path)
+    for path in source.iterdir():
+        if path.suffix == ".csv":
+            shutil.copy(path, target)
+        else:
+            (target / path.name).symlink_to(path)
+    return target
 
 
 @pytest.mark.parametrize("table", list(SCALED))
@@ -104,9 +126,8 @@ def test_changing_one_raw_row_changes_exactly_the_cells_that_rest_on_it(experime
         return
     before = _cells(source, facts)
     used = 0
-    for row in _sample(read_rows(source / f"{table}.csv", table)):
-        folder = tmp_path / str(used) / "results" / experiment
-        shutil.copytree(source.parent, folder.parent)
+    for place, row in enumerate(_sample(read_rows(source / f"{table}.csv", table))):
+        folder = _linked(source, tmp_path / str(place) / "results" / experiment)
         key = {name: row.get(name) for name in KEY}
         factor = 1.5 if table in ("complexity", "reparameterization") else 0.99
         change = {name: type(row[name])(row[name] * factor) for name in SCALED[table]}
@@ -118,7 +139,8 @@ def test_changing_one_raw_row_changes_exactly_the_cells_that_rest_on_it(experime
         numbers = {cell for cell in depending if cell[2].endswith(VALUES) and before[cell] is not None}
         assert {cell for cell in changed if cell[2].endswith(VALUES)} == numbers
         used += bool(numbers)
-        shutil.rmtree(folder.parent.parent)
+        if numbers:
+            break
     assert used, f"no sampled row of {table} is in any table"
 
 
@@ -133,8 +155,7 @@ def test_changing_one_raw_row_changes_exactly_the_cells_that_rest_on_it(experime
     ],
 )
 def test_changing_one_raw_row_changes_exactly_the_claims_that_rest_on_it(table, where, facts, imagenet, tmp_path):
-    folder = tmp_path / "results" / "imagenet"
-    shutil.copytree(imagenet, folder)
+    folder = _linked(imagenet, tmp_path / "results" / "imagenet")
     (row,) = [row for row in read_rows(folder / f"{table}.csv", table) if where.items() <= row.items()]
     plant(folder, table, {name: type(row[name])(row[name] * 0.97) for name in SCALED[table]}, **where)
     compared, any_term, changed = set(), set(), set()
@@ -241,7 +262,7 @@ def test_a_point_of_each_committed_figure_is_followed(root, capsys, figure, cell
 def test_a_point_of_each_picture_of_the_ledger_is_followed(root, capsys):
     folder = root / "paper_figures" / "reference"
     said = _said(capsys, folder / "speedups.svg", "RepVGG-A1")
-    assert "the points of RepVGG-A1 / ResNet-34" in said
+    assert "RepVGG-A1 / ResNet-34, measured here" in said and "RepVGG-A1 / ResNet-34, printed" in said
     assert "third_party_speed.csv: line " in said
     assert "speed.csv: row " in said
     assert _said(capsys, folder / "speedups.svg", "A1 / ResNet-34").splitlines()[1:] == said.splitlines()[1:]
@@ -249,8 +270,8 @@ def test_a_point_of_each_picture_of_the_ledger_is_followed(root, capsys):
     assert "third_party_accuracy.csv: line " in said
     assert "timm_reference.csv: line " in said
     said = _said(capsys, folder / "figure1-others.svg", "RepVGG-B2g4")
-    assert said.count("figure1_points.csv: row ") == 2, "120 and 200 epochs"
-    assert said.count("third_party_speed.csv: line ") == 6 and said.count("form: deploy") == 6
+    assert said.count("figure1_points.csv: row ") == 12, "120 and 200 epochs in six panels"
+    assert said.count("third_party_speed.csv: line ") == said.count("form: deploy") == 12
     assert main(["why", str(folder / "figure1-others.png"), "RepVGG-B1g2", "--paper", str(PAPER)]) == 2
     assert "figure1-others has no point of 'RepVGG-B1g2'" in capsys.readouterr().err
     assert main(["why", str(folder / "speedups.pdf"), "RepVGG-Z9", "--paper", str(PAPER)]) == 2
@@ -267,39 +288,122 @@ def test_a_figure_tells_whether_its_data_have_changed(demo, tmp_path, capsys):
     assert "figure1 has no point of 'ResNet-99'" in capsys.readouterr().err
 
 
-LEDGER = """id,evidence_class,source,setting,device,part,verdict_number,verdict_inference,evidence
-C20,printed,the paper,,,whole claim,met,inconclusive,"printed top1(RepVGG-A0, 120-epochs); printed speed(ResNet-18)"
-C08,printed,the paper,,,whole claim,met,inconclusive,printed density(3)
-C20,re-evaluated by others,somebody,,,whole claim,met,reproduced,paper/third_party_accuracy.csv line 2
-C20,measured here,this companion,"DEVICE_SETTING, contiguous, batch 8",DEVICE,whole claim,met,reproduced,speed.csv
-C20,small study,digits,,,whole claim,not tested,inconclusive,"accuracy.csv RepVGG-A0 deploy, 1 seeds"
-C06,counted,this companion,,,whole claim,met,reproduced,trace of the deploy forms
-"""
+LEDGER = (
+    ("C20", "printed", "the paper", "", "printed top1(RepVGG-A0, 120-epochs); printed speed(ResNet-18)"),
+    ("C08", "printed", "the paper", "", "printed density(3)"),
+    ("C20", "re-evaluated by others", "somebody", "", "paper/third_party_accuracy.csv line 2"),
+    ("C20", "measured here", "this companion", "SETTING", "SOURCE"),
+    ("C20", "small study", "digits", "", "accuracy.csv RepVGG-A0 deploy, 1 seeds"),
+    ("C06", "counted", "this companion", "", "trace of the deploy forms; count of VGG-16 deploy"),
+    ("C07", "re-evaluated by others", "somebody", "", "paper/third_party_accuracy.csv lines 25 to 27"),
+)
+"""Claim, class, source, setting and evidence."""
+
+
+def _write_ledger(path, rows):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="") as stream:
+        writer = csv.DictWriter(stream, [column.name for column in COLUMNS], restval="x", lineterminator="\n")
+        writer.writeheader()
+        names = ("id", "evidence_class", "source", "setting", "evidence")
+        writer.writerows(dict(zip(names, row, strict=True)) | {"part": "whole claim"} for row in rows)
 
 
 def test_each_kind_of_ledger_row_is_followed(root, demo, tmp_path, capsys):
     device = next(path for path in sorted((root / "results" / "devices").iterdir()) if path.is_dir())
-    shutil.copytree(device, tmp_path / "results" / "devices" / device.name)
+    _linked(device, tmp_path / "results" / "devices" / device.name)
     (tmp_path / "results" / "studies" / "digits").mkdir(parents=True)
     shutil.copy(demo / "accuracy.csv", tmp_path / "results" / "studies" / "digits")
     ledger = tmp_path / "results" / "reference" / "ledger.csv"
-    ledger.parent.mkdir()
-    ledger.write_text(LEDGER.replace("DEVICE_SETTING", "fp32, eager").replace("DEVICE", device.name))
+    row = next(row for row in read_rows(device / "speed.csv", "speed") if row["n_samples"])
+    words = [row[name] for name in ("run_id", "model", "form", "precision", "backend")]
+    filled = {
+        "SOURCE": f"speed.csv {' '.join(words)} batch {row['batch_size']} (flagged: drift; spread)",
+        "SETTING": f"{row['precision']}, {row['backend']}, {row['memory_format']}, batch {row['batch_size']}",
+    }
+    _write_ledger(ledger, [[filled.get(cell, cell) for cell in cells] for cells in LEDGER])
     expected = {
         "row 1": ["table4_120epochs.csv: row 1, column top1_pct = 72.41", "column speed_examples_per_s = 2442"],
         "row 2": ["table1_kernel_size.csv: row 2, column density_tflops = 38.1"],
         "row 3": ["third_party_accuracy.csv: line 2: model: RepVGG-A0"],
-        "row 4": [f"{device.name}/speed.csv: row ", "timed samples", "nothing: no accuracy of RepVGG-A0"],
+        "row 4": [f"{device.name}/speed.csv: row ", "timed samples", "whose median gives the row"],
         "row 5": ["studies/digits/accuracy.csv: row "],
-        "row 6": ["trace of the deploy forms"],
+        "row 6": ["trace of the deploy forms", "counted by this companion on the built network"],
+        "row 7": [f"third_party_accuracy.csv: line {line}: model: " for line in (25, 26, 27)],
     }
     for cell, parts in expected.items():
         said = _said(capsys, ledger, cell)
         for part in parts:
             assert part in said
-    ledger.write_text(LEDGER.replace("csv line 2", "csv line 999"))
-    assert main(["why", str(ledger), "row 3", "--paper", str(PAPER)]) == 2
+    _write_ledger(ledger, [("C20", "printed", "x", "", "paper/third_party_accuracy.csv line 999")])
+    assert main(["why", str(ledger), "row 1", "--paper", str(PAPER)]) == 2
     assert "third_party_accuracy.csv has no line 999" in capsys.readouterr().err
+
+
+def test_every_part_of_the_committed_ledger_leads_to_a_row(root, facts):
+    """One row of each claim and class: each row of a table that its evidence names is still there."""
+    path, seen = root / "results" / "reference" / "ledger.csv", set()
+    for row in read_table(path).rows:
+        if (row["id"], row["evidence_class"]) not in seen:
+            seen.add((row["id"], row["evidence_class"]))
+            _, *nodes = ledger_nodes(path, row, facts).children
+            assert nodes
+            for node in nodes:
+                assert "has no such row any more" not in node.text
+                assert ".csv" not in node.text or re.search(r": (row|line) \d+|\d seeds", node.text), node.text
+    assert len(seen) > 100
+
+
+@pytest.mark.parametrize("file", sorted(path.name for path in (ROOT / "paper_figures" / "reference").glob("*.csv")))
+def test_a_point_of_every_committed_figure_leads_to_a_row(root, capsys, file):
+    path = root / "paper_figures" / "reference" / file
+    points = read_table(path)
+    if not points.rows:
+        assert main(["why", str(path.with_suffix(".svg")), "RepVGG-A0", "--paper", str(PAPER)]) == 2
+        assert "has no points" in capsys.readouterr().err
+        return
+    for number in (1, len(points.rows)):
+        said = _said(capsys, path, f"row {number}")
+        assert f"{file}: row {number} (" in said.splitlines()[0] and len(said.splitlines()) > 1
+        assert re.search(r"\.csv: (row|line) \d+|the paper, Figure 3", said), said
+        assert "has no such row any more" not in said
+        name = points.rows[number - 1]["name"]
+        beside = _said(capsys, path.with_suffix(".svg"), f"row {number}")
+        assert said.splitlines()[1] in beside and "data digest" in beside, name
+
+
+@pytest.mark.parametrize("file", sorted(path.name for path in (ROOT / "results" / "reference").glob("*.csv")))
+def test_a_row_of_every_committed_reference_table_is_followed(root, capsys, file):
+    said = _said(capsys, root / "results" / "reference" / file, "row 2")
+    assert len(said.splitlines()) > 1
+    if file.startswith("study-"):
+        assert said.count("accuracy.csv: row ") == 10 and said.count("table6_branch_ablation.csv: row ") >= 1
+
+
+def test_a_row_of_a_study_leads_to_its_training(root, capsys):
+    for study in sorted((root / "results" / "studies").iterdir()):
+        said = _said(capsys, study / "accuracy.csv", "row 1")
+        for part in (
+            "weights: SHA-256 ",
+            "the training, one row an epoch",
+            "images: dataset ",
+            "commit ",
+            "predictions/",
+        ):
+            assert part in said
+        history = next((study / "history").rglob("*.csv"))
+        said = _said(capsys, history, "row 1 val_top1_pct")
+        assert "epoch 1: val_top1_pct = " in said and "accuracy.csv: row " in said
+
+
+def test_an_epoch_beside_its_weights_names_training_and_images(tmp_path, capsys):
+    folder = tmp_path / "results" / "weights" / "digits" / "RepVGG-A0" / "deadbeef" / "seed3"
+    epoch = dict.fromkeys(TABLES_OF_RUNS["history"].names, 1.0) | {"epoch": 1}
+    write_rows(folder / "history.csv", "history", [epoch])
+    (folder / "train.safetensors").write_bytes(b"weights")
+    said = _said(capsys, folder / "history.csv", "row 1")
+    assert "training of RepVGG-A0 on digits, seed3, training digest deadbeef" in said
+    assert "train.safetensors: weights, SHA-256 " in said and "data/digits/dataset.json is not here" in said
 
 
 def test_a_table_cell_a_claim_and_a_printed_row_are_followed(demo, facts, tmp_path, capsys):
@@ -324,18 +428,45 @@ def test_a_table_cell_a_claim_and_a_printed_row_are_followed(demo, facts, tmp_pa
     assert "source: mmpretrain" in said
 
 
-def test_the_verb_refuses_what_it_cannot_follow(root, tmp_path, capsys):
+def test_the_verb_refuses_what_it_cannot_follow(tmp_path, capsys):
+    (tmp_path / "results" / "x" / "parts").mkdir(parents=True)
     (tmp_path / "bare.svg").write_text("<svg/>")
     (tmp_path / "notes.txt").write_text("x")
     (tmp_path / "other.csv").write_text("a,b\n1,2\n")
+    (tmp_path / "other.md").write_text("| a |")
+    (tmp_path / "empty.csv").write_text("")
+    (tmp_path / "twice.csv").write_text("a,a\n1,2\n")
+    (tmp_path / "short.csv").write_text("a,b\n1,2\n3\n")
+    (tmp_path / "latin.csv").write_bytes("a,b\n1,2\n1,\u00e9\n".encode("latin-1"))
+    comparison = TABLES_OF_RUNS["comparison"].names
+    (tmp_path / "compared.csv").write_text(",".join(comparison) + "\n" + "," * (len(comparison) - 1) + "\n")
+    memory = TABLES_OF_RUNS["memory"].names
+    (tmp_path / "results" / "x" / "parts" / "memory-1.csv").write_text(",".join(memory) + "\n" + "," * 14 + "\n")
     cases = {
         ("missing.csv", ""): "does not exist or is not a file",
+        ("results", ""): "does not exist or is not a file",
         ("notes.txt", ""): "is neither a CSV file nor a figure",
+        ("other.md", ""): "other.csv, which has its rows",
         ("bare.svg", ""): "holds neither commit nor data digest",
         ("other.csv", "row 1"): "is no table that can be traced",
+        ("empty.csv", ""): "empty.csv line 1: the file is empty",
+        ("twice.csv", "row 1"): "twice.csv line 1: the column 'a' is there twice",
+        ("short.csv", "row 1"): "short.csv line 3: it has 1 cells instead of 2",
+        ("latin.csv", "row 1"): "latin.csv line 3: it is not UTF-8 text",
+        ("compared.csv", "row 1"): "compares two folders; ask for a cell of one of them",
+        ("results/x/parts/memory-1.csv", "row 1"): "is a part of a table; ask for a cell of memory.csv",
     }
     for (name, cell), message in cases.items():
         assert main(["why", str(tmp_path / name), *cell.split(), "--paper", str(PAPER)]) == 2
         error = capsys.readouterr().err
-        assert message in error
+        assert message in error, error
         assert error.count("\n") == 1
+
+
+def test_a_panel_of_its_own_shows_only_its_points(root, capsys):
+    folder = root / "paper_figures" / "reference"
+    whole = _said(capsys, folder / "figure1.svg", "RepVGG-B3")
+    panels = [_said(capsys, path, "RepVGG-B3") for path in sorted((folder / "panels").glob("figure1-[bc].svg"))]
+    points = [[line for line in said.splitlines() if "figure1.csv: row " in line] for said in (whole, *panels)]
+    assert points[1] and len(points[1]) < len(points[0]) and set(points[1]) < set(points[0])
+    assert all(": row " in line and "((b) " in line for line in points[1])

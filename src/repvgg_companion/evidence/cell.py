@@ -1,11 +1,11 @@
 """CELL of the `why` verb: which rows and which column of a CSV file are meant."""
 
-import csv
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from repvgg_companion.errors import CompanionError
+from repvgg_companion.files import read_csv
 
 SYNTAX = (
     "which cell: parts separated by commas, colons or spaces. 'row 3' is the third row below the header; the name of a "
@@ -20,6 +20,10 @@ _LONGEST_HINT = 90
 _PLACE = re.compile(r"\b(row|line)\s*=?\s*(\d+)\b", re.IGNORECASE)
 
 
+class NoSuchCell(CompanionError):
+    """No row of the file has what CELL names."""
+
+
 @dataclass(frozen=True)
 class TextTable:
     """A CSV file as text: its columns and its rows."""
@@ -27,6 +31,8 @@ class TextTable:
     path: Path
     columns: list[str]
     rows: list[dict[str, str]]
+    lines: tuple[int, ...] = ()
+    """The line of the file on which each row ends."""
 
 
 @dataclass(frozen=True)
@@ -38,24 +44,19 @@ class Chosen:
 
 
 def read_table(path: Path) -> TextTable:
-    """Read a CSV file as text; raises CompanionError where it is missing or has no header."""
+    """Read a CSV file as text; raises CompanionError where it is missing or damaged."""
     try:
-        with path.open(encoding="utf-8", newline="") as stream:
-            reader = csv.DictReader(stream)
-            rows = list(reader)
+        header, rows = read_csv(path)
     except FileNotFoundError:
         raise CompanionError(f"{path} does not exist") from None
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise CompanionError(f"{path} cannot be read as CSV ({error})") from None
-    if not reader.fieldnames:
-        raise CompanionError(f"{path} has no header line")
-    return TextTable(path, list(reader.fieldnames), [{key: value or "" for key, value in row.items()} for row in rows])
+    return TextTable(path, header, [row for _, row in rows], tuple(line for line, _ in rows))
 
 
-def choose(table: TextTable, cell: str) -> Chosen:
-    """The rows and the column that `cell` means; raises CompanionError where no row, or too many, fit."""
+def choose(table: TextTable, cell: str, most: int = MOST_ROWS) -> Chosen:
+    """The rows and the column that `cell` means; raises CompanionError where no row, or more than `most`, fit."""
     place = _PLACE.search(cell)
-    words = [word for word in re.split(r"[\s,:]+", _PLACE.sub(" ", cell)) if word and word.lower() != "column"]
+    words = re.findall(r"[^\s,:]*\w[^\s,:]*", _PLACE.sub(" ", cell))
+    words = [word for word in words if word.lower() != "column"]
     known = {name.lower(): name for name in table.columns}
     columns = [known[word.lower()] for word in words if word.lower() in known]
     values = [word for word in words if word.lower() not in known]
@@ -66,13 +67,13 @@ def choose(table: TextTable, cell: str) -> Chosen:
     if place is not None:
         wanted = int(place[2]) - (1 if place[1].lower() == "line" else 0)
         if not 1 <= wanted <= len(table.rows):
-            raise CompanionError(f"{table.path} has {len(table.rows)} rows; {place[0]} is none of them")
+            raise NoSuchCell(f"{table.path} has {len(table.rows)} rows; {place[0]} is none of them")
         numbers = [number for number in numbers if number == wanted]
     if not numbers:
         unknown = [word for word, found in zip(values, fitting, strict=True) if not found]
         what = f"{unknown[0]!r} is neither a column nor a value in it" if unknown else f"no row has all of {cell!r}"
-        raise CompanionError(f"{table.path}: {what}; its columns are {', '.join(table.columns)}")
-    if len(numbers) > MOST_ROWS:
+        raise NoSuchCell(f"{table.path}: {what}; its columns are {', '.join(table.columns)}")
+    if len(numbers) > most:
         rows = [table.rows[number - 1] for number in numbers]
         raise CompanionError(f"{len(numbers)} rows of {table.path} fit {cell!r}; add {_telling(table.columns, rows)}")
     return Chosen(numbers, columns[0] if columns else None)
@@ -88,7 +89,9 @@ def _fitting(rows: list[dict[str, str]], word: str) -> set[int]:
 
 
 def _words(row: dict[str, str]) -> set[str]:
-    return {part.lower() for cell in row.values() for part in re.split(r"[^\w.+-]+", cell)}
+    """The words of a row; `A0` is a word of RepVGG-A0, as figures label it."""
+    words = {part.lower() for cell in row.values() for part in re.split(r"[^\w.+-]+", cell)}
+    return words | {word.removeprefix("repvgg-") for word in words}
 
 
 def _same(value: str, word: str) -> bool:

@@ -14,6 +14,7 @@ from repvgg_companion.contract import read_rows, write_rows
 from repvgg_companion.errors import CompanionError
 from repvgg_companion.evaluation.accuracy import accuracy_columns
 from repvgg_companion.evaluation.predictions import read_predictions
+from repvgg_companion.evidence.device_folders import visible_folders
 from repvgg_companion.evidence.from_studies import Study, read_study
 from repvgg_companion.files import read_json
 from repvgg_companion.identity import predictions_of, training_digest
@@ -37,7 +38,7 @@ def run(arguments: argparse.Namespace) -> None:
     folder, facts = Path(arguments.folder), Facts(Path(arguments.paper))
     if arguments.add:
         add_study(Path(arguments.add), folder)
-    studies = sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
+    studies = visible_folders(folder)
     for path in studies:
         study = check_study(path, facts)
         print(f"{study.name}: {len(study.rows)} trainings of {len(study.accuracies)} networks are in order")

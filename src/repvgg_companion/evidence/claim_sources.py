@@ -83,14 +83,19 @@ def _ranked(evidence: Evidence) -> list[Basis]:
     return found or [Basis(f"nothing: {evidence.why_no_speeds or 'no network of Table 4 was measured'}")]
 
 
-def _batches(evidence: Evidence) -> list[Basis]:
+def rows_of_two_batches(evidence: Evidence) -> list[Row]:
+    """The fp32 speeds of the deploy forms measured with batch 128 and with 256 in one run and setting."""
     same = ("run_id", "model", "backend", "memory_format", "protocol", "input_px")
     pairs: dict[tuple, dict[int, Row]] = {}
     for row in evidence.results.rows("speed"):
         if row["width"] == 1 and row["form"] == "deploy" and row["precision"] == "fp32" and row["examples_per_s"]:
             pairs.setdefault(tuple(row[name] for name in same), {})[row["batch_size"]] = row
     sizes = (PAPER_BATCH_SIZE, 2 * PAPER_BATCH_SIZE)
-    rows = [pair[size] for pair in pairs.values() if set(sizes) <= set(pair) for size in sizes]
+    return [pair[size] for pair in pairs.values() if set(sizes) <= set(pair) for size in sizes]
+
+
+def _batches(evidence: Evidence) -> list[Basis]:
+    rows = rows_of_two_batches(evidence)
     return rows_basis("speed", rows) or [Basis("nothing: no network was measured with batch 128 and 256 in one run")]
 
 

@@ -16,9 +16,11 @@ from repvgg_companion.evidence.compared_line import COMPARED_TABLES, ComparedLin
 from repvgg_companion.evidence.speed_lines import ratio_lines, speed_lines
 from repvgg_companion.files import write_text
 from repvgg_companion.paper.claims import rows_of_claim
+from repvgg_companion.paper.comparable_runs import BEST
 from repvgg_companion.paper.grammar import Term, parse
 from repvgg_companion.paper.ours import Row
 from repvgg_companion.paper.printed import Facts
+from repvgg_companion.paper.verdicts import NOT_TESTED
 
 _COUNTS = ("params", "flops", "wino_muls")
 _HEADINGS = {
@@ -28,8 +30,18 @@ _HEADINGS = {
     "speed": ("Speed", "Values with 95 % intervals; a ratio of A and B would cross two runs."),
     "kernel_size": ("Density by kernel size", "Values with 95 % intervals; a ratio of A and B would cross two runs."),
     "complexity": ("Counts", "Only counts that differ."),
-    "claims": ("Claims", "Only claims whose verdicts differ: number / inference."),
+    "claims": ("Claims", "Only claims that both sides have a value for and whose verdicts differ: number / inference."),
 }
+
+_NOTHING_IN_COMMON = {
+    "accuracy": "Top-1 accuracy: no network is on both sides.",
+    "segmentation": "Segmentation: no network is on both sides.",
+    "speed": "Speed: no network was measured on both sides in the same precision, engine, memory format and batch.",
+    "kernel_size": "Density by kernel size: no kernel was measured on both sides in the same shape and setting.",
+    "complexity": "Counts: all that both sides have are equal.",
+    "claims": "Claims: no verdict differs where both sides have a value.",
+}
+"""What is said of a table of both sides without a line."""
 
 
 @dataclass(frozen=True)
@@ -117,32 +129,42 @@ def _claim_lines(first: Side, second: Side, facts: Facts) -> Iterator[ComparedLi
     def key(row: Row) -> tuple:
         return (row["id"], row["precision"], row["backend"])
 
-    parts = [{key(row): row for row in reversed(_claims(side, facts))} for side in (first, second)]
+    parts = [{key(row): row for row in reversed(_claims(side, facts)) if _is_told(row)} for side in (first, second)]
     for claim in facts.table("claims"):
-        for found in (found for found in parts[0] if found[0] == claim["id"]):
-            one, other = parts[0][found], parts[1].get(found)
-            other = other or _only(parts[1], claim["id"])
-            if other is None:
-                continue
+        for found in (found for found in parts[0] if found[0] == claim["id"] and found in parts[1]):
+            one, other = parts[0][found], parts[1][found]
             texts = [f"{row['verdict_number']} / {row['verdict_inference']}" for row in (one, other)]
             if texts[0] != texts[1]:
-                values = " and ".join(row["our_value"] or "no value" for row in (one, other))
                 setting = ", ".join(part for part in (one["precision"], one["backend"]) if part)
+                note = "; ".join(_value_of(name, row) for name, row in (("A", one), ("B", other)))
                 yield ComparedLine(
-                    "claims", f"{claim['id']} {claim['claim']}", setting, "verdicts", texts=(texts[0], texts[1]),
-                    note=values,
-                )  # fmt: skip
+                    "claims",
+                    f"{claim['id']} {claim['claim']}",
+                    setting,
+                    "verdicts",
+                    texts=(texts[0], texts[1]),
+                    note=note,
+                )
 
 
-def _only(rows: dict[tuple, Row], claim: str) -> Row | None:
-    """The row of a claim that has one, without a setting of speeds."""
-    return next((row for key, row in rows.items() if key == (claim, None, None)), None)
+def _is_told(row: Row) -> bool:
+    """Whether a row of a claim has a verdict or a value of its own; the best backend repeats another row."""
+    return row["backend"] != BEST and not (row["verdict_number"] == NOT_TESTED and row["our_value"] is None)
+
+
+def _value_of(side: str, row: Row) -> str:
+    """`A: batch 8, 1.43 [1.41, 1.45]`: what a verdict of one side rests on, or why there is none."""
+    if row["our_value"] is None:
+        return f"{side}: no value"
+    batch = f"batch {row['batch_size']}, " if row["batch_size"] else ""
+    interval = f" [{row['low']:.4g}, {row['high']:.4g}]" if row["low"] is not None else ""
+    return f"{side}: {batch}{row['our_value']}{interval}"
 
 
 def _claims(side: Side, facts: Facts) -> list[Row]:
     """The judged claims of a side; where the folder holds none, those about speed are judged now."""
     found = side.results.rows("claims")
-    if not found:
+    if not found and side.tables & {"speed", "kernel_size"}:
         measured = [claim for claim in facts.table("claims") if any(map(_is_measured, parse(claim["condition"])))]
         found = [row for claim in measured for row in rows_of_claim(claim, facts, side.results)]
     return found
@@ -168,6 +190,10 @@ def markdown(lines: list[ComparedLine], first: Side, second: Side) -> str:
         parts += ["| what | setting | A | B | change | note |", "| --- | --- | ---: | ---: | ---: | --- |"]
         parts += ["| " + " | ".join(cell.replace("|", "\\|") for cell in _cells(line)) + " |" for line in mine]
         parts.append("")
+    compared_tables = {line.section for line in lines}
+    nothing = [table for table in COMPARED_TABLES if table in first.tables & second.tables - compared_tables]
+    told = [_NOTHING_IN_COMMON[table] for table in nothing if table in _NOTHING_IN_COMMON]
+    parts += [f"{sentence}\n" for sentence in told]
     one_sided = sorted(set(COMPARED_TABLES) & (first.tables ^ second.tables))
     if one_sided:
         words = [f"{table} (only {'A' if table in first.tables else 'B'})" for table in one_sided]

@@ -1,40 +1,129 @@
-"""What a figure rests on: commit and data digest from its metadata, and the rows behind the points of one network."""
+"""What a figure rests on: commit and data digest from its metadata, and the rows behind its points.
+
+The points are those of the CSV file beside the figure; without that file they are computed from the results again.
+"""
 
 import re
-from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import astuple, fields
 from pathlib import Path
 
 from repvgg_companion.errors import CompanionError
-from repvgg_companion.evidence.claim_sources import quantities_basis
-from repvgg_companion.evidence.raw_row import Basis, basis_node, rows_basis
-from repvgg_companion.evidence.table_sources import accuracy_rows, printed
+from repvgg_companion.evidence.cell import NoSuchCell, TextTable, choose, read_table
+from repvgg_companion.evidence.named_sources import Places, followed
+from repvgg_companion.evidence.pictures import TITLES as PICTURES
+from repvgg_companion.evidence.pictures import data_digest as picture_digest
+from repvgg_companion.evidence.pictures import titles
+from repvgg_companion.evidence.sources import LedgerRequest, read_sources
 from repvgg_companion.evidence.tree import Node
 from repvgg_companion.paper.claim_evidence import Evidence
-from repvgg_companion.paper.comparable_runs import widest, widest_of_each_device
-from repvgg_companion.paper.figures import TITLES, data_digest
-from repvgg_companion.paper.grammar import NotAvailable, Quantity
-from repvgg_companion.paper.named_checks import block_rows
-from repvgg_companion.paper.ours import Results, Row
+from repvgg_companion.paper.figure_points import POINTS, FigurePoint
+from repvgg_companion.paper.figures import PANELS, TITLES, data_digest
+from repvgg_companion.paper.ours import Results
 from repvgg_companion.paper.printed import Facts
-from repvgg_companion.paper.table_rows import ablations
 
 _METADATA = re.compile(rb"commit ([^;\n]{1,80}); data ([0-9a-f]{8})")
+_COLUMNS = [field.name for field in fields(FigurePoint)]
+
+
+def is_points(table: TextTable) -> bool:
+    """Whether a CSV file holds the points of a figure."""
+    return table.columns == _COLUMNS
+
+
+def places_of(path: Path, facts: Facts, results: Path | None) -> Places:
+    """The results that a file below `paper_figures` was drawn from, unless `results` names them."""
+    root = path.parent.parent.parent / "results"
+    folder = results or root / ("devices" if path.parent.name == "reference" else path.parent.name)
+    if not folder.is_dir():
+        raise CompanionError(f"{folder} does not exist; name the folder that {path} was drawn from with --results")
+    return Places(facts, Results(folder), root / "studies")
 
 
 def figure_nodes(path: Path, cell: str, facts: Facts, results: Path | None) -> list[Node]:
-    """The tree of a figure, with the rows behind the points of the network or kernel that `cell` names."""
+    """The tree of a figure, with the rows behind the points that `cell` names: a network, or values of its CSV file."""
     metadata_of(path)  # a file without it is none of our figures
-    folder = results or _results_of(path)
-    data = Results(folder)
-    children = metadata_nodes(path, data_digest(facts, data), f"{folder} and {facts.folder}")
-    if cell:
-        basis = _points(path.stem, cell.strip(), facts, data)
-        children += [basis_node(data, part) for part in basis]
+    whole, panel = _whole_figure(path)
+    places = places_of(whole, facts, results)
+    title, digest, tables = _about(whole, places)
+    children = metadata_nodes(path, digest, tables)
+    points = _points(whole, places)
+    shown = [number for number, row in enumerate(points.rows, start=1) if row["panel"].startswith(panel)]
+    if not cell:
+        children.append(Node(f"{points.path}: {len(shown)} points; name a network or a value of that file to see "
+                             "what a point rests on"))  # fmt: skip
     else:
-        children += [Node(row) for row in _tables(path.stem, folder)]
-    title = TITLES.get(path.stem, path.stem)
+        children += point_nodes(points, _numbers(path, points, cell, shown), places)
     return [Node(f"{path}: {title}{f', {cell}' if cell else ''}", tuple(children))]
+
+
+def point_nodes(table: TextTable, numbers: list[int], places: Places) -> list[Node]:
+    """The points of some rows of a CSV file of points, each with its sources."""
+    found = []
+    for number in numbers:
+        row = table.rows[number - 1]
+        where = ", ".join(row[name] for name in ("panel", "series", "name") if row[name])
+        axes = "; ".join(_axis(row, axis) for axis in ("x", "y") if row[axis])
+        values = tuple(float(row[axis]) for axis in ("x", "y") if row[axis])
+        shown = Places(places.facts, places.results, places.studies, values=values)
+        found.append(Node(f"{table.path}: row {number} ({where}): {axes}", tuple(followed(row["source"], shown))))
+    return found
+
+
+def _axis(row: dict[str, str], axis: str) -> str:
+    interval = f" [{row[f'{axis}_low']}, {row[f'{axis}_high']}]" if row[f"{axis}_low"] else ""
+    return f"{row[f'{axis}_quantity']} = {row[axis]}{interval}"
+
+
+def _whole_figure(path: Path) -> tuple[Path, str]:
+    """The figure that a file belongs to; a panel of its own, `panels/figure1-a.svg`, with `(a)`."""
+    if path.parent.name != PANELS:
+        return path, ""
+    name, _, letter = path.stem.rpartition("-")
+    return path.parent.parent / f"{name}{path.suffix}", f"({letter})"
+
+
+def _numbers(path: Path, points: TextTable, cell: str, shown: list[int]) -> list[int]:
+    """The rows that CELL names among those that the figure shows."""
+    if not shown:
+        raise CompanionError(f"{path.stem} has no points; nothing that it shows was measured")
+    try:
+        numbers = [number for number in choose(points, cell, most=len(points.rows)).numbers if number in shown]
+    except NoSuchCell:
+        numbers = []
+    if not numbers:
+        raise CompanionError(
+            f"{path.stem} has no point of {cell.strip()!r}; give the name of a network, such as RepVGG-A0, or a "
+            f"value of {points.path}"
+        )
+    return numbers
+
+
+def _points(path: Path, places: Places) -> TextTable:
+    beside = path.with_suffix(".csv")
+    if beside.is_file():
+        table = read_table(beside)
+        if not is_points(table):
+            raise CompanionError(f"{beside} does not hold the points of {path.name}; draw the figure again")
+        return table
+    if path.stem not in POINTS:
+        raise CompanionError(f"{beside} does not exist; draw the figure again to get the points of {path.name}")
+    found = POINTS[path.stem](Evidence.shown(places.facts, places.results), None)
+    rows = [
+        dict(zip(_COLUMNS, ("" if cell is None else str(cell) for cell in astuple(one)), strict=True)) for one in found
+    ]
+    return TextTable(beside, _COLUMNS, rows)
+
+
+def _about(path: Path, places: Places) -> tuple[str, str, str]:
+    """The title of a figure, the digest of its tables today, and where these tables are."""
+    if path.stem in PICTURES or (places.studies / path.stem).is_dir():
+        results = places.studies.parent
+        sources = read_sources(
+            LedgerRequest(places.facts.folder, results / "devices", places.studies, results / "reference", None)
+        )
+        return titles(sources.studies)[path.stem], picture_digest(sources), f"{results} and {places.facts.folder}"
+    where = f"{places.results.folder} and {places.facts.folder}"
+    return TITLES.get(path.stem, path.stem), data_digest(places.facts, places.results), where
 
 
 def metadata_of(path: Path) -> tuple[str, str]:
@@ -53,109 +142,3 @@ def metadata_nodes(path: Path, today: str, tables: str) -> list[Node]:
         Node(f"commit {commit}" if " " not in commit else f"commit: {commit}"),
         Node(f"data digest {digest}: the tables of {tables} today are {words} this figure"),
     ]
-
-
-def _results_of(path: Path) -> Path:
-    """The results that a figure below `paper_figures` was drawn from."""
-    experiment = path.parent.name
-    root = path.parent.parent.parent / "results"
-    folder = root / ("devices" if experiment == "reference" else experiment)
-    if not folder.is_dir():
-        raise CompanionError(f"{folder} does not exist; name the folder that {path} was drawn from with --results")
-    return folder
-
-
-def _tables(figure: str, folder: Path) -> list[str]:
-    special = {"figure3": ("memory",), "table1": ("kernel_size",), "training": ("accuracy",)}
-    names = special.get(figure, ("speed", "accuracy", "complexity"))
-    paths = [path for name in names for path in sorted(folder.glob(f"**/{name}.csv"))]
-    return [f"{path}: name a network or kernel size to see its rows" for path in paths]
-
-
-def _points(figure: str, cell: str, facts: Facts, results: Results) -> list[Basis]:
-    if figure not in _FIGURES:
-        raise CompanionError(f"the points of {figure} cannot be traced; those of {', '.join(_FIGURES)} can")
-    speeds = widest(results)
-    evidence = Evidence(facts, results, speeds, "" if speeds else "no speed was measured")
-    basis = _FIGURES[figure](evidence, cell)
-    if not basis:
-        raise CompanionError(f"{figure} has no point of {cell!r}; give the name of a network, such as RepVGG-A0, or a "
-                             "kernel size, such as 3")  # fmt: skip
-    return basis
-
-
-def _speeds(evidence: Evidence, model: str, form: str = "deploy") -> list[Basis]:
-    rows = [run.rows.get((model, form)) for run in widest_of_each_device(evidence.results)]
-    return rows_basis("speed", [row for row in rows if row is not None])
-
-
-def _printed(evidence: Evidence, model: str, *tables: str) -> list[Basis]:
-    return [
-        printed(evidence, table, number, "")
-        for table in tables
-        for number, row in enumerate(evidence.facts.table(table), start=1)
-        if row["model"] == model
-    ]
-
-
-def _accuracies(evidence: Evidence, model: str, models: set[str]) -> list[Basis]:
-    found: dict[int, Row] = {}
-    for recipe in ("120-epochs", "200-epochs"):
-        for prefix in ("ours", "demo", "small"):
-            rows = accuracy_rows(evidence, Quantity("top1", model, (recipe,)), models, prefix)
-            found |= {id(row): row for row in rows}
-    return rows_basis("accuracy", list(found.values()))
-
-
-def _figure1(evidence: Evidence, model: str) -> list[Basis]:
-    plain = {name for run in widest_of_each_device(evidence.results)[:1] for name, _ in run.rows if "_" not in name}
-    found = [*_printed(evidence, model, "figure1", "table4", "table5"), *_speeds(evidence, model)]
-    return [*found, *_accuracies(evidence, model, plain)]
-
-
-def _proxies(evidence: Evidence, model: str) -> list[Basis]:
-    found = _printed(evidence, model, "table4")
-    for run in widest_of_each_device(evidence.results) if found else []:
-        try:
-            wanted = [Quantity(name, model) for name in ("speed", "flops", "wino")]
-            found += quantities_basis(wanted, replace(evidence, speeds=run))
-        except NotAvailable:
-            continue
-    return found
-
-
-def _branches(evidence: Evidence, model: str) -> list[Basis]:
-    found = [*_printed(evidence, model, "table6", "table7"), *_speeds(evidence, model, "train")]
-    return [*found, *_accuracies(evidence, model, ablations(evidence.facts))] if found else []
-
-
-def _roofline(evidence: Evidence, model: str) -> list[Basis]:
-    return [*_speeds(evidence, model), *_speeds(evidence, model, "train")]
-
-
-def _kernel(evidence: Evidence, size: str) -> list[Basis]:
-    facts = [str(row["kernel_size"]) for row in evidence.facts.table("table1")]
-    paper = [printed(evidence, "table1", facts.index(size) + 1, "")] if size in facts else []
-    rows = [row for row in evidence.results.rows("kernel_size") if str(row["kernel_size"]) == size]
-    return [*paper, *rows_basis("kernel_size", rows)]
-
-
-def _feature_maps(evidence: Evidence, model: str) -> list[Basis]:
-    rows = evidence.results.rows("memory")
-    blocks = [row for kind in ("residual", "plain") for row in block_rows(rows, kind)]
-    return rows_basis("memory", [row for row in blocks if row["model"] == model])
-
-
-def _training(evidence: Evidence, model: str) -> list[Basis]:
-    return rows_basis("accuracy", [row for row in evidence.results.rows("accuracy") if row["model"] == model])
-
-
-_FIGURES: dict[str, Callable[[Evidence, str], list[Basis]]] = {
-    "figure1": _figure1,
-    "figure3": _feature_maps,
-    "table1": _kernel,
-    "branches": _branches,
-    "proxies": _proxies,
-    "roofline": _roofline,
-    "training": _training,
-}

@@ -1,18 +1,16 @@
 """Rows of the class *measured here*: each device, precision and backend under `results/devices/`."""
 
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
-from repvgg_companion.contract import read_rows
-from repvgg_companion.errors import CompanionError
+from repvgg_companion.evidence.claim_sources import rows_of_two_batches
 from repvgg_companion.evidence.deciding import Answer, Claim, RowOrigin, is_exact, ledger_row
 from repvgg_companion.evidence.evidence_classes import MEASURED_HERE
-from repvgg_companion.models.names import require_model
 from repvgg_companion.paper.claim_evidence import Evidence, evidence_for
-from repvgg_companion.paper.comparable_runs import BEST, PAPER_SHAPE, has_paper_shape
+from repvgg_companion.paper.comparable_runs import BEST, PAPER_SHAPE, ComparableRun, has_paper_shape
 from repvgg_companion.paper.grammar import Check, Comparison, Term, parse
-from repvgg_companion.paper.named_checks import CHECKS, block_maps, needs_speed
+from repvgg_companion.paper.named_checks import CHECKS, block_maps, block_rows, needs_speed
 from repvgg_companion.paper.ours import Results, Row
 from repvgg_companion.paper.printed import Facts
 from repvgg_companion.paper.verdicts import (
@@ -25,39 +23,9 @@ from repvgg_companion.paper.verdicts import (
     judge,
     value_text,
 )
-from repvgg_companion.speed.samples import KEY
+from repvgg_companion.speed.speed_settings import PAPER_BATCH_SIZE
 
-_MEMORY_CHECK = "residual-block-doubles-memory"
-
-
-def check_device_folders(folder: Path) -> list[Path]:
-    """The device folders; raises CompanionError with file and line for a row that cannot be used.
-
-    A row needs a known model, the device of its folder, the raw samples of its run, and a key of its own. The verb
-    `check-devices` checks the numbers themselves.
-    """
-    devices = sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
-    for device in devices:
-        path = device / "speed.csv"
-        if not path.exists():
-            raise CompanionError(f"{path} does not exist; a device folder needs its rows and their raw samples")
-        seen: dict[tuple, int] = {}
-        for line, row in enumerate(read_rows(path, "speed"), start=2):
-            where = f"{path} line {line}"
-            try:
-                require_model(row["model"])
-            except CompanionError as error:
-                raise CompanionError(f"{where}: {error}") from None
-            if row["device"] != device.name:
-                raise CompanionError(f"{where}: the device {row['device']} is not that of the folder {device.name}")
-            key = (row["run_id"], *(row[name] for name in KEY))
-            if key in seen:
-                raise CompanionError(f"{where}: the same network and setting is already on line {seen[key]}")
-            seen[key] = line
-            samples = device / "speed" / device.name / f"{row['run_id']}.parquet"
-            if not samples.exists():
-                raise CompanionError(f"{where}: {samples} is missing; a row needs the raw samples of its run")
-    return devices
+_SATURATION_CHECK = "batch-128-saturates"
 
 
 def device_rows(claim: Claim, facts: Facts, results: Results) -> Iterator[dict[str, Any]]:
@@ -65,15 +33,16 @@ def device_rows(claim: Claim, facts: Facts, results: Results) -> Iterator[dict[s
     terms = parse(claim["condition"])
     quantities = [part for term in terms for part in term.quantities if part.name in ("speed", "density")]
     speeds = bool(quantities) or any(isinstance(term, Check) and needs_speed(term.name) for term in terms)
-    for evidence in evidence_for(facts, results, quantities, speeds=speeds):
-        if evidence.speeds is not None and evidence.speeds.backend == BEST:
-            continue  # it repeats rows of the single backends
+    for evidence in evidence_for(facts, results, quantities, speeds=True) if speeds else ():
+        if evidence.speeds is None or evidence.speeds.backend == BEST:
+            continue  # the best of each repeats rows of the single backends
         answers = [answer for term in terms if (answer := _answer(term, evidence)) is not None]
-        row = ledger_row(claim, _origin(evidence), answers, len(terms))
+        row = ledger_row(claim, _origin(evidence.speeds), answers, len(terms))
         if row is not None:
             yield row
     if any(part.name == "density" for part in quantities):
         yield from _other_shapes(claim, results)
+    yield from _check_rows(claim, facts, results)
 
 
 _SHAPE_SETTING = ("run_id", "device", "precision", "backend", "memory_format")
@@ -113,14 +82,26 @@ def _answer(term: Term, evidence: Evidence) -> Answer | None:
         return None
     if not isinstance(term, Check):
         return Answer(term, judge(term, evidence))
-    if term.name == _MEMORY_CHECK:
-        return _measured_memory(term, evidence)
-    if needs_speed(term.name) or term.name == "batch-128-saturates":
-        return Answer(term, CHECKS[term.name](evidence))
-    return None
+    return Answer(term, CHECKS[term.name](evidence)) if needs_speed(term.name) else None
 
 
-def _measured_memory(term: Check, evidence: Evidence) -> Answer | None:
+def _check_rows(claim: Claim, facts: Facts, results: Results) -> Iterator[dict[str, Any]]:
+    """The checks on memory and on the batch size: one row for each device."""
+    terms = parse(claim["condition"])
+    checks = [(term, _CHECKS_OF_A_DEVICE[term.name]) for term in terms
+              if isinstance(term, Check) and term.name in _CHECKS_OF_A_DEVICE]  # fmt: skip
+    folders = {row["_folder"]: row["device"] for table in ("memory", "speed") for row in results.rows(table)}
+    for folder, device in folders.items() if checks else ():
+        evidence = Evidence(facts, Results(folder))
+        for term, (setting, decide) in checks:
+            finding = decide(evidence)
+            origin = RowOrigin(MEASURED_HERE, "this companion", setting, device)
+            row = ledger_row(claim, origin, [Answer(term, finding)] if finding else [], len(terms))
+            if row is not None:
+                yield row
+
+
+def _memory_finding(evidence: Evidence) -> Finding | None:
     rows = evidence.results.rows("memory")
     residual, plain = block_maps(rows, "residual"), block_maps(rows, "plain")
     if not residual or not plain:
@@ -129,15 +110,31 @@ def _measured_memory(term: Check, evidence: Evidence) -> Answer | None:
     holds = abs(max(residual) - 2) <= 0.1 and abs(max(plain) - 1) <= 0.05
     number, inference = (MET, REPRODUCED) if holds else (NOT_MET, CONTRADICTED)
     value = f"{max(residual):.2f}x vs {max(plain):.2f}x"
-    return Answer(term, Finding(number, inference, value, evidence=("memory.csv",)))
+    first = [block_rows(rows, kind)[0] for kind in ("residual", "plain")]
+    names = tuple(f"memory.csv {row['run_id']} {row['model']} {row['form']}" for row in first)
+    return Finding(number, inference, value, evidence=names)
 
 
-def _origin(evidence: Evidence) -> RowOrigin:
-    run = evidence.speeds
-    if run is None:
-        devices = sorted({row["device"] for row in evidence.results.rows("memory")})
-        return RowOrigin(MEASURED_HERE, "this companion", "live feature maps", ", ".join(devices))
-    differs = [f"batch {run.batch_size}"] if run.batch_size != 128 else []
+def _saturation_finding(evidence: Evidence) -> Finding:
+    names = tuple(
+        f"speed.csv {row['run_id']} {row['model']} {row['form']} {row['precision']} {row['backend']} batch "
+        f"{row['batch_size']}"
+        for row in rows_of_two_batches(evidence)
+    )
+    return replace(CHECKS[_SATURATION_CHECK](evidence), evidence=names)
+
+
+_CHECKS_OF_A_DEVICE: dict[str, tuple[str, Callable[[Evidence], Finding | None]]] = {
+    "residual-block-doubles-memory": ("live feature maps", _memory_finding),
+    _SATURATION_CHECK: ("fp32, batch 128 and 256", _saturation_finding),
+}
+"""The setting of each check, and what decides it."""
+
+
+def _origin(run: ComparableRun) -> RowOrigin:
+    kernels = any(form == "density" for _, form in run.rows)
+    papers = PAPER_SHAPE["batch_size"] if kernels else PAPER_BATCH_SIZE
+    differs = [f"batch {run.batch_size}"] if run.batch_size != papers else []
     if run.precision != "fp32":
         differs.append(run.precision)
     setting = f"{run.precision}, {run.backend}, {run.memory_format}, batch {run.batch_size}"

@@ -12,8 +12,10 @@ from typing import Any
 
 from repvgg_companion.errors import CompanionError
 from repvgg_companion.evidence.deciding import Answer, Claim, RowOrigin, ledger_row
+from repvgg_companion.evidence.device_folders import visible_folders
 from repvgg_companion.evidence.evidence_classes import STUDY, WHOLE
 from repvgg_companion.evidence.study_pairs import NOT_RESOLVED, Pair, Seeds, compared, pairs_of, variation, worst
+from repvgg_companion.models.names import require_model
 from repvgg_companion.paper.grammar import Term, parse
 from repvgg_companion.paper.ours import PAPER_DATASET, Results, Row, describe_network
 from repvgg_companion.paper.printed import Facts
@@ -53,8 +55,7 @@ class Study:
 
 def read_studies(folder: Path, facts: Facts) -> list[Study]:
     """The studies below a folder; raises CompanionError for one without rows, or whose rows do not belong together."""
-    paths = sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
-    return [read_study(path, facts) for path in paths]
+    return [read_study(path, facts) for path in visible_folders(folder)]
 
 
 def read_study(path: Path, facts: Facts) -> Study:
@@ -65,6 +66,10 @@ def read_study(path: Path, facts: Facts) -> Study:
         raise CompanionError(f"{path}/accuracy.csv has no rows of the deploy form; a study needs its accuracies")
     first = rows[0]
     for number, row in enumerate(results.rows("accuracy"), start=2):
+        try:
+            require_model(row["model"])
+        except CompanionError as error:
+            raise CompanionError(f"{path}/accuracy.csv line {number}: {error}") from None
         odd = [f"{key} {row[key]} instead of {first[key]}" for key in _SETTING if row[key] != first[key]]
         if odd or row["dataset"] == PAPER_DATASET:
             reason = ", ".join(odd) or f"dataset {PAPER_DATASET}"

@@ -1,10 +1,14 @@
 """The claims in the order of the paper: abstract, design, Tables 1 to 8, and the official README."""
 
+import re
 from collections.abc import Sequence
 
 from repvgg_companion.errors import CompanionError
 from repvgg_companion.evidence.deciding import Claim
+from repvgg_companion.models.names import require_model
 from repvgg_companion.paper.claims import KINDS
+from repvgg_companion.paper.grammar import Check, parse
+from repvgg_companion.paper.named_checks import CHECKS
 
 ABSTRACT, DESIGN, README = "Abstract", "Design (sections 1 to 3, and discussion)", "Official README (not in the paper)"
 TABLES = {
@@ -17,6 +21,8 @@ TABLES = {
     7: "Table 7: variants of the block",
     8: "Table 8: semantic segmentation",
 }
+NOT_BUILT = "RepVGGplus-L2pse"
+"""A later network of the official README (P02), which this companion does not build."""
 GROUPS = (ABSTRACT, DESIGN, *TABLES.values(), README)
 
 
@@ -36,8 +42,8 @@ def grouped(claims: Sequence[Claim]) -> dict[str, list[Claim]]:
     return {name: members for name, members in found.items() if members}
 
 
-def require_kinds(claims: Sequence[Claim], path: str) -> None:
-    """Raise CompanionError with file and line for a claim without a known kind, or with an id that appears twice."""
+def require_claims(claims: Sequence[Claim], path: str) -> None:
+    """Raise CompanionError with file and line for a claim that is there twice, or whose cells cannot be used."""
     seen: dict[str, int] = {}
     for line, claim in enumerate(claims, start=2):
         if claim["kind"] not in KINDS:
@@ -46,3 +52,24 @@ def require_kinds(claims: Sequence[Claim], path: str) -> None:
         if claim["id"] in seen:
             raise CompanionError(f"{path} line {line}: claim {claim['id']} is already on line {seen[claim['id']]}")
         seen[claim["id"]] = line
+        try:
+            _require_usable(claim)
+        except CompanionError as error:
+            raise CompanionError(f"{path} line {line}: claim {claim['id']}: {error}") from None
+
+
+def _require_usable(claim: Claim) -> None:
+    """Raise CompanionError for a condition, a network, a check or a tolerance that is not known."""
+    for name in ("tolerance_released", "tolerance_retrained"):
+        if claim[name] and not re.fullmatch(r"[0-9]+(\.[0-9]+)?", claim[name]):
+            raise CompanionError(f"{name} {claim[name]!r} is not a number of points")
+    for name in ("id", "claim", "where_in_paper", "condition", "tables"):
+        if not claim[name]:
+            raise CompanionError(f"{name} is empty")
+    for condition in filter(None, (claim["condition"], claim["condition_on_printed_numbers"])):
+        for term in parse(condition):
+            if isinstance(term, Check) and term.name not in CHECKS:
+                raise CompanionError(f"the check {term.name!r} does not exist; use one of {', '.join(CHECKS)}")
+            for quantity in term.quantities:
+                if quantity.name != "density" and quantity.subject != NOT_BUILT:
+                    require_model(quantity.subject)

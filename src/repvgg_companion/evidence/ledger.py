@@ -3,6 +3,8 @@
 import argparse
 from collections import Counter
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -47,14 +49,16 @@ def run(arguments: argparse.Namespace) -> None:
         Path(arguments.figures) if arguments.figures else None, arguments.commit,
     )  # fmt: skip
     sources = read_sources(request)
-    rows = ledger_rows(sources)
+    # The pictures need no torch, so they are drawn on another core meanwhile.
+    with ProcessPoolExecutor(1, get_context("spawn")) as other_core:
+        pictures = other_core.submit(draw, sources, request.figures, request.commit or commit())
+        rows = ledger_rows(sources)
+        drawn = pictures.result()
     claims = sources.facts.table("claims")
     write_ledger(request.output / "ledger.csv", rows)
     write_dictionary(request.output / "ledger-dictionary.csv")
     write_text(request.output / "ledger.md", markdown(claims, rows))
-    write_text(
-        request.output / "ledger.html", page(claims, rows, draw(sources, request.figures, request.commit or commit()))
-    )
+    write_text(request.output / "ledger.html", page(claims, rows, drawn))
     for study in sources.studies:
         write_study_tables(study, request.output / study.name)
     print(counts(rows, len(claims)))

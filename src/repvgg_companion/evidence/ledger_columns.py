@@ -45,6 +45,9 @@ COLUMNS = (
     LedgerColumn("evidence", "text", "if a check names none", "the rows and files that the value rests on"),
 )  # fmt: skip
 
+HEADER = ("column", "type", "empty", "meaning")
+"""The columns of the data dictionary."""
+
 
 def write_ledger(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """Write `ledger.csv`; numbers are given to six digits, so that they are the same on every machine."""
@@ -54,7 +57,7 @@ def write_ledger(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
 def write_dictionary(path: Path) -> None:
     """Write the data dictionary of `ledger.csv`."""
-    _write(path, ["column", "type", "empty", "meaning"],
+    _write(path, list(HEADER),
            [[column.name, column.type, column.empty, column.meaning] for column in COLUMNS])  # fmt: skip
 
 

@@ -8,6 +8,7 @@ from repvgg_companion.evidence.figure1_others import others_panels
 from repvgg_companion.evidence.from_studies import Study
 from repvgg_companion.evidence.sources import Sources
 from repvgg_companion.evidence.speedups_picture import PAIRS, printed_ratio, speed_ups
+from repvgg_companion.evidence.study_pairs import Pair
 from repvgg_companion.evidence.study_picture import curve_of
 from repvgg_companion.evidence.third_party import SPEED_FILE
 from repvgg_companion.paper.figure_points import Axis, FigurePoint, point
@@ -51,12 +52,33 @@ def others_points(sources: Sources) -> Iterator[FigurePoint]:
             yield point(where, x, y, f"{lines[one.model]}; {one.source}")
 
 
+def pair_source(study: Study, pair: Pair) -> str:
+    """`accuracy.csv NETWORK deploy, N seeds of STUDY`: the accuracies of both networks."""
+    names = (pair.upper, pair.lower)
+    return "; ".join(
+        f"accuracy.csv {name} deploy, {len(study.accuracies[name])} seeds of {study.name}" for name in names
+    )
+
+
+def printed_pair_source(facts: Facts, pair: Pair) -> str:
+    """Where the accuracies of both networks after 120 epochs are printed."""
+    found = []
+    for model in (pair.upper, pair.lower):
+        for table in ("table4", "table6", "table7"):
+            row = facts.row(table, model)
+            if row is not None and row["epochs"] == 120:
+                found.append(printed_row(facts, table, row))
+                break
+    return "; ".join(found)
+
+
 def study_points(study: Study) -> Iterator[FigurePoint]:
     """The differences of all pairs, printed and ours, and the accuracy of each network by epoch."""
-    label, source = "difference of top-1 (points)", f"results/studies/{study.name}/accuracy.csv"
+    label = "difference of top-1 (points)"
     for pair in study.pairs:
-        panel, name = "(a) difference of top-1", f"{pair.upper} less {pair.lower}"
-        yield point((panel, "printed", name), Axis(label, pair.printed), Axis(), "the paper, Tables 4, 6 and 7")
+        panel, name, source = "(a) difference of top-1", f"{pair.upper} less {pair.lower}", pair_source(study, pair)
+        printed = printed_pair_source(study.facts, pair)
+        yield point((panel, "printed", name), Axis(label, pair.printed), Axis(), printed)
         x = Axis(label, pair.difference, (pair.span.low, pair.span.high))
         yield point((panel, "here, Welch", name), x, Axis(), source)
         if pair.paired is not None:

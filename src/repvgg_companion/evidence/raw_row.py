@@ -13,7 +13,7 @@ from repvgg_companion.paper.ours import Results, Row, predictions_path
 from repvgg_companion.speed.samples import find_run
 
 _NAMING = ("model", "kernel_size", "form", "layer", "dataset", "width", "recipe", "seed", "protocol", "device",
-           "precision", "memory_format", "backend", "batch_size", "input_px")  # fmt: skip
+           "precision", "memory_format", "backend", "batch_size", "input_px", "work", "way")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,8 @@ def _named(key: str, value: Any) -> str:
 def _parts(table: str, row: Row) -> Iterator[Node]:
     folder = Path(row["_folder"])
     yield _run_node(folder, row["run_id"])
+    if table == "peers":
+        yield Node(f"{folder / 'runs' / row['run_id']}.json: the seconds of every way, round by round")
     if table in ("speed", "kernel_size"):
         yield _samples_node(folder, table, row)
     if table in ("accuracy", "segmentation"):
@@ -73,7 +75,7 @@ def _parts(table: str, row: Row) -> Iterator[Node]:
         yield Node("weights: random, because speed does not depend on their values")
     elif row.get("weights_sha256"):
         yield _weights_node(row)
-        yield from _images_nodes(row)
+        yield from images_nodes(row)
     if row.get("recipe"):
         yield _recipe_node(folder, row)
 
@@ -117,19 +119,24 @@ def _samples_node(folder: Path, table: str, row: Row) -> Node:
 def _weights_node(row: Row) -> Node:
     digest = row["weights_sha256"]
     path = history_path(row).with_name(f"{row.get('form') or 'train'}.safetensors")
+    kept = tuple(Node(f"{path}: the training, one row an epoch") for path in _histories(row) if path.exists())
     if not path.exists():
-        return Node(f"weights: SHA-256 {digest}; the file {path} is not here")
+        return Node(f"weights: SHA-256 {digest}; the file {path} is not here", kept)
     words = "" if sha256_of_file(path) == digest else ", but the file's digest is another one now"
-    history = history_path(row)
-    kept = (Node(f"{history}: the training, one row an epoch"),) if history.exists() else ()
     return Node(f"{path}: weights, SHA-256 {digest}{words}", kept)
 
 
-def _images_nodes(row: Row) -> Iterator[Node]:
+def _histories(row: Row) -> tuple[Path, Path]:
+    """The history of a row's training: beside its weights, or in the folder of its study."""
+    return history_path(row), Path(row["_folder"]) / "history" / row["model"] / f"seed{row['seed']}.csv"
+
+
+def images_nodes(row: Row) -> Iterator[Node]:
+    """The images of a row: their manifests, or what the provenance beside the row records of them."""
     folder = Path(row["_folder"]).parent / "data" / str(row["dataset"])
     path = folder / "dataset.json"
     if not path.exists():
-        yield Node(f"images: dataset {row['dataset']}; its manifest {path} is not here")
+        yield Node(f"images: dataset {row['dataset']}; its manifest {path} is not here{_recorded(row)}")
         return
     facts = read_json(path)
     manifests = []
@@ -139,6 +146,15 @@ def _images_nodes(row: Row) -> Iterator[Node]:
             where = folder / f"{split}.parquet"
             manifests.append(Node(f"{where}: manifest of {part['n_images']} images, SHA-256 {part['sha256']}"))
     yield Node(f"{path}: key dataset_sha256 is {facts.get('dataset_sha256', 'missing')}", tuple(manifests))
+
+
+def _recorded(row: Row) -> str:
+    """The digest of the images that the provenance beside the row records."""
+    path = Path(row["_folder"]) / "provenance.json"
+    dataset = read_json(path).get("dataset", {}) if path.exists() else {}
+    if dataset.get("dataset") != row["dataset"] or "dataset_sha256" not in dataset:
+        return ""
+    return f"; {path} records the digest {dataset['dataset_sha256']}"
 
 
 def _recipe_node(folder: Path, row: Row) -> Node:

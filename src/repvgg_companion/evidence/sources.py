@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from repvgg_companion.evidence.from_devices import check_device_folders
+from repvgg_companion.evidence.device_folders import check_device_folders
 from repvgg_companion.evidence.from_others import AccuracyList, SpeedTable, accuracy_lists, speed_tables
 from repvgg_companion.evidence.from_studies import Study, read_studies
-from repvgg_companion.evidence.groups import require_kinds
+from repvgg_companion.evidence.groups import require_claims
 from repvgg_companion.evidence.third_party import PublishedAccuracy, read_accuracies, read_speeds
 from repvgg_companion.paper.claim_evidence import Evidence
 from repvgg_companion.paper.ours import Results
@@ -43,7 +43,7 @@ class Sources:
 def read_sources(request: LedgerRequest) -> Sources:
     """Read and check all sources; raises CompanionError with file and line for a row that cannot be used."""
     facts = Facts(request.paper)
-    require_kinds(facts.table("claims"), str(request.paper / FILES["claims"]))
+    require_claims(facts.table("claims"), str(request.paper / FILES["claims"]))
     published = read_accuracies(request.paper)
     nothing = Results(request.output / "no-results")  # a folder that does not exist: everything is counted now
     check_device_folders(request.devices)

@@ -70,7 +70,13 @@ def _runs(side: Side, top: Quantity, bottom: Quantity) -> dict[tuple[str, str], 
 
 def _ratio_line(top: Quantity, bottom: Quantity, one: ComparableRun, two: ComparableRun) -> ComparedLine:
     ratios = [run.ratio(top, bottom) for run in (one, two)]
-    words = "overlap" if max(part.low for part in ratios) <= min(part.high for part in ratios) else "do not overlap"
+    flags = [f"{name}: {flag}" for name, run in (("A", one), ("B", two)) for flag in run.disturbances((top, bottom))]
+    apart = max(part.low for part in ratios) > min(part.high for part in ratios)
+    words = "each ratio is of one run; the intervals " + ("do not overlap" if apart else "overlap")
+    if flags:
+        words = f"not compared: the measurement was disturbed ({'; '.join(flags)})"
+    if one.device != two.device:
+        words = f"{one.device} and {two.device}; {words}"
     batches = f"batch {one.batch_size}"
     if one.batch_size != two.batch_size:
         batches += f" and {two.batch_size}"
@@ -81,7 +87,7 @@ def _ratio_line(top: Quantity, bottom: Quantity, one: ComparableRun, two: Compar
         f"{top.name} ratio",
         _measured(ratios[0]),
         _measured(ratios[1]),
-        note="the same run" if one.run_id == two.run_id else f"each ratio is of one run; the intervals {words}",
+        note="the same run" if one.run_id == two.run_id else words,
     )
 
 

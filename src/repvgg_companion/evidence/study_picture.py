@@ -7,7 +7,7 @@ import numpy as np
 from repvgg_companion.contract import read_rows
 from repvgg_companion.evidence.check_studies import history_of
 from repvgg_companion.evidence.from_studies import Study
-from repvgg_companion.evidence.study_pairs import NOT_RESOLVED, variation
+from repvgg_companion.evidence.study_pairs import NOT_RESOLVED, Pair, variation
 from repvgg_companion.paper.figure_style import COLUMN_INCHES, OTHER_IMAGES_TINT, OURS_COLOUR, PAPER_COLOUR, wrapped
 from repvgg_companion.paper.inference import Span, over_seeds
 
@@ -24,6 +24,11 @@ _LINES = (("#000000", ":", "v"), ("#009E73", "--", "s"), ("#0072B2", "-.", "^"),
 def named(model: str) -> str:
     """`both` for RepVGG-B0, `1x1` for RepVGG-B0_1x1-only."""
     return WORDS.get(variation(model), variation(model))
+
+
+def pair_name(pair: Pair) -> str:
+    """`both - plain`: a pair in the table of the study."""
+    return f"{named(pair.upper)} - {named(pair.lower)}"
 
 
 def study_figure(study: Study) -> "Figure":
@@ -109,7 +114,7 @@ def pair_rows(study: Study) -> list[dict[str, Any]]:
     """The rows of the table of pairs, in the form that `paper.tables` writes; numbers to six digits."""
     return [
         {
-            "pair": f"{named(pair.upper)} - {named(pair.lower)}",
+            "pair": pair_name(pair),
             "claims": ", ".join(pair.claims),
             "paper_points": _six(pair.printed),
             "ours_points": _six(pair.difference),

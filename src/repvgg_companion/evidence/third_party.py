@@ -4,14 +4,16 @@ Each row must name a known model, device, form, recipe and unit, and no row may 
 names the file and the line, and nothing is read.
 """
 
-import csv
-import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache, partial
 from pathlib import Path
 
 from repvgg_companion.errors import CompanionError
+from repvgg_companion.files import read_csv
 from repvgg_companion.models.names import require_model
+from repvgg_companion.paper.printed import Facts
 
 SPEED_FILE, ACCURACY_FILE, TIMM_FILE = "third_party_speed.csv", "third_party_accuracy.csv", "timm_reference.csv"
 DEVICES = {
@@ -44,9 +46,14 @@ _BACKENDS = ("eager", "compile")
 _FORMATS = ("contiguous", "channels_last")
 _RECIPES = ("", "120-epochs", "200-epochs", "other")
 TIMM_SOURCE = "timm, results/"
+MOST = 1e9
+"""No published speed or size is as large."""
 VALIDATION_IMAGES = 50_000
 """timm's accuracies are multiples of 1 / 50 000, ImageNet's whole validation set."""
 
+_PARAMS_ROUNDING = 0.02
+"""The paper cuts to 0.01 million, timm rounds to it."""
+_TABLE_COLUMNS = ("published", "device", "precision", "memory_format", "torch", "compute_library", "backend")
 _SPEED_COLUMNS = (
     "source_file", "published", "device", "precision", "memory_format", "torch", "compute_library", "backend", "model",
     "timm_name", "form", "input_px", "batch_size", "images_per_s", "params_m", "gmacs",
@@ -113,9 +120,12 @@ Row = Mapping[str, str]
 def read_speeds(folder: str | Path) -> list[PublishedSpeed]:
     """The rows of `third_party_speed.csv`; raises CompanionError with file and line for a row that does not fit."""
     path = Path(folder) / SPEED_FILE
-    rows = []
+    rows: list[PublishedSpeed] = []
+    tables: dict[str, tuple[int, Row]] = {}
+    converted = cache(partial(_converted_m, Facts(Path(folder))))
     for line, row in _strict(path, _SPEED_COLUMNS, ("source_file", "model", "input_px")):
         where = f"{path} line {line}"
+        _text(where, row, "source_file", "published", "torch")
         _known(where, row, "device", DEVICES)
         for column, allowed in (("precision", _PRECISIONS), ("memory_format", _FORMATS), ("backend", _BACKENDS),
                                 ("form", _SPEED_FORMS)):  # fmt: skip
@@ -123,6 +133,7 @@ def read_speeds(folder: str | Path) -> list[PublishedSpeed]:
         is_repvgg = _model(where, row).startswith("RepVGG")
         if is_repvgg == (row["form"] == "as built"):
             raise CompanionError(f"{where}: {row['model']} cannot have the form {row['form']!r}")
+        _same_table(where, row, tables)
         rows.append(
             PublishedSpeed(
                 line, row["source_file"], row["published"], DEVICES[row["device"]], row["precision"],
@@ -131,12 +142,57 @@ def read_speeds(folder: str | Path) -> list[PublishedSpeed]:
                 _amount(where, row, "images_per_s"), _amount(where, row, "params_m"),
             )
         )  # fmt: skip
+        if is_repvgg:
+            _require_form(where, rows[-1], converted(row["model"]))
     return rows
+
+
+def _same_table(where: str, row: Row, tables: dict[str, tuple[int, Row]]) -> None:
+    """All rows of one published file share device, precision, engine and versions."""
+    line, first = tables.setdefault(row["source_file"], (int(where.rpartition(" ")[2]), row))
+    for column in _TABLE_COLUMNS:
+        if row[column] != first[column]:
+            raise CompanionError(
+                f"{where}: {column} {row[column]!r} is not the {first[column]!r} that line {line} has for the same "
+                "source_file; give another table its own source_file"
+            )
+
+
+def _require_form(where: str, row: PublishedSpeed, converted_m: float) -> None:
+    """A RepVGG was timed in its deploy form where its parameters are those of this form, else in its train form."""
+    is_converted = abs(row.params_m - converted_m) <= _PARAMS_ROUNDING
+    if is_converted != (row.form == "deploy"):
+        raise CompanionError(
+            f"{where}: form is {row.form!r}, but {row.model} has {converted_m:.2f} million parameters in its deploy "
+            f"form and params_m is {row.params_m:g}; give the form that was timed"
+        )
+
+
+def _converted_m(facts: Facts, model: str) -> float:
+    """Parameters of the deploy form in millions, printed or counted."""
+    row = facts.row("table4", model) or facts.row("table5", model)
+    if row is not None:
+        return float(row["params_m"])
+    from repvgg_companion.complexity.count_complexity import count_model
+
+    return count_model(model).params / 1e6
 
 
 def read_accuracies(folder: str | Path) -> list[PublishedAccuracy]:
     """The rows of `third_party_accuracy.csv` and `timm_reference.csv`; raises CompanionError as `read_speeds` does."""
-    return [*_third_party(Path(folder) / ACCURACY_FILE), *_timm(Path(folder) / TIMM_FILE)]
+    rows = [*_third_party(Path(folder) / ACCURACY_FILE), *_timm(Path(folder) / TIMM_FILE)]
+    released = {row["model"] for row in Facts(Path(folder)).table("released")}
+    seen: dict[tuple, PublishedAccuracy] = {}
+    for row in rows:
+        where = f"{Path(folder) / row.file} line {row.line}"
+        if row.kind == REEVALUATED and row.model not in released:
+            raise CompanionError(f"{where}: the authors released no weights of {row.model}; give another kind")
+        other = seen.setdefault((row.source, row.kind, row.by_authors, row.form, row.model, row.input_px), row)
+        if other is not row:
+            raise CompanionError(
+                f"{where}: {row.source} has {row.model} at {row.input_px} px already on line {other.line}"
+            )
+    return rows
 
 
 def _third_party(path: Path) -> list[PublishedAccuracy]:
@@ -146,7 +202,10 @@ def _third_party(path: Path) -> list[PublishedAccuracy]:
         _known(where, row, "kind", KINDS)
         _known(where, row, "model_form", _MODEL_FORMS)
         _known(where, row, "recipe", _RECIPES)
+        _text(where, row, "source")
         images = _count(where, row, "n_images") if row["n_images"] else None
+        if images is not None and images > VALIDATION_IMAGES:
+            raise CompanionError(f"{where}: n_images {images} is more than ImageNet's {VALIDATION_IMAGES}")
         rows.append(
             PublishedAccuracy(
                 path.name, line, _model(where, row), row["source"], KINDS[row["kind"]],
@@ -175,10 +234,7 @@ def _timm(path: Path) -> list[PublishedAccuracy]:
 
 def _strict(path: Path, columns: Sequence[str], key: Sequence[str]) -> list[tuple[int, Row]]:
     try:
-        with path.open(encoding="utf-8", newline="") as stream:
-            reader = csv.DictReader(stream)
-            header = list(reader.fieldnames or [])
-            rows: list[tuple[int, Row]] = [(reader.line_num, row) for row in reader]
+        header, rows = read_csv(path)
     except FileNotFoundError:
         raise CompanionError(f"{path} does not exist; give the folder of the paper's facts with --paper") from None
     if wrong := [name for name in header if name not in columns] or [name for name in columns if name not in header]:
@@ -187,13 +243,11 @@ def _strict(path: Path, columns: Sequence[str], key: Sequence[str]) -> list[tupl
         )
     seen: dict[tuple[str, ...], int] = {}
     for line, row in rows:
-        if None in row or None in row.values():
-            raise CompanionError(f"{path} line {line}: it does not have {len(columns)} cells")
         identity = tuple(row[name] for name in key)
         if identity in seen:
             raise CompanionError(f"{path} line {line}: {', '.join(identity)} is already on line {seen[identity]}")
         seen[identity] = line
-    return rows
+    return list(rows)
 
 
 def _known(where: str, row: Row, column: str, allowed: Mapping[str, object] | Sequence[str]) -> None:
@@ -210,19 +264,22 @@ def _model(where: str, row: Row) -> str:
 
 
 def _count(where: str, row: Row, column: str) -> int:
-    if not row[column].isdecimal() or row[column] == "0":
+    if not re.fullmatch(r"[1-9][0-9]*", row[column]):
         raise CompanionError(f"{where}: {column} {row[column]!r} is not a whole number above 0")
     return int(row[column])
 
 
 def _amount(where: str, row: Row, column: str) -> float:
-    try:
-        value = float(row[column])
-    except ValueError:
-        value = math.nan
-    if not 0 < value < math.inf:
+    value = float(row[column]) if re.fullmatch(r"[0-9]+(\.[0-9]+)?", row[column]) else 0.0
+    if not 0 < value < MOST:
         raise CompanionError(f"{where}: {column} {row[column]!r} is not a number above 0")
     return value
+
+
+def _text(where: str, row: Row, *columns: str) -> None:
+    for column in columns:
+        if not row[column].strip():
+            raise CompanionError(f"{where}: {column} is empty; say who published what")
 
 
 def _percent(where: str, row: Row) -> float:

@@ -1,28 +1,27 @@
 """The `why` verb: which rows, samples, weights, images, commit, device or printed source a number rests on."""
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from repvgg_companion.contract import TABLES as CONTRACT
 from repvgg_companion.errors import CompanionError
 from repvgg_companion.evidence.cell import SYNTAX, Chosen, TextTable, choose, read_table
-from repvgg_companion.evidence.claim_sources import claim_basis, evidence_of
-from repvgg_companion.evidence.figure_sources import figure_nodes
+from repvgg_companion.evidence.dictionary import HEADER as DICTIONARY
+from repvgg_companion.evidence.figure_sources import figure_nodes, is_points, places_of, point_nodes
+from repvgg_companion.evidence.ledger_columns import COLUMNS as LEDGER
+from repvgg_companion.evidence.ledger_columns import HEADER as LEDGER_DICTIONARY
 from repvgg_companion.evidence.ledger_sources import ledger_nodes
-from repvgg_companion.evidence.picture_sources import picture_nodes, study_of
-from repvgg_companion.evidence.pictures import TITLES as PICTURES
-from repvgg_companion.evidence.raw_row import basis_node, raw_node
-from repvgg_companion.evidence.table_sources import cell_basis
+from repvgg_companion.evidence.result_sources import claim_nodes, history_nodes, raw_nodes, study_nodes, table_nodes
+from repvgg_companion.evidence.third_party import SPEED_FILE, TIMM_FILE
 from repvgg_companion.evidence.tree import Node
 from repvgg_companion.files import read_json
-from repvgg_companion.paper.claim_evidence import Evidence
-from repvgg_companion.paper.comparable_runs import widest
-from repvgg_companion.paper.ours import Results, Row
-from repvgg_companion.paper.printed import FILES, Facts
+from repvgg_companion.paper.printed import FILES as PRINTED
+from repvgg_companion.paper.printed import Facts
 from repvgg_companion.paper.table_rows import TABLES as PAPER_TABLES
 
+EXCEPTIONS = PRINTED["exceptions"]
 FIGURES = (".png", ".svg", ".pdf")
 
 
@@ -40,7 +39,9 @@ class WhyRequest:
         if not self.file.is_file():
             raise CompanionError(f"{self.file} does not exist or is not a file; name a CSV file of results or a figure")
         if self.file.suffix not in (".csv", *FIGURES):
-            raise CompanionError(f"{self.file} is neither a CSV file nor a figure ({', '.join(FIGURES)})")
+            beside = self.file.with_suffix(".csv")
+            advice = f"name {beside}, which has its rows" if beside.is_file() else "name one of these"
+            raise CompanionError(f"{self.file} is neither a CSV file nor a figure ({', '.join(FIGURES)}); {advice}")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -49,11 +50,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "file",
         metavar="FILE",
         help="results/EXPERIMENT/*.csv, results/EXPERIMENT/tables/table4.csv, results/devices/DEVICE/*.csv, "
-        "results/reference/ledger.csv, paper/*.csv, or a figure below paper_figures",
+        "results/reference/*.csv, results/studies/STUDY/*.csv, the history.csv of a training, paper/*.csv, or a figure "
+        "below paper_figures or the CSV file of its points",
     )
     parser.add_argument("cell", metavar="CELL", nargs="*", help=SYNTAX)
     parser.add_argument("--paper", default="paper", help="folder of the paper's facts")
-    parser.add_argument("--results", help="for a figure: the folder of results that it was drawn from")
+    parser.add_argument("--results", help="for a figure or its points: the folder of results that it was drawn from")
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -71,97 +73,79 @@ def run(arguments: argparse.Namespace) -> None:
 def nodes(request: WhyRequest) -> list[Node]:
     """One tree for each row that the cell means; one for a whole file."""
     facts = Facts(request.paper)
-    if request.file.suffix in FIGURES and (request.file.stem in PICTURES or study_of(request.file).is_dir()):
-        return picture_nodes(request.file, request.cell, facts)
     if request.file.suffix in FIGURES:
         return figure_nodes(request.file, request.cell, facts, request.results)
     table = read_table(request.file)
     if not request.cell:
         return [_whole(request.file, table)]
-    chosen = choose(table, request.cell)
-    name = request.file.stem
-    if name == "ledger":
-        return [ledger_nodes(request.file, table.rows[number - 1], facts) for number in chosen.numbers]
-    if request.file.resolve().parent == request.paper.resolve():
-        return [_printed_row(request.file, table, number) for number in chosen.numbers]
-    if name == "claims":
-        return _claim_nodes(request.file, table, chosen, facts)
-    if name in PAPER_TABLES:
-        return _table_nodes(request.file, table, chosen, facts)
-    if name in CONTRACT and "run_id" in table.columns:
-        results = Results(request.file.parent)
-        rows = results.rows(name)
-        return [_raw_cell(results, name, rows[number - 1], chosen.column) for number in chosen.numbers]
+    if is_points(table):
+        numbers = choose(table, request.cell, most=len(table.rows)).numbers
+        return point_nodes(table, numbers, places_of(request.file, facts, request.results))
+    follow = _way(request, table)
+    return follow(request.file, table, choose(table, request.cell), facts)
+
+
+Way = Callable[[Path, TextTable, Chosen, Facts], list[Node]]
+
+
+def _way(request: WhyRequest, table: TextTable) -> Way:
+    """How the rows of a file are followed, by its columns and its place."""
+    path, columns = request.file, table.columns
+    if columns == [column.name for column in LEDGER]:
+        return lambda path, table, chosen, facts: [
+            ledger_nodes(path, table.rows[number - 1], facts) for number in chosen.numbers
+        ]
+    if columns in (list(DICTIONARY), list(LEDGER_DICTIONARY)):
+        return _definitions
+    if path.resolve().parent == request.paper.resolve():
+        return _printed_rows
+    if (path.parent.parent / "studies" / path.stem).is_dir() and "pair" in columns:
+        return study_nodes
+    if columns == CONTRACT["history"].names:
+        return history_nodes
+    if columns == CONTRACT["comparison"].names:
+        raise CompanionError(f"{path} compares two folders; ask for a cell of one of them, such as speed.csv")
+    if path.stem == "claims" and columns == CONTRACT["claims"].names:
+        return claim_nodes
+    if path.stem in PAPER_TABLES and path.parent.name == "tables":
+        return table_nodes
+    if path.stem in CONTRACT and "run_id" in columns:
+        return lambda path, _table, chosen, _facts: raw_nodes(path, chosen)
+    joined = [name for name, contract in CONTRACT.items() if columns == contract.names]
+    if joined:
+        raise CompanionError(f"{path} is a part of a table; ask for a cell of {joined[0]}.csv, which 'collect' joined")
     raise CompanionError(
-        f"{request.file} is no table that can be traced; name a table of the contract, of the paper, or ledger.csv"
+        f"{path} is no table that can be traced; name a table of the contract, of the paper, of a small study, "
+        "ledger.csv, or the points of a figure"
     )
 
 
-def _raw_cell(results: Results, table: str, row: Row, column: str | None) -> Node:
-    node = raw_node(results, table, row)
-    return node if column is None else Node(f"{node.text}, column {column} = {row[column]}", node.children)
-
-
-def _table_nodes(path: Path, table: TextTable, chosen: Chosen, facts: Facts) -> list[Node]:
-    results = Results(path.parent.parent)
-    speeds = widest(results)
-    evidence = Evidence(facts, results, speeds, "" if speeds else "speed.csv holds no usable rows")
+def _printed_rows(path: Path, table: TextTable, chosen: Chosen, _: Facts) -> list[Node]:
     found = []
     for number in chosen.numbers:
         row = table.rows[number - 1]
-        for column in [chosen.column] if chosen.column else [name for name in table.columns if row[name]]:
-            basis = cell_basis(evidence, path.stem, number, column)
-            found.append(_cell_node(path, number, column, row, [basis_node(results, part) for part in basis]))
-    return _joined(found) if chosen.column is None else found
-
-
-def _cell_node(path: Path, number: int, column: str, row: dict[str, str], children: Sequence[Node]) -> Node:
-    who = next((row[name] for name in ("model", "kernel_size", "stage") if row.get(name)), "")
-    value = f"is {row[column]}" if row[column] else f"is empty: {row.get('note') or 'no reason is given'}"
-    return Node(f"{path}: row {number} ({who}), column {column} {value}", tuple(children))
-
-
-def _joined(nodes: list[Node]) -> list[Node]:
-    """Cells of one row that rest on the same things, as one node."""
-    groups: dict[tuple[Node, ...], list[Node]] = {}
-    for node in nodes:
-        groups.setdefault(node.children, []).append(node)
-    return [Node(f"{cells[0].text}{_and_more(cells)}", children) for children, cells in groups.items()]
-
-
-def _and_more(cells: list[Node]) -> str:
-    others = [cell.text.rpartition(", column ")[2].replace(" is ", " = ", 1) for cell in cells[1:]]
-    return f"; and on the same rest {', '.join(others)}" if others else ""
-
-
-def _claim_nodes(path: Path, table: TextTable, chosen: Chosen, facts: Facts) -> list[Node]:
-    results = Results(path.parent)
-    claims = {claim["id"]: claim for claim in facts.table("claims")}
-    found = []
-    for number in chosen.numbers:
-        row = table.rows[number - 1]
-        claim = claims.get(row["id"])
-        if claim is None:
-            raise CompanionError(f"{path}: row {number} is the claim {row['id']}, which {facts.folder} does not list")
-        evidence = evidence_of(claim, facts, results, row)
-        terms = [
-            Node(f"term {term}", tuple(basis_node(results, part) for part in basis))
-            for term, basis in claim_basis(claim, evidence)
-        ]
-        setting = ", ".join(row[name] for name in ("device", "precision", "backend") if row[name])
-        where = Node(f"{facts.folder / FILES['claims']}: {row['id']}, {claim['where_in_paper']} of arXiv 2101.03697v3")
-        verdicts = f"number {row['verdict_number']}, inference {row['verdict_inference']}"
-        text = f"{path}: row {number}, {row['id']}{f' on {setting}' if setting else ''}: {verdicts}"
-        found.append(Node(f"{text}; ours: {row['our_value'] or 'none'}", (where, *terms)))
+        cells = "; ".join(f"{name}: {value}" for name, value in row.items() if value)
+        found.append(Node(f"{path}: row {number}: {cells}", (Node(f"source: {_source(path.name, row)}"),)))
     return found
 
 
-def _printed_row(path: Path, table: TextTable, number: int) -> Node:
-    row = table.rows[number - 1]
-    cells = "; ".join(f"{name}: {value}" for name, value in row.items() if value)
-    source = next((row[name] for name in ("source", "official_number_source", "where_in_paper") if row.get(name)), "")
-    words = source or "arXiv 2101.03697v3, the table that the file is named after"
-    return Node(f"{path}: row {number}: {cells}", (Node(f"source: {words}"),))
+def _source(file: str, row: dict[str, str]) -> str:
+    """Who printed or published a row of the folder `paper`."""
+    if file in (SPEED_FILE, TIMM_FILE):
+        return f"timm, {row.get('source_file') or 'results/'}"
+    if file == EXCEPTIONS:
+        return "this companion's recount of the printed numbers"
+    named = (row[name] for name in ("source", "official_number_source", "where_in_paper") if row.get(name))
+    return next(named, "arXiv 2101.03697v3, the table that the file is named after")
+
+
+def _definitions(path: Path, table: TextTable, chosen: Chosen, _: Facts) -> list[Node]:
+    made = Node("no measurement: it explains a column, written from contract.py and the room evidence")
+    found = []
+    for number in chosen.numbers:
+        cells = "; ".join(f"{name}: {value}" for name, value in table.rows[number - 1].items() if value)
+        found.append(Node(f"{path}: row {number}: {cells}", (made,)))
+    return found
 
 
 def _whole(path: Path, table: TextTable) -> Node:
