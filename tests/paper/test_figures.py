@@ -56,15 +56,17 @@ def made(tmp_path_factory, facts):
 
     folder = tmp_path_factory.mktemp("results")
     demo = write_demo(folder / "demo", facts)
-    seen = {}
+    seen, beyond = {}, {}
 
     def save(figure, stem, *words):
         seen[stem.name] = coordinates(figure)
+        figure_style.freeze_layout(figure)
+        beyond[stem.name] = cut_off(figure)
         figure_style.save(figure, stem, *words)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(figures, "save", save)
-        return drawn(demo, folder / "figures"), demo, seen
+        return drawn(demo, folder / "figures"), demo, seen, beyond
 
 
 def test_all_figures_in_all_formats(made):
@@ -108,7 +110,7 @@ def test_a_caption_says_unit_device_precision_batch_input_and_samples(made, name
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_csv_beside_a_figure_holds_the_points_that_are_drawn(made, name):
-    files, _, seen = made
+    files, _, seen, _ = made
     rows = list(csv.DictReader(io.StringIO(files[f"{name}.csv"].decode())))
     numbers, pairs = seen[name]
     assert rows or name == "roofline", "no ceilings were planted"
@@ -121,7 +123,7 @@ def test_the_csv_beside_a_figure_holds_the_points_that_are_drawn(made, name):
 
 
 def test_the_sources_in_the_csv_name_the_rows(made, facts):
-    files, demo, _ = made
+    files, demo, *_ = made
     rows = list(csv.DictReader(io.StringIO(files["figure1.csv"].decode())))
     speeds = {(row["run_id"], row["model"], row["form"]): row["examples_per_s"] for row in Results(demo).rows("speed")}
     tables = {file: facts.table(name) for name, file in FILES.items() if name in ("figure1", "table4", "table5")}
@@ -139,7 +141,7 @@ def test_the_sources_in_the_csv_name_the_rows(made, facts):
 
 
 def test_the_same_data_gives_the_same_bytes(made, tmp_path):
-    first, demo, _ = made
+    first, demo, *_ = made
     second = drawn(demo, tmp_path / "again", "figure1", "branches")
     assert set(second) == {name for name in first if name.startswith(("figure1", "branches", "panels", "ref"))}
     assert [name for name in second if first[name] != second[name]] == []
@@ -150,7 +152,7 @@ def test_formats_and_width(made):
 
     from PIL import Image
 
-    first, _, _ = made
+    first, *_ = made
     for name in (*NAMES, "panels/figure1-d"):
         assert first[f"{name}.pdf"].startswith(b"%PDF")
         assert b"/Type3" not in first[f"{name}.pdf"]
@@ -164,7 +166,7 @@ def test_commit_and_data_digest_are_inside(made):
 
     from PIL import Image
 
-    first, _, _ = made
+    first, *_ = made
     for name in NAMES:
         described = Image.open(BytesIO(first[f"{name}.png"])).text["Description"]
         assert re.fullmatch(rf"commit {re.escape(commit())}; data [0-9a-f]{{8}}", described)
@@ -178,7 +180,7 @@ def test_other_data_gives_another_digest(made, tmp_path):
 
     from paper_synthetic import plant
 
-    first, demo, _ = made
+    first, demo, *_ = made
     shutil.copytree(demo.parent, tmp_path / "copy", ignore=shutil.ignore_patterns("predictions", "figures"))
     plant(tmp_path / "copy" / "demo", "speed", {"examples_per_s": 108.0}, model="RepVGG-A0", form="deploy")
     other = drawn(tmp_path / "copy" / "demo", tmp_path / "figures", "table1")
@@ -188,7 +190,7 @@ def test_other_data_gives_another_digest(made, tmp_path):
 
 
 def test_demo_data_says_so_on_the_face_and_in_the_file(made):
-    first, _, _ = made
+    first, *_ = made
     for name in NAMES:
         drawn_text = re.sub(r"<metadata>.*?</metadata>", "", first[f"{name}.svg"].decode(), flags=re.S)
         assert "DEMO" in drawn_text and "not ImageNet" in drawn_text
@@ -286,20 +288,45 @@ def test_a_baseline_has_one_bar(demo, facts):
     assert len(figure.axes[1].patches) == 3
 
 
-def test_no_title_of_the_ablations_is_cut_off(demo, facts):
+def cut_off(figure):
+    """The titles, labels and notes of a figure that reach beyond its edges; its layout is settled."""
+    texts = [*figure.texts, *(text for legend in figure.legends for text in legend.get_texts())]
+    texts += [figure._suptitle, figure._supxlabel]
+    for axes in figure.axes:
+        texts += [axes._left_title, axes.xaxis.label, axes.yaxis.label, *axes.texts]
+    found = []
+    for text in texts:
+        if text is not None and text.get_text():
+            extent = text.get_window_extent()
+            inside = extent.x0 >= -1 and extent.x1 <= figure.bbox.x1 + 1
+            found += [] if inside else [text.get_text()]
+    return found
+
+
+@pytest.mark.parametrize("name", [*NAMES, *(f"figure1-{letter}" for letter in "abcd")])
+def test_no_text_is_cut_off(made, name):
+    assert made[3][name] == []
+
+
+def test_no_title_of_other_images_is_cut_off(demo, facts):
     """Accuracies on other images have the longest titles."""
+    import matplotlib.pyplot as plt
+
     from repvgg_companion.contract import read_rows, write_rows
     from repvgg_companion.paper.figure_ablations import branches
-    from repvgg_companion.paper.figure_style import style
+    from repvgg_companion.paper.figure_scatter import draw_panel
 
     rows = [row | {"dataset": "tiny-imagenet-40"} for row in read_rows(demo / "accuracy.csv", "accuracy")]
     write_rows(demo / "accuracy.csv", "accuracy", rows)
     with style():
         figure = branches(Evidence(facts, Results(demo)))
         figure.draw_without_rendering()
-        for axes in figure.axes:
-            extent = axes.title.get_window_extent()
-            assert extent.x0 >= 0 and extent.x1 <= figure.bbox.x1, axes.get_title()
+        assert cut_off(figure) == []
+        (panel,) = [one for one in our_panels(Evidence(facts, Results(demo), widest(Results(demo)))) if one.tint]
+        single, axes = plt.subplots()
+        draw_panel(axes, panel)
+        single.draw_without_rendering()
+        assert "no result of the paper" in " ".join(axes.get_title(loc="left").split()) and cut_off(single) == []
 
 
 def test_block_maps_are_in_units_of_the_input(demo):

@@ -75,7 +75,7 @@ def branches(evidence: Evidence) -> "Figure":
                 axes.set_facecolor(column.tint)
     grid[1][0].set_xlabel("top-1 (%)\nImageNet, 120 epochs")
     for axes, column in zip(grid[1][1:], columns, strict=True):
-        axes.set_xlabel(f"{column.label}\nbars: 95 % over {seeds_or_images(column.accuracies)}")
+        axes.set_xlabel(f"{column.label}\n95 % over {seeds_or_images(column.accuracies)}")
     return figure
 
 
@@ -133,7 +133,7 @@ def ablation_columns(evidence: Evidence) -> list[AblationColumn]:
             first = next(iter(own.values()))  # all are of one network, recipe and protocol
             dataset, network = first.network.split(", ", 1)
             word = "DEMO" if prefix == "demo" else "small"  # longer words would be cut off
-            label = f"{prefix} top-1 (%)\n" + wrapped(f"{dataset}, {network}; {first.recipe}", 26)
+            label = f"{prefix} top-1 (%)\n" + wrapped(f"{dataset}, {network}; {first.recipe}", 21)
             columns.append(AblationColumn(f"{word}: not ImageNet", label, own, OTHER_IMAGES_TINT))
     return columns
 
