@@ -14,8 +14,13 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 GENERATED = ("architecture.md",)
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "config/README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "config/README.md", "benchmarks/README.md")),
+    *sorted((ROOT / "docs").glob("*.md")),
+]
 FENCE = re.compile(r"^( *)```(\w+)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
+INDENTED = re.compile(r"(?<=\n\n)(?:    (?:make|python|snakemake) [^\n]*\n)+")
+"""Commands in a block without a fence."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +42,9 @@ def blocks(language: str, pages: list[Path] = PAGES) -> list[Block]:
     """The blocks of one language, in the order of the pages."""
     found = []
     for page in pages:
-        for indent, name, text in FENCE.findall(page.read_text(encoding="utf-8")):
+        whole = page.read_text(encoding="utf-8")
+        fenced = [*FENCE.findall(whole), *(("    ", "bash", text) for text in INDENTED.findall(whole))]
+        for indent, name, text in fenced:
             if name == language:
                 found.append(Block(page, name, re.sub(rf"^{indent}", "", text, flags=re.MULTILINE)))
     return found
@@ -75,7 +82,7 @@ for words in json.load(sys.stdin):
 
 def dry_runs(lines: list[list[str]], folder: Path) -> tuple[list[int], str]:
     """The exit status of a dry run of each line, all in one process, since loading Snakemake takes longest."""
-    given = [[*line, "--dry-run", "--quiet", "all", "--snakefile", str(ROOT / "Snakefile"), "--directory", str(folder)]
+    given = [[*line, "--dry-run", "--snakefile", str(ROOT / "Snakefile"), "--directory", str(folder)]
              for line in lines]  # fmt: skip
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
     done = subprocess.run(

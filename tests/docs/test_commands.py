@@ -72,11 +72,14 @@ def test_every_make_target_is_there():
 def test_every_snakemake_line_can_start(tmp_path):
     # tests/conda runs the line with --use-conda.
     calls = [words[1:] for words in distinct("snakemake") if "--use-conda" not in words]
-    wrong = ["--cores", "1", "--config", "data={zipp: a}"]
+    wrong, figures = ["--config", "data={zipp: a}"], ["--until", "figures"]
     assert len(calls) > 6
-    statuses, said = dry_runs([*calls, wrong], tmp_path)
-    assert statuses == [0] * len(calls) + [1], said
+    quiet = [[*words, "--quiet", "all"] for words in (*calls, wrong)]
+    statuses, said = dry_runs([*quiet, figures], tmp_path)
+    assert statuses == [0] * len(calls) + [1, 0], said
     assert "data.zipp is not a known key" in said
+    # Drawing again: Snakemake runs a rule again when an input has changed, and the style is one.
+    assert re.search(r"rule figures:\n +input: .*paper/companion\.mplstyle", said)
 
 
 @pytest.mark.parametrize("block", blocks("yaml"), ids=lambda block: block.page.stem)
