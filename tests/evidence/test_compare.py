@@ -156,7 +156,8 @@ def test_counts_that_differ_are_listed(tmp_path, facts):
 
 
 def test_two_copies_of_a_committed_device_agree_in_everything(root, tmp_path):
-    device = next(path for path in sorted((root / "results" / "devices").iterdir()) if path.is_dir())
+    devices = [path for path in (root / "results" / "devices").iterdir() if path.is_dir()]
+    device = max(devices, key=lambda path: (path / "speed.csv").stat().st_size)
     copy = tmp_path / device.name
     for part in ("speed.csv", "speed"):
         (shutil.copytree if (device / part).is_dir() else shutil.copy)(device / part, _made(copy) / part)

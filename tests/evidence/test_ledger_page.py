@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 PAGE = Path(__file__).parents[2] / "results" / "reference" / "ledger.html"
+STUDIES = [path for path in (PAGE.parents[1] / "studies").iterdir() if path.is_dir()]
+"""Each has a picture of its own beside the three of the ledger."""
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 WATCH = """<script>window.errors = [];
@@ -73,7 +75,7 @@ def test_the_page_fits_its_window_and_filters_without_errors(tmp_path, width_px)
     assert seen["errors"] == []
     assert seen["width"] == width_px
     assert len(seen["all"]) == 56 and seen["again"] == seen["all"]
-    assert seen["images"] == 4  # three, and one of the small study
+    assert seen["images"] == 3 + len(STUDIES)
     assert seen["closed"] and seen["open"], "the page is wider than its window"
     assert seen["marks"] <= width_px
     assert set(seen["studies"]["claims"]) == {"C01", "C27", "C31", "P03"}

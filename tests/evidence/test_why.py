@@ -377,7 +377,8 @@ def test_a_row_of_every_committed_reference_table_is_followed(root, capsys, file
     said = _said(capsys, root / "results" / "reference" / file, "row 2")
     assert len(said.splitlines()) > 1
     if file.startswith("study-"):
-        assert said.count("accuracy.csv: row ") == 10 and said.count("table6_branch_ablation.csv: row ") >= 1
+        assert said.count("accuracy.csv: row ") >= 6, "three seeds or more of both networks"
+        assert said.count("paper/table") == 2, "the printed accuracies of both"
 
 
 def test_a_row_of_a_study_leads_to_its_training(root, capsys):
