@@ -35,9 +35,9 @@ MICRO = {
         {"models": ["RepVGG-A0", "RepVGG-B1g4"], "recipe": "micro-1-epoch", "width": 0.125},
     ],
     "evaluation": {"protocol": "resize32-crop32-bilinear-pillow"},
-    "speed": {"models": ["RepVGG-A0"], "baselines": ["ResNet-18"], "anchor": "ResNet-18"},
-    "kernel_size": {"batch_size": 1, "channels": 64, "resolution_px": 28},
-    "memory": {"models": ["RepVGG-A0", "ResNet-18"]},
+    "speed": {"models": ["RepVGG-A0"], "baselines": ["ResNet-18"], "anchor": "ResNet-18", "input_px": 64},
+    "kernel_size": {"batch_size": 1, "channels": 32, "resolution_px": 14},
+    "memory": {"models": ["RepVGG-A0", "ResNet-18"], "input_px": 64},
     "execution": {"models_per_job": 2},
 }
 
@@ -48,7 +48,7 @@ def snakemake(folder: Path, *arguments: str, check: bool = True) -> subprocess.C
     done = subprocess.run(
         [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), "--directory", str(folder),
          "--cores", "2", *arguments],
-        capture_output=True, text=True, env=environment, cwd=folder, check=False, timeout=550,
+        capture_output=True, text=True, env=environment, cwd=folder, check=False, timeout=1700,
     )  # fmt: skip
     if check and done.returncode:
         raise AssertionError(f"snakemake failed:\n{done.stdout[-3000:]}\n{done.stderr[-6000:]}")
@@ -75,3 +75,9 @@ def micro(tmp_path_factory, worker_id) -> Path:
     if alone:
         return built
     return Path(shutil.copytree(built, tmp_path_factory.mktemp("copies") / "micro", symlinks=True))
+
+
+@pytest.fixture
+def copied(micro, tmp_path) -> Path:
+    """A copy of the finished small experiment, modification times kept."""
+    return Path(shutil.copytree(micro, tmp_path / "copy", symlinks=True))
