@@ -187,6 +187,17 @@ def test_guard_refuses_a_clock_that_does_not_wait():
         require_synchronised(CpuClock(), device.launch, device.wait)
 
 
+def test_a_host_that_is_held_up_once_is_no_faulty_clock():
+    device, delays = AsynchronousDevice(), [0.0, 0.5]
+
+    def wait():
+        device.wait()
+        time.sleep(delays.pop(0) if delays else 0)
+
+    require_synchronised(WaitingClock(device), device.launch, wait)
+    assert not delays
+
+
 @pytest.fixture
 def gpu(monkeypatch):
     """A device whose events are stamped when its queue reaches them, in the place of torch's."""

@@ -55,7 +55,12 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def _digits() -> tuple[list[tuple[int, bytes]], list[tuple[int, bytes]]]:
-    from sklearn.datasets import load_digits
+    try:
+        from sklearn.datasets import load_digits
+    except ImportError:
+        raise CompanionError(
+            "the handwritten digits come with scikit-learn, which is not installed; install it"
+        ) from None
 
     digits = load_digits()
     train: list[tuple[int, bytes]] = []

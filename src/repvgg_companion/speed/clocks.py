@@ -12,6 +12,8 @@ from typing import Protocol
 from repvgg_companion.errors import CompanionError
 
 Call = Callable[[], object]
+CHECKS = 5
+"""How often a clock is compared with the wall before it is refused."""
 
 
 class Clock(Protocol):
@@ -91,17 +93,20 @@ def require_synchronised(clock: Clock, call: Call, wait: Call, iterations: int =
     """Check a clock against the wall: from an idle device to `wait()` returned, which is when the work has ended.
 
     Raises CompanionError where the clock saw less than 70 % of the time that the same calls took on the wall, which is
-    what a clock without synchronisation does. `wait` must truly wait for the device, whatever the clock does.
+    what a clock without synchronisation does. Where other processes hold the host up, the wall is longer too; so it is
+    tried several times, and one agreement is enough. `wait` must truly wait for the device, whatever the clock does.
     """
-    wait()
-    started = time.perf_counter()
-    seen = clock.time_block(call, iterations) * iterations
-    wait()
-    wall = time.perf_counter() - started
     # A device clock makes one call more than it times.
     calls = iterations + 1 if isinstance(clock, CudaClock) else iterations
-    if seen * calls / iterations < 0.7 * wall - 0.002:
-        raise CompanionError(
-            f"the clock saw {seen * 1e3:.1f} ms of work that took {wall * 1e3:.1f} ms until the device was idle again; "
-            "it stops before the work has ended, so its times mean nothing: synchronise before reading it"
-        )
+    for _ in range(CHECKS):
+        wait()
+        started = time.perf_counter()
+        seen = clock.time_block(call, iterations) * iterations
+        wait()
+        wall = time.perf_counter() - started
+        if seen * calls / iterations >= 0.7 * wall - 0.002:
+            return
+    raise CompanionError(
+        f"the clock saw {seen * 1e3:.1f} ms of work that took {wall * 1e3:.1f} ms until the device was idle again; "
+        "it stops before the work has ended, so its times mean nothing: synchronise before reading it"
+    )
