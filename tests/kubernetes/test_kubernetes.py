@@ -3,27 +3,28 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 import yaml
 from digits_experiment import digits_experiment
 from kubernetes_schema import faults, fetch
+from paused_training import paused_training, resume_with
 
 from repvgg_companion.__main__ import main
 from repvgg_companion.contract import read_rows
 from repvgg_companion.experiment.pod import TEMPLATE, PodRequest, manifest, read_template
 
-pytestmark = [pytest.mark.kubernetes, pytest.mark.timeout(400)]
+pytestmark = pytest.mark.kubernetes
 
 ROOT = Path(__file__).resolve().parents[2]
 PROFILE = ROOT / "workflow/profiles/kubernetes"
 CONFIG = digits_experiment(
     "pods",
-    epochs=40,
+    epochs=6,
     execution={
         "models_per_job": 2,
         "train": {"threads": 1, "gpu": 2, "mem_mb": 3000, "runtime": "3h"},
@@ -56,7 +57,7 @@ def cluster(tmp_path, schema) -> dict[str, str]:
         "KUBECTL_STANDIN": str(tmp_path / "cluster"),
         # The GPUs are asked for and granted, but there is no CUDA behind them.
         "REPVGG_COMPANION_DEVICE": "cpu",
-        "REPVGG_COMPANION_CHECKPOINT_MINUTES": "0.01",
+        "REPVGG_COMPANION_CHECKPOINT_STEPS": "8",
     }
 
 
@@ -117,15 +118,14 @@ def test_the_chain_runs_in_pods_and_an_evicted_training_continues(cluster, folde
     def said() -> str:
         return (tmp_path / "snakemake.log").read_text()[-6000:]
 
-    limit = time.monotonic() + 200
-    while not list((folder / "results").glob("state/*/*/*/*/checkpoint-*")):
-        assert process.poll() is None and time.monotonic() < limit, said()
-        time.sleep(0.05)
+    pid = paused_training(folder, process, said)
     (training,) = jobs(cluster, "train")
-    subprocess.run(
-        ["kubectl", "delete", "job", training["metadata"]["name"], "--namespace", "default"], env=cluster, check=True
+    evicted = subprocess.Popen(
+        ["kubectl", "delete", "job", training["metadata"]["name"], "--namespace", "default"], env=cluster
     )
-    assert process.wait(300) == 0, said()
+    resume_with(pid, signal.SIGTERM)
+    assert evicted.wait(600) == 0
+    assert process.wait(1200) == 0, said()
 
     rows = read_rows(folder / target, "accuracy")
     assert {row["form"] for row in rows} == {"train", "deploy"}
