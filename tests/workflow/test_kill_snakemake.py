@@ -22,12 +22,13 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from paused_training import paused_training
 
 from repvgg_companion.files import sha256_of_file
 
 from .conftest import MICRO, ROOT, snakemake, write_config
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
+pytestmark = pytest.mark.slow
 
 EACH = int(os.environ.get("REPVGG_COMPANION_KILLS", "18"))
 EPOCHS, STEPS_PER_EPOCH = (
@@ -266,23 +267,18 @@ def test_only_snakemake_is_killed_and_its_training_runs_on(undisturbed, fresh):
     """The orphan holds its state: a second training of the same model is refused, and waits for nobody to overwrite."""
     config = CONFIG | {"training": [item for item in CONFIG["training"] if item["models"] == ["RepVGG-A0"]]}
     process = start(fresh, config)
-    limit = time.monotonic() + 200
-    while not list((fresh / "results/state").rglob("checkpoint-*-*.safetensors")):
-        assert process.poll() is None and time.monotonic() < limit
-        time.sleep(0.02)
-    (holder,) = (fresh / "results/state").rglob("holder.json")
-    orphan = json.loads(holder.read_text())["pid"]
+    orphan = paused_training(fresh, process, (fresh / "snakemake.log").read_text)  # slower than the second Snakemake
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     assert alive(orphan)
-    os.kill(orphan, signal.SIGSTOP)  # slower than the second Snakemake
     written = write_config(fresh, config)
     snakemake(fresh, "--configfile", written, "--unlock")
     done = snakemake(fresh, "--configfile", written, "--until", "train", check=False)
     assert done.returncode != 0 and f"is being trained by process {orphan}" in done.stdout + done.stderr
     os.kill(orphan, signal.SIGCONT)
+    limit = time.monotonic() + 300
     while alive(orphan):
-        assert time.monotonic() < limit + 300
+        assert time.monotonic() < limit
         time.sleep(0.05)
     snakemake(fresh, "--configfile", written, "--unlock")
     snakemake(fresh, "--configfile", written, "--until", "train")
