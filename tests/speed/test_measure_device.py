@@ -62,7 +62,7 @@ def test_a_stopped_programme_repeats_no_finished_group(device, monkeypatch, caps
     def until_the_third(group, *rest, **options):
         if len(measured) == 2:
             os.kill(os.getpid(), signal.SIGTERM)
-            time.sleep(5)
+            time.sleep(60)
         measured.append(group.name)
         return measure(group, *rest, **options)
 
@@ -89,11 +89,12 @@ def test_a_stopped_programme_repeats_no_finished_group(device, monkeypatch, caps
 def test_an_alarm_waits_for_the_end_of_a_section_that_must_not_be_interrupted():
     """An exception in the middle of torch's profiler may crash the process."""
     steps = []
-    alarm = Alarm(time.monotonic() + 600)
+    alarm = Alarm(time.monotonic() + 600, grace_s=0.2)
     try:
         with pytest.raises(Stopped), alarm:
             with undisturbed():
                 os.kill(os.getpid(), signal.SIGUSR1)
+                time.sleep(1.5)
                 steps.append("still in the section")
             steps.append("after it")
             time.sleep(60)
@@ -101,6 +102,26 @@ def test_an_alarm_waits_for_the_end_of_a_section_that_must_not_be_interrupted():
     finally:
         alarm.restore()
     assert steps == ["still in the section", "after it"] and alarm.reason == "SIGUSR1"
+
+
+def test_a_stop_waits_for_the_end_of_a_call():
+    """An exception in the middle of a library's work crashed the process, at times."""
+    calls = []
+
+    def call():
+        calls.append("begun")
+        if len(calls) == 9:
+            os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.01)
+        calls.append("ended")
+
+    alarm = Alarm(time.monotonic() + 600)
+    try:
+        with pytest.raises(Stopped), alarm:
+            measure_group([Subject("a", call, checked_s=1.0)], CpuClock(), Rounds(1000, LIMITS["cpu"]))
+    finally:
+        alarm.restore()
+    assert calls[-1] == "ended" and len(calls) < 20 and alarm.reason == "SIGTERM"
 
 
 def test_a_closed_terminal_stops_nothing_under_nohup():

@@ -9,33 +9,40 @@ from typing import ClassVar, Self
 
 from repvgg_companion.training.job.stop import SIGNALS, listen_to_signals
 
+GRACE_S = 5.0
+"""So long a stop waits for the end of the call that is under way."""
+
 
 class Stopped(BaseException):
     """The time is over or a signal came. No Exception, so that nothing on the way takes it for a failure."""
 
 
 class Alarm:
-    """Raises Stopped in the main thread at `end`, a moment of `time.monotonic`, and at a signal that asks for a stop.
+    """Raises Stopped in the main thread after `end`, a moment of `time.monotonic`, or a signal that asks for a stop.
 
-    Again every second, for a library that swallows it. `reason` is then the signal's name.
+    First `stop_if_due` does so, between two calls of a network. Where nothing asks it within `grace_s`, Stopped is
+    raised wherever the main thread is, and again every second, for a library that swallows it. An exception in the
+    middle of a library's work may crash the process. `reason` is the signal's name.
     """
 
     held: ClassVar[int] = 0
     """How many sections the main thread is in that must not be interrupted."""
+    armed: ClassVar["Alarm | None"] = None
 
-    def __init__(self, end: float) -> None:
-        self.end, self.reason, self._armed = end, "", False
+    def __init__(self, end: float, grace_s: float = GRACE_S) -> None:
+        self.end, self.grace_s, self.reason = end, grace_s, ""
+        self._due, self._raise_at = False, 0.0
 
     def __enter__(self) -> Self:
         self._before = {number: signal.getsignal(number) for number in (*SIGNALS, signal.SIGALRM)}
         listen_to_signals(self._on_signal)
         signal.signal(signal.SIGALRM, self._on_alarm)
-        self._armed = True
+        Alarm.armed = self
         signal.setitimer(signal.ITIMER_REAL, max(self.end - time.monotonic(), 0.001), 1.0)
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._armed = False
+        Alarm.armed = None
         signal.setitimer(signal.ITIMER_REAL, 0)
         for number in SIGNALS:  # what is left to do, writing the rows, must not be interrupted
             signal.signal(number, signal.SIG_IGN)
@@ -46,16 +53,29 @@ class Alarm:
             signal.signal(number, handler)
 
     def _on_signal(self, number: int, _: FrameType | None) -> None:
-        self.reason = signal.Signals(number).name
-        signal.setitimer(signal.ITIMER_REAL, 1.0, 1.0)
-        self._raise()
+        self.reason = self.reason or signal.Signals(number).name
+        self._stop()
 
     def _on_alarm(self, _number: int, _: FrameType | None) -> None:
-        self._raise()
+        self._stop()
 
-    def _raise(self) -> None:
-        if self._armed and not Alarm.held:
+    def _stop(self) -> None:
+        if not self._due:
+            self._due, self._raise_at = True, time.monotonic() + 0.9 * self.grace_s
+            signal.setitimer(signal.ITIMER_REAL, self.grace_s, 1.0)
+        elif time.monotonic() >= self._raise_at and not Alarm.held:
+            self.raise_if_due()
+
+    def raise_if_due(self) -> None:
+        """Raise Stopped if the time is over or a signal came."""
+        if self._due and Alarm.armed is self:
             raise Stopped
+
+
+def stop_if_due() -> None:
+    """Raise Stopped here if the alarm that is set is due."""
+    if Alarm.armed is not None:
+        Alarm.armed.raise_if_due()
 
 
 @contextlib.contextmanager

@@ -12,6 +12,7 @@ from repvgg_companion.machine.cpu import BUSY_SHARE, CpuMoment, foreign_share
 from repvgg_companion.machine.device import machine_state
 from repvgg_companion.machine.nvml import gpu_flags
 from repvgg_companion.machine.torch_device import free_memory
+from repvgg_companion.speed.alarm import stop_if_due
 from repvgg_companion.speed.backends import forget_compiled
 from repvgg_companion.speed.ceilings import ceiling_subjects
 from repvgg_companion.speed.clocks import clock_for, require_synchronised
@@ -50,6 +51,7 @@ def measure(
     entered = time.monotonic()
     members, subjects = [], []
     for network in _worth_measuring(group, method):
+        stop_if_due()
         member, subject = prepared(network, group.condition, method, formats or {})
         members.append(member)
         if subject is not None:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from repvgg_companion.errors import CompanionError
+from repvgg_companion.speed.alarm import stop_if_due
 from repvgg_companion.speed.clocks import Clock
 
 STABLE_PCT = 5.0
@@ -206,5 +207,6 @@ def measure_in_sequence(
 
 
 def _timed(subject: Subject, clock: Clock, number: int, position: int) -> Timing:
+    stop_if_due()
     seconds = clock.time_block(subject.call, subject.iterations)
     return Timing(subject.name, number, position, subject.iterations, seconds)

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from repvgg_companion.errors import CompanionError, Interrupted, one_line
 from repvgg_companion.machine.cpu import process_age_s
 from repvgg_companion.runs import new_run_id
-from repvgg_companion.speed.alarm import Alarm, Stopped
+from repvgg_companion.speed.alarm import GRACE_S, Alarm, Stopped
 from repvgg_companion.speed.device_parts import DevicePart, parts_of
 from repvgg_companion.speed.effort import Effort
 
@@ -126,7 +126,8 @@ class Programme:
 
         require_own_tables(self.folder, self.device.device)
         self._tell_busy()
-        alarm = Alarm(self.end - min(RESERVE_S, 0.1 * 60 * self.request.minutes))
+        reserve_s = min(RESERVE_S, 0.1 * 60 * self.request.minutes)
+        alarm = Alarm(self.end - reserve_s, min(GRACE_S, reserve_s / 3))
         try:
             try:
                 with alarm:

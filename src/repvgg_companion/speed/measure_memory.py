@@ -15,6 +15,7 @@ from repvgg_companion.errors import CompanionError, Interrupted
 from repvgg_companion.identity import split_model_name
 from repvgg_companion.progress import Progress
 from repvgg_companion.runs import new_run_id, write_run
+from repvgg_companion.speed.alarm import stop_if_due, undisturbed
 from repvgg_companion.speed.effort import StateOptions, add_state_arguments
 from repvgg_companion.speed.speed_settings import MemorySettings
 
@@ -101,6 +102,7 @@ def memory_rows(
             if found is None and effort.finish:
                 continue
             if found is None:
+                stop_if_due()
                 if effort.seconds_left <= 0:
                     raise Interrupted(
                         f"{number} of {len(networks)} networks are measured and kept in {kept.folder}; run the same "
@@ -213,7 +215,6 @@ def trace(module: "nn.Module", images: "torch.Tensor", kind: str) -> list[Operat
     import torch
     from torch import fx
 
-    from repvgg_companion.speed.alarm import undisturbed
     from repvgg_companion.speed.peak_memory import MIB, Recorder
 
     try:
