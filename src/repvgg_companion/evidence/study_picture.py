@@ -37,12 +37,10 @@ def study_figure(study: Study) -> "Figure":
 
     rows = len(study.pairs)
     figure, (top, bottom) = plt.subplots(
-        2, 1, figsize=(COLUMN_INCHES, 2.9 + 0.34 * rows), height_ratios=[0.34 * rows + 0.7, 1.75]
+        2, 1, figsize=(COLUMN_INCHES, 3.1 + 0.34 * rows), height_ratios=[0.34 * rows + 0.7, 1.75]
     )
     _differences(top, study)
     _curves(bottom, study)
-    words = f"{study.setting}: not ImageNet; {len(study.rows)} trainings"
-    figure.supxlabel(wrapped(words, 56), fontsize=7)
     return figure
 
 
@@ -100,8 +98,10 @@ def _curves(axes: "Axes", study: Study) -> None:
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_facecolor(OTHER_IMAGES_TINT)
     seeds = sorted({len(part) for part in study.accuracies.values()})
-    axes.set(title=f"(b) mean of {'/'.join(map(str, seeds))} seeds, bands: 95 %", xlabel="epoch", ylabel="top-1 (%)")
-    axes.legend(loc="best")
+    axes.set(title=f"(b) mean of {'/'.join(map(str, seeds))} seeds, bands: 95 %", ylabel="top-1 (%)")
+    words = f"{study.setting}: not ImageNet; {len(study.rows)} trainings"
+    axes.set_xlabel(f"epoch\n{wrapped(words, 48)}")
+    axes.figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=4)
 
 
 def _by_epoch(study: Study, model: str) -> list[list[float]]:
