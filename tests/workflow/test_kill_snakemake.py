@@ -258,7 +258,7 @@ def test_random_kills_under_snakemake(undisturbed, fresh):
         assert starts == sorted(starts), "it went on from an older checkpoint or from nothing"
         assert ends[-1]["to_step"] == STEPS and len(ends) == len(starts)
         left = {file.name for file in weights(fresh)[model].parent.iterdir()}
-        assert left == {"train.safetensors", "history.csv"}
+        assert left == {"train.safetensors", "train.training.json", "history.csv"}
         state = next((fresh / "results/state").glob(f"*/{model}/*/seed0"))
         assert not [file.name for file in state.iterdir() if file.name.startswith((".", "checkpoint", "holder"))]
 
