@@ -24,7 +24,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(autouse=True)
 def one_thread(request: pytest.FixtureRequest):
     """Small tensors are quicker on one thread, above all when other tests run beside these."""
-    if request.path.parent.name not in ("complexity", "models", "reparameterization"):
+    if request.path.parent.name not in ("complexity", "docs", "models", "reparameterization", "weights"):
         yield
         return
     import torch

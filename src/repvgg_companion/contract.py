@@ -17,9 +17,10 @@ from repvgg_companion.errors import CompanionError
 from repvgg_companion.files import atomic_path, read_csv
 from repvgg_companion.identity import FORMS, MODEL_PATTERN
 
-NUMBER_VERDICTS = ("met", "not met", "open", "not tested")
+NOT_TESTED = "not tested"
+NUMBER_VERDICTS = ("met", "not met", "open", NOT_TESTED)
 """Verdicts on a claim's printed number or order."""
-INFERENCE_VERDICTS = ("reproduced", "contradicted", "not met", "inconclusive", "not tested")
+INFERENCE_VERDICTS = ("reproduced", "contradicted", "not met", "inconclusive", NOT_TESTED)
 """Verdicts on a claim beyond our sample; "not met" if it fails on another device or batch than the paper's."""
 ROUNDING = 1e-9
 """By this much the columns of an interval may be out of order."""

@@ -1,10 +1,12 @@
 """Read and write the companion's own weights files: safetensors with the identity of the weights inside."""
 
+import contextlib
+import math
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from repvgg_companion.errors import CompanionError
 from repvgg_companion.files import atomic_path
@@ -54,21 +56,9 @@ def load_weights(path: str | Path) -> "tuple[dict[str, Tensor], WeightsIdentity]
     Raises CompanionError naming the file if it cannot be read, has no identity, or holds tensors that no network of
     the companion can have.
     """
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(str(path), framework="pt", device="cpu") as stream:
-            identity = WeightsIdentity.from_metadata(stream.metadata(), path)
-            state = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118
-    except FileNotFoundError:
-        raise CompanionError(f"{path} does not exist") from None
-    except (SafetensorError, OSError) as error:
-        if Path(path).is_file() and kind_of_file(path) == "pytorch":
-            raise CompanionError(
-                f"{path} is a PyTorch file, not a weights file of this companion; convert it first with "
-                f"'python -m repvgg_companion weights convert {path} --to companion --output FILE.safetensors'"
-            ) from None
-        raise CompanionError(f"{path} is damaged or not a safetensors file ({error}); use an undamaged copy") from None
+    with _opened(path, "pt") as stream:
+        identity = WeightsIdentity.from_metadata(stream.metadata(), path)
+        state = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118
     require_sound(state, path)
     return state, identity
 
@@ -78,14 +68,34 @@ def read_header(path: str | Path) -> tuple[WeightsIdentity, dict[str, tuple[int,
 
     Raises CompanionError naming the file if it cannot be read or has no identity.
     """
+    with _opened(path, "np") as stream:
+        shapes = {name: tuple(stream.get_slice(name).get_shape()) for name in stream.keys()}  # noqa: SIM118
+        return WeightsIdentity.from_metadata(stream.metadata(), path), shapes
+
+
+@contextlib.contextmanager
+def _opened(path: str | Path, framework: str) -> Iterator[Any]:
+    """A safetensors file open to be read by torch (`pt`) or NumPy (`np`); failures are sentences that name it."""
     from safetensors import SafetensorError, safe_open
 
     try:
-        with safe_open(str(path), framework="np") as stream:
-            shapes = {name: tuple(stream.get_slice(name).get_shape()) for name in stream.keys()}  # noqa: SIM118
-            return WeightsIdentity.from_metadata(stream.metadata(), path), shapes
+        with safe_open(str(path), framework=framework, device="cpu") as stream:
+            yield stream
+    except FileNotFoundError:
+        raise CompanionError(f"{path} does not exist") from None
     except (SafetensorError, OSError) as error:
+        if Path(path).is_file() and kind_of_file(path) == "pytorch":
+            raise CompanionError(
+                f"{path} is a PyTorch file, not a weights file of this companion; convert it first with "
+                f"'python -m repvgg_companion weights convert {path} --to companion --output FILE.safetensors'"
+            ) from None
         raise CompanionError(f"{path} is damaged or not a safetensors file ({error}); use an undamaged copy") from None
+
+
+def stored_parameters(shapes: Mapping[str, Sequence[int]]) -> int:
+    """Values in the parameters among the tensors of a file, by name and shape; statistics of batch norms are none."""
+    buffers = ("running_mean", "running_var", "num_batches_tracked")
+    return sum(math.prod(shape) for name, shape in shapes.items() if not name.endswith(buffers))
 
 
 def kind_of_file(path: str | Path) -> str:

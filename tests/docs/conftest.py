@@ -10,8 +10,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import pytest
-
 ROOT = Path(__file__).resolve().parents[2]
 GENERATED = ("architecture.md",)
 PAGES = [
@@ -53,17 +51,6 @@ def blocks(language: str, pages: list[Path] = PAGES) -> list[Block]:
 def page_blocks(name: str, language: str) -> list[Block]:
     """The blocks of one page of docs/."""
     return blocks(language, [ROOT / "docs" / name])
-
-
-@pytest.fixture(autouse=True)
-def few_threads():
-    """Small tensors are quicker on one thread, above all when other tests run beside these."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 DRY_RUNS = """

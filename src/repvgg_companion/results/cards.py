@@ -18,7 +18,7 @@ from repvgg_companion.files import read_json, sha256_of_file, write_json, write_
 from repvgg_companion.identity import FORMS, WeightsIdentity
 from repvgg_companion.models.names import require_model
 from repvgg_companion.results.card_text import card_text
-from repvgg_companion.weights_file import read_header
+from repvgg_companion.weights_file import read_header, stored_parameters
 
 CONFIG_NAME, CARD_NAME = "config.json", "README.md"
 SCORES = {"accuracy": ("top1_pct", "top1_low_pct", "top1_high_pct", "top5_pct"),
@@ -81,7 +81,7 @@ def _facts(folder: Path, rows: dict[str, list[dict[str, Any]]], configuration: d
         path = folder / f"{form}.safetensors"
         if path.exists():
             identity, shapes = read_header(path)
-            files[form] = {"file": path.name, "sha256": sha256_of_file(path), "params": _params(shapes)}
+            files[form] = {"file": path.name, "sha256": sha256_of_file(path), "params": stored_parameters(shapes)}
     if identity is None:
         raise CompanionError(f"{folder} holds neither train.safetensors nor deploy.safetensors; name a weights folder")
     digests = {file["sha256"] for file in files.values()}
@@ -105,18 +105,6 @@ def _facts(folder: Path, rows: dict[str, list[dict[str, Any]]], configuration: d
         "experiment": configuration["experiment"],
         "runs": sorted({row["run_id"] for row in (*scores, *certificates)}),
     }
-
-
-def _params(shapes: dict[str, tuple[int, ...]]) -> int:
-    """Values in all parameters; statistics of batch norms are none."""
-    total = 0
-    for name, shape in shapes.items():
-        if not name.endswith(("running_mean", "running_var", "num_batches_tracked")):
-            size = 1
-            for side in shape:
-                size *= side
-            total += size
-    return total
 
 
 def preprocessing(label: str) -> dict[str, Any]:

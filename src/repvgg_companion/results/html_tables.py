@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from repvgg_companion.contract import INFERENCE_VERDICTS, NUMBER_VERDICTS
+from repvgg_companion.contract import INFERENCE_VERDICTS, NOT_TESTED, NUMBER_VERDICTS
 from repvgg_companion.errors import CompanionError
 
 VERDICTS = {*NUMBER_VERDICTS, *INFERENCE_VERDICTS}
-NOT_TESTED = "not tested"
 
 
 @dataclass(frozen=True)

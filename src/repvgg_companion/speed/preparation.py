@@ -96,6 +96,7 @@ def _call(
     member.fused_operators = call.fused_operators
     sees = sees_memory(condition.backend, method.kind)
     outputs: list[torch.Tensor] = []
+    peak_mib = None
     entered = time.monotonic()
     if sees and method.kind == "cpu":  # this call also shows the memory, since another one may take seconds
         peak_mib = peak_call_mib(lambda: outputs.append(call()), method.kind)
@@ -111,7 +112,7 @@ def _call(
     )
     member.phases_s["first calls"] = time.monotonic() - began
     if sees:
-        if method.kind != "cpu":
+        if peak_mib is None:
             peak_mib = peak_call_mib(_once(call, inputs), method.kind)
         member.peak_memory_mib = held_mib(module, inputs) + peak_mib
     return call.run, checked_s

@@ -93,6 +93,7 @@ def run(arguments: argparse.Namespace) -> None:
 def inspect(paths: list[Path], prefix: str = "") -> None:
     """Print a line on each weights file; other files and folders are skipped with a note."""
     from repvgg_companion.weights.recognize import recognize
+    from repvgg_companion.weights_file import stored_parameters
 
     skipped = [path for path in paths if not _is_weights(path)]
     for path in skipped:
@@ -101,11 +102,7 @@ def inspect(paths: list[Path], prefix: str = "") -> None:
         raise CompanionError(f"{', '.join(map(str, paths))}: no weights file among these; name at least one")
     for path in (path for path in paths if path not in skipped):
         weights = recognize(path, prefix=prefix)
-        params = sum(
-            tensor.numel()
-            for key, tensor in weights.state.items()
-            if not key.endswith(("running_mean", "running_var", "num_batches_tracked"))
-        )
+        params = stored_parameters({key: tensor.shape for key, tensor in weights.state.items()})
         print(
             f"{path}: {weights.model}{f' at width {weights.width:g}' if weights.width != 1 else ''}{_below(weights)}, "
             f"{weights.form} form, {weights.layout} layout, {weights.num_classes} classes, "

@@ -82,8 +82,7 @@ def _part(findings: Findings, splits: Collection[str]) -> Findings:
         assert isinstance(tally, _TallyBySplit)
         return sum((part for split, part in tally.parts.items() if split in splits), Tally())
 
-    found = findings
-    return Findings(among(found.others), among(found.foreign), among(found.links), among(found.duplicates))
+    return Findings(among(findings.others), among(findings.foreign), among(findings.links), among(findings.duplicates))
 
 
 class _Zip:
