@@ -31,7 +31,7 @@ class PreparedCall:
 
     run: Call
     graphed: nn.Module | None = None
-    """The network that a CUDA graph replays. The graph holds only the addresses of the weights."""
+    """The network that a CUDA graph replays."""
     fused_operators: tuple[int, int] | None = None
     """Fused convolutions that the device has an operator for, and all of them."""
 
@@ -103,14 +103,20 @@ def _cuda_graph(module: nn.Module, inputs: list[torch.Tensor]) -> PreparedCall:
             raise Unavailable(f"the capture of a CUDA graph failed: {_first_line(error)}") from None
         pool = graph.pool()
         graphs.append(graph)
-    upcoming = itertools.cycle(zip(graphs, outputs, strict=True))
+    return PreparedCall(_Replay(module, inputs, graphs, outputs), graphed=module)
 
-    def call() -> torch.Tensor:
-        graph, output = next(upcoming)
+
+class _Replay:
+    """Replays the graphs in turn. It holds what they hold only the addresses of: the weights and the inputs."""
+
+    def __init__(self, module: nn.Module, inputs: list[torch.Tensor], graphs: list, outputs: list) -> None:
+        self._held = (module, inputs)
+        self._upcoming = itertools.cycle(zip(graphs, outputs, strict=True))
+
+    def __call__(self) -> torch.Tensor:
+        graph, output = next(self._upcoming)
         graph.replay()
         return output
-
-    return PreparedCall(call, graphed=module)
 
 
 def conv_backends(torch_version: str) -> str:
