@@ -77,7 +77,9 @@ def test_throttling_and_foreign_processes_become_flags():
     quiet = {"gpu": {"throttle_reasons": 0x1, "other_processes": []}}
     assert nvml.gpu_flags(quiet, quiet) == []
     busy = {"gpu": {"throttle_reasons": 0x4 | 0x1, "other_processes": ["python (42)"]}}
-    assert nvml.gpu_flags(quiet, busy) == ["busy: python (42)", "throttled: 0x4"]
+    assert nvml.gpu_flags(quiet, busy) == ["busy: python (42)", "at its power limit"]
+    hot = {"gpu": {"throttle_reasons": 0x20 | 0x40 | 0x80, "other_processes": []}}
+    assert nvml.gpu_flags(quiet, hot) == ["throttled: temperature, power brake of the machine"]
 
 
 @pytest.mark.parametrize(

@@ -374,7 +374,7 @@ def test_only_the_papers_own_device_and_batch_contradict(tmp_path, facts):
 
 @pytest.mark.parametrize(
     "flags", ["busy: other processes took 59 % of the cores", "spread 304 %", "drift +182.0 % in 3 of 3 groups",
-              "throttled: 0x4; process starts differ by 7 %"],
+              "throttled: temperature; process starts differ by 7 %"],
 )  # fmt: skip
 def test_disturbed_speeds_decide_nothing_and_are_counted(imagenet, facts, flags):
     before = claim_rows(facts, Results(imagenet))

@@ -1,14 +1,18 @@
 """Backends give the network's logits; missing ones say why."""
 
 import builtins
+import gc
+import types
+import weakref
 
 import pytest
 import torch
+from stand_in_gpu import stand_in_gpu
 from torch._dynamo.utils import counters
 
 from repvgg_companion.speed.backends import forget_compiled, make_call
 from repvgg_companion.speed.engines import Unavailable
-from repvgg_companion.speed.fused import FusedConvolution, NotFusable, fuse
+from repvgg_companion.speed.fused import FusedConvolution, NotFusable, fuse, space_to_depth, space_to_depth_weight
 from repvgg_companion.speed.networks import Inputs, ModelForm, prepare
 from repvgg_companion.speed.winograd import WinogradConvolution, with_winograd
 
@@ -65,10 +69,57 @@ def test_a_layer_without_a_fused_operator_is_computed_one_operator_after_the_oth
     fused.on_cpu, fused.weight = False, conv.weight.detach()
     images, other = torch.randn(2, 4, 8, 8), torch.randn(2, 4, 8, 8) if adds else None
     with torch.inference_mode():
-        fused.try_native(images, other)
-        assert not fused.native
+        fused.choose_way(images, other)
+        assert fused.way == "separate" and not fused.is_fused
         expected = torch.relu(conv(images) + (other if adds else 0))
         assert torch.allclose(fused(images, other), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_a_stem_on_blocks_of_pixels_is_the_convolution(channels):
+    conv = torch.nn.Conv2d(channels, 8, 3, stride=2, padding=1, bias=False, dtype=torch.float64)
+    for layout in (torch.contiguous_format, torch.channels_last):
+        images = torch.randn(2, channels, 10, 6, dtype=torch.float64).contiguous(memory_format=layout)
+        found = torch.nn.functional.conv2d(space_to_depth(images), space_to_depth_weight(conv.weight.detach()))
+        assert torch.allclose(found, conv(images), atol=1e-12)
+
+
+@pytest.mark.parametrize("slow", ["fused", "space-to-depth", "separate"])
+def test_a_gpu_takes_the_fastest_way_that_is_right(slow, monkeypatch):
+    with stand_in_gpu(monkeypatch):
+        fused = FusedConvolution(torch.nn.Conv2d(3, 4, 3, 2, 1), (2, 3, 8, 8), relu=True, adds=False)
+        seconds = {"fused": 2.0, "space-to-depth": 1.0, "separate": 3.0, slow: 4.0}
+        clock = types.SimpleNamespace(time_block=lambda call, iterations: seconds[fused.way])
+        monkeypatch.setattr("repvgg_companion.speed.fused.clock_for", lambda kind: clock)
+        images = torch.randn(2, 3, 8, 8)
+        fused.choose_way(images)
+        assert fused.way == ("fused" if slow == "space-to-depth" else "space-to-depth")
+        right = torch.cudnn_convolution_relu
+        monkeypatch.setattr(torch, "cudnn_convolution_relu", lambda *values: 1.5 * right(*values))
+        fused.choose_way(images)
+        assert fused.way == "separate", "the other two are wrong"
+
+
+def test_the_call_of_a_graph_holds_what_the_graph_reads(monkeypatch):
+    with stand_in_gpu(monkeypatch), torch.inference_mode():
+        module = ModelForm("RepVGG-A0", "deploy", 0.25, 10).build()
+        inputs = Inputs(2, (3, 64, 64), "fp32", "channels_last", "cuda").draw(2)
+        watched = [weakref.ref(thing) for thing in (module.stage0.rbr_reparam.weight, *inputs)]
+        run = make_call("cuda-graph", module, inputs, threads=1).run
+        del module, inputs
+        gc.collect()
+        assert all(thing() is not None for thing in watched), "a graph knows addresses only"
+        del run
+        gc.collect()
+        assert not any(thing() is not None for thing in watched)
+
+
+def test_on_a_gpu_a_network_without_a_fused_operator_is_a_reason(monkeypatch):
+    with stand_in_gpu(monkeypatch), torch.inference_mode():
+        module = ModelForm("RepVGG-A0", "train", 0.25, 10).build()
+        inputs = Inputs(2, (3, 64, 64), "fp32", "channels_last", "cuda").draw(1)
+        with pytest.raises(Unavailable, match="no fused operator serves any of its 0 convolutions"):
+            make_call("fused", module, inputs, threads=1)
 
 
 def test_a_network_in_train_mode_is_not_fused():

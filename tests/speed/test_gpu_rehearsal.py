@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from stand_in_gpu import LABEL, stand_in_gpu
 
 from repvgg_companion.__main__ import main
 from repvgg_companion.contract import read_rows
-from repvgg_companion.speed import ceilings, device_parts, device_work, group, harness, measure_device, programme
+from repvgg_companion.speed import ceilings, device_parts, device_work, fused, group, harness, measure_device, programme
 from repvgg_companion.speed.device_parts import DigitsSettings, PeerSettings, parts_of
 from repvgg_companion.speed.digits_training import train_on_digits
 from repvgg_companion.speed.samples import find_run
@@ -79,6 +80,8 @@ def rehearsed(tmp_path_factory):
         patch.setattr(stop, "process_age_s", lambda: 0.0)
         patch.setattr(measure_device, "call_apart", lambda words, until: in_this_process(words))
         patch.setattr(device_work, "train_on_digits", functools.partial(train_on_digits, call=in_this_process))
+        same = SimpleNamespace(time_block=lambda call, iterations: 1.0)
+        patch.setattr(fused, "clock_for", lambda kind: same)  # the first way that runs, whatever the CPU is fast at
         patch.setattr(torch, "compile", lambda module, **_: module)  # asks the real driver
         patch.setattr(ceilings, "_GPU_MATRICES", (32, 64))
         patch.setattr(ceilings, "_COPY_BYTES", {"cuda": 1 << 16})
@@ -111,6 +114,7 @@ def test_every_part_gives_its_rows(rehearsed):
         *(("paper", precision, "eager") for precision in ("fp32", "tf32")),
     }
     assert {row["form"] for row in rows if row["backend"] == "cuda-graph"} == {"train", "deploy"}
+    assert {row["form"] for row in rows if row["backend"] == "fused-cuda-graph"} == {"deploy"}
     assert {sample.start for sample in run.samples} == {0, 1}
 
 

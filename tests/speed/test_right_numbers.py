@@ -12,7 +12,7 @@ from repvgg_companion.speed import backends, group, preparation
 from repvgg_companion.speed.backends import PreparedCall, conv_backends, make_call
 from repvgg_companion.speed.ceilings import ceilings_of
 from repvgg_companion.speed.engines import Unavailable
-from repvgg_companion.speed.fused import FusedConvolution, count_native, fuse
+from repvgg_companion.speed.fused import FusedConvolution, count_fused, fuse
 from repvgg_companion.speed.group_record import GroupRecord, MeasuredNetwork
 from repvgg_companion.speed.harness import LIMITS, Limits, Subject, warm_up
 from repvgg_companion.speed.networks import Inputs, ModelForm
@@ -70,15 +70,15 @@ def test_fused_operators_are_counted_and_none_is_not_available(monkeypatch):
     module, images = NETWORKS[1].build(), [torch.randn(1, 3, 32, 32)]
     graph = fuse(module, images[0])
     convolutions = [part for part in graph.modules() if isinstance(part, FusedConvolution)]
-    assert count_native(graph) == (22, 22)
+    assert count_fused(graph) == (22, 22)
     monkeypatch.setattr(backends, "fuse", lambda *_: graph)
     for part in convolutions[:20]:
-        part.native = False
+        part.way = "separate"
     with torch.inference_mode():
         assert make_call("fused", module, images, threads=1).fused_operators == (2, 22)
         for part in convolutions:
-            part.native = False
-        with pytest.raises(Unavailable, match="not available for any of the 22"):
+            part.way = "separate"
+        with pytest.raises(Unavailable, match="serves any of its 22 convolutions"):
             make_call("fused", module, images, threads=1)
     member = MeasuredNetwork("RepVGG-A0", "deploy", "channels_last", 32, fused_operators=(2, 22))
     assert member.flags == ["fused operators for 2 of 22 convolutions"]
@@ -95,7 +95,7 @@ def test_a_lost_device_is_not_taken_for_a_missing_operator():
 
     fused.forward = lost
     with pytest.raises(torch.AcceleratorError):
-        fused.try_native(torch.randn(2, 4, 8, 8))
+        fused.choose_way(torch.randn(2, 4, 8, 8))
 
 
 @pytest.fixture(scope="module")

@@ -12,8 +12,16 @@ from typing import Any
 
 from repvgg_companion.machine.cpu import lines_of
 
-_HARMLESS_REASONS = 0x1 | 0x2 | 0x100
-"""NVML throttle reasons that do not slow the GPU down: idle, clocks set by the user, display clock."""
+_POWER_LIMIT = 0x4
+"""NVML's reason for a clock below its highest: the GPU would take more power than its limit, which is in its label."""
+_THROTTLED = {
+    0x8: "hardware slowdown",
+    0x10: "clock of the GPUs it is synchronised with",
+    0x20: "temperature",
+    0x40: "temperature",
+    0x80: "power brake of the machine",
+}
+"""NVML's other reasons that slow a GPU down; idle, clocks set by the user and the display's clock do not."""
 
 
 def gpu_reading(index: int = 0) -> dict[str, Any]:
@@ -56,7 +64,10 @@ def gpu_power_limit_w(index: int = 0) -> float | None:
 
 
 def gpu_flags(*readings: dict[str, Any]) -> list[str]:
-    """The flags `busy` and `throttled`, if a GPU reading shows it."""
+    """The flags that GPU readings show: `busy`, `throttled`, and `at its power limit`, which disturbs nothing.
+
+    A GPU that works hard is at its power limit most of the time; every speed that is published holds under its limit.
+    """
     flags = []
     gpus = [facts["gpu"] for facts in readings if "gpu" in facts]
     others = sorted({name for gpu in gpus for name in gpu.get("other_processes") or []})
@@ -64,9 +75,11 @@ def gpu_flags(*readings: dict[str, Any]) -> list[str]:
         flags.append(f"busy: {', '.join(others)}")
     reasons = 0
     for gpu in gpus:
-        reasons |= (gpu.get("throttle_reasons") or 0) & ~_HARMLESS_REASONS
-    if reasons:
-        flags.append(f"throttled: {reasons:#x}")
+        reasons |= gpu.get("throttle_reasons") or 0
+    if slowed := dict.fromkeys(name for bit, name in _THROTTLED.items() if reasons & bit):
+        flags.append(f"throttled: {', '.join(slowed)}")
+    if reasons & _POWER_LIMIT:
+        flags.append("at its power limit")
     return flags
 
 

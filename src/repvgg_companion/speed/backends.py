@@ -7,14 +7,14 @@ network stays empty and names it.
 import itertools
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import nn
 
 from repvgg_companion.speed.engines import Unavailable, onnxruntime_call, openvino_call
-from repvgg_companion.speed.fused import NotFusable, count_native, fuse
+from repvgg_companion.speed.fused import NotFusable, count_fused, fuse, ways_of
 from repvgg_companion.speed.winograd import with_winograd
 
 Call = Callable[[], object]
@@ -33,7 +33,9 @@ class PreparedCall:
     graphed: nn.Module | None = None
     """The network that a CUDA graph replays."""
     fused_operators: tuple[int, int] | None = None
-    """Fused convolutions that the device has an operator for, and all of them."""
+    """Convolutions that run as one fused operator, and all that could."""
+    ways: dict[str, int] = field(default_factory=dict)
+    """How many convolutions a GPU computes in which way; see `fused.WAYS`."""
 
     def __call__(self) -> Any:
         """Do one batch."""
@@ -72,11 +74,11 @@ def _with_fused(module: nn.Module, inputs: list[torch.Tensor], make: Callable[..
         fused = fuse(module, inputs[0])
     except NotFusable as error:
         raise Unavailable(f"the network has no fused form: {error}") from None
-    native, total = count_native(fused)
-    if total and not native:
-        raise Unavailable(f"fused operators are not available for any of the {total} convolutions")
+    number, total = count_fused(fused)
+    if not number and (total or inputs[0].device.type != "cpu"):
+        raise Unavailable(f"no fused operator serves any of its {total} convolutions with ReLU")
     call = make(fused, inputs)
-    call.fused_operators = (native, total)
+    call.fused_operators, call.ways = (number, total), ways_of(fused)
     return call
 
 

@@ -81,11 +81,11 @@ def parts_of(kind: str, *, full: bool = False) -> list[DevicePart]:
 def gpu_parts() -> list[DevicePart]:
     """The programme of a GPU: about 8.5 minutes on an H100.
 
-    Large groups, since each holds the anchor and both ceilings, and a short warm-up, since the search for algorithms
-    and the neighbours in the group have warmed the GPU already.
+    Large groups, since each holds the anchor and both ceilings.
     """
     bf16 = SpeedSettings(
         models=VARIANTS,
+        forms=("deploy",),
         baselines=RESNETS,
         anchor="ResNet-50",
         device="cuda",
@@ -95,17 +95,20 @@ def gpu_parts() -> list[DevicePart]:
         backends=("eager", "cuda-graph", "fused-cuda-graph"),
         memory_formats=("channels_last",),
         group_size=8,
-        warm_up_seconds=0.4,
     )
-    two = replace(bf16, models=("RepVGG-A0", "RepVGG-B1"), forms=("deploy",), baselines=("ResNet-50",))
+    two = replace(bf16, models=("RepVGG-A0", "RepVGG-B1"), baselines=("ResNet-50",))
+    # In train form no convolution is followed by ReLU alone, so there is nothing to fuse.
+    train = replace(bf16, forms=("train",), baselines=("ResNet-50",), backends=("eager", "cuda-graph"))
     paper = replace(bf16, protocols=("paper",), backends=("eager",), memory_formats=("contiguous",))
-    table4 = replace(paper, forms=("deploy",), baselines=BASELINES)
+    table4 = replace(paper, baselines=BASELINES)
+    table6 = replace(paper, models=BRANCHES, baselines=("ResNet-50",))
     return [
         DevicePart("check", 1.0, replace(two, backends=("fused-cuda-graph",))),
-        DevicePart("bf16", 5.5, bf16, starts=3),
+        DevicePart("bf16", 3.5, bf16, starts=3),
+        DevicePart("bf16-train", 2.0, train, starts=3),
         DevicePart("peers", 1.2, PeerSettings(("RepVGG-A0", "RepVGG-B1", "RepVGG-B3"), 128)),
         DevicePart("training-steps", 1.0, PeerSettings(("RepVGG-A0", "RepVGG-B1", "RepVGG-B1g4"), 128, training=True)),
-        DevicePart("table6", 1.0, replace(paper, models=BRANCHES, baselines=("ResNet-50",), precisions=("fp32",))),
+        DevicePart("table6", 1.0, replace(table6, forms=("train", "deploy"), precisions=("fp32",))),
         DevicePart("table1", 0.5, KernelSettings(precisions=("bf16", "tf32"), device="cuda")),
         DevicePart(
             "memory", 0.5, _memory(("RepVGG-B1", "RepVGG-A0", "RepVGG-B3", "ResNet-50", "ResNet-18"), 128, "cuda")
@@ -119,9 +122,7 @@ def gpu_parts() -> list[DevicePart]:
 
 def _compiled(settings: SpeedSettings) -> SpeedSettings:
     models = ("RepVGG-B1", "RepVGG-A0")
-    return replace(
-        settings, models=models, forms=("deploy",), baselines=("ResNet-50",), backends=("compile",), group_size=2
-    )
+    return replace(settings, models=models, baselines=("ResNet-50",), backends=("compile",), group_size=2)
 
 
 def full_gpu_parts() -> list[DevicePart]:

@@ -19,6 +19,8 @@ from repvgg_companion.speed.speed_settings import KernelSettings, MemorySettings
 
 GPU_BLOCK_S = 0.025
 """A round of one network lasts this long on a GPU, whose time is short: 20 rounds of 25 ms."""
+GPU_WARM_UP_S = 0.4
+"""The search for algorithms and the neighbours in the group have warmed a GPU already."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,7 @@ def work_on(part: DevicePart, device: MeasuredDevice, effort: Effort, *, start: 
         kept = FinishedGroups(device.state, method_of(part, device))
         measure_groups(part.name, speed_groups(part), kept, effort, start=start)
     elif isinstance(work, KernelSettings):
-        kept = FinishedGroups(device.state, convolution_method(work, device.kind, device.threads))
+        kept = FinishedGroups(device.state, method_of(part, device))
         measure_groups(part.name, convolution_groups(work, device.kind), kept, effort)
     elif isinstance(work, MemorySettings):
         memory_rows(work, device.kept, effort)
@@ -78,11 +80,19 @@ def speed_groups(part: DevicePart) -> list[SpeedGroup]:
 
 
 def method_of(part: DevicePart, device: MeasuredDevice) -> Method:
-    """How the groups of a part are measured."""
-    assert isinstance(part.work, SpeedSettings)
-    method = replace(Method.of(part.work), emulated=EMULATED)
+    """How the groups of a part are measured, be they of networks or of convolutions."""
+    if isinstance(part.work, KernelSettings):
+        method = convolution_method(part.work, device.kind, device.threads)
+    else:
+        assert isinstance(part.work, SpeedSettings)
+        method = replace(Method.of(part.work), emulated=EMULATED)
     if device.kind == "cuda":
-        limits = replace(method.limits, block_seconds=min(GPU_BLOCK_S, method.limits.block_seconds), block_calls=1)
+        limits = replace(
+            method.limits,
+            warm_up_seconds=min(GPU_WARM_UP_S, method.limits.warm_up_seconds),
+            block_seconds=min(GPU_BLOCK_S, method.limits.block_seconds),
+            block_calls=1,
+        )
         return replace(method, limits=limits)
     if part.group_seconds:
         return replace(method, group_seconds=part.group_seconds, least_rounds=LEAST)
@@ -135,7 +145,7 @@ def collect(part: DevicePart, device: MeasuredDevice) -> Found:
         pairs = ((group, start) for start in range(part.starts) for group in speed_groups(part))
         found.groups = [record for group, start in pairs if (record := kept.load(group, start)) is not None]
     elif isinstance(work, KernelSettings):
-        kept = FinishedGroups(device.state, convolution_method(work, device.kind, device.threads))
+        kept = FinishedGroups(device.state, method_of(part, device))
         groups = convolution_groups(work, device.kind)
         found.convolutions = [record for group in groups if (record := kept.load(group, 0)) is not None]
     elif isinstance(work, MemorySettings):

@@ -12,8 +12,14 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional
 
+from repvgg_companion.speed.clocks import clock_for
+
 _RELUS = {functional.relu, torch.relu, torch.relu_}
 _ADDITIONS = {operator.add, operator.iadd, torch.add}
+WAYS = ("fused", "space-to-depth", "separate")
+"""How a GPU computes one: by cuDNN's operator, by it on blocks of pixels, or by one operator after the other."""
+_ROUNDING = 0.02
+"""How far the ways may differ, relative to the largest value: twice the rounding of bf16 and some more."""
 
 
 class NotFusable(Exception):
@@ -24,8 +30,7 @@ class FusedConvolution(nn.Module):
     """relu(conv(x) + bias), relu(conv(x) + bias + other), or the convolution alone; shapes as the convolution's.
 
     `relu` and `adds` say what is fused in. Built for one input shape on a CPU, because the layout of the weights
-    depends on it. `native` is false where a GPU's cuDNN lacks the fused operator for this layer (some grouped ones);
-    the same is then computed by one operator after the other.
+    depends on it. On a GPU `choose_way` finds the fastest of `WAYS` for the shapes it is given.
     """
 
     def __init__(self, conv: nn.Conv2d, input_shape: tuple[int, ...], *, relu: bool, adds: bool) -> None:
@@ -43,7 +48,13 @@ class FusedConvolution(nn.Module):
             )
         # Plain attributes: an opaque oneDNN tensor cannot be moved or copied like a parameter.
         self.weight, self.bias = weight, bias.detach()
-        self.native = True
+        self.way = "fused"
+        self._unfolded: Tensor | None = None
+
+    @property
+    def is_fused(self) -> bool:
+        """Whether it runs as one fused operator."""
+        return self.way != "separate"
 
     def forward(self, images: Tensor, other: Tensor | None = None) -> Tensor:
         """Compute the convolution; shapes as in the docstring of the class."""
@@ -58,24 +69,70 @@ class FusedConvolution(nn.Module):
                 images, *packed, "relu" if self.relu else "none", [], ""
             )
         weight, bias = self.weight, self.bias
-        if self.native and other is not None:
+        if self.way == "space-to-depth":
+            if self._unfolded is None:
+                self._unfolded = space_to_depth_weight(weight)
+            blocks = space_to_depth(images)
+            return torch.cudnn_convolution_relu(blocks, self._unfolded, bias, [1, 1], [0, 0], dilation, groups)
+        if self.way == "fused" and other is not None:
             return torch.cudnn_convolution_add_relu(images, weight, other, 1.0, bias, stride, padding, dilation, groups)
-        if self.native and self.relu:
+        if self.way == "fused":
             return torch.cudnn_convolution_relu(images, weight, bias, stride, padding, dilation, groups)
         result = functional.conv2d(images, weight, bias, stride, padding, dilation, groups)
         if other is not None:
             result += other
         return functional.relu_(result) if self.relu else result
 
-    def try_native(self, images: Tensor, other: Tensor | None = None) -> None:
-        """Run once for inputs of these shapes and set `native`; passes on out of memory and a lost device."""
-        try:
-            self(images, other)
-        except (torch.OutOfMemoryError, torch.AcceleratorError):
-            raise
-        except RuntimeError:
-            self.native = False
-            self(images, other)
+    def choose_way(self, images: Tensor, other: Tensor | None = None) -> None:
+        """Time the ways for inputs of these shapes on a GPU and take the fastest that is right.
+
+        cuDNN lacks the fused operator for some layers, and for some grouped ones it is slower than single operators.
+        Passes on out of memory and a lost device.
+        """
+        clock, shortest = clock_for(images.device.type), {}
+        self.way = "separate"
+        expected = self(images, other)
+        for way in WAYS:
+            if way == "space-to-depth" and not self._takes_space_to_depth(images):
+                continue
+            self.way = way
+            try:
+                error = (self(images, other) - expected).abs().max()
+            except (torch.OutOfMemoryError, torch.AcceleratorError):
+                raise
+            except RuntimeError:
+                continue
+            if error <= _ROUNDING * expected.abs().max():
+                shortest[way] = min(clock.time_block(lambda: self(images, other), 2) for _ in range(3))
+        self.way = min(shortest, key=lambda way: shortest[way], default="separate")
+
+    def _takes_space_to_depth(self, images: Tensor) -> bool:
+        height, width = images.shape[2:]
+        channels = self.weight.shape[1]
+        fits = self.geometry == ([2, 2], [1, 1], [1, 1], 1) and self.weight.shape[2:] == (3, 3) and channels <= 4
+        return fits and self.relu and not self.adds and height % 2 == 0 and width % 2 == 0
+
+
+def space_to_depth(images: Tensor) -> Tensor:
+    """[N, C, H, W] of at most four channels as blocks of 2 x 2 pixels: [N, 16, H/2 + 1, W/2 + 1], channels last.
+
+    The first row and column of blocks are zeros, and so are the channels that fill up to four.
+    """
+    count, channels, height, width = images.shape
+    pixels = images.permute(0, 2, 3, 1).view(count, height // 2, 2, width // 2, 2, channels).transpose(2, 3)
+    blocks = functional.pad(pixels, (0, 4 - channels, 0, 0, 0, 0, 1, 0, 1, 0))
+    return blocks.view(count, height // 2 + 1, width // 2 + 1, 16).permute(0, 3, 1, 2)
+
+
+def space_to_depth_weight(weight: Tensor) -> Tensor:
+    """The weight [K, C, 3, 3] of a convolution of stride 2 and padding 1 for `space_to_depth`: [K, 16, 2, 2].
+
+    Tensor cores want eight or sixteen channels; a stem has three.
+    """
+    filters, channels = weight.shape[:2]
+    padded = functional.pad(weight, (1, 0, 1, 0, 0, 4 - channels))
+    blocks = padded.view(filters, 4, 2, 2, 2, 2).permute(0, 3, 5, 1, 2, 4)
+    return blocks.reshape(filters, 16, 2, 2).contiguous(memory_format=torch.channels_last)
 
 
 def fuse(module: nn.Module, images: Tensor) -> fx.GraphModule:
@@ -109,10 +166,16 @@ def fuse(module: nn.Module, images: Tensor) -> fx.GraphModule:
     return graph_module
 
 
-def count_native(module: nn.Module) -> tuple[int, int]:
-    """Fused convolutions of a network that the device has an operator for, and all of them."""
+def count_fused(module: nn.Module) -> tuple[int, int]:
+    """Convolutions of a network that run as one fused operator, and all that could."""
     fused = [part for part in module.modules() if isinstance(part, FusedConvolution) and (part.relu or part.adds)]
-    return sum(part.native for part in fused), len(fused)
+    return sum(part.is_fused for part in fused), len(fused)
+
+
+def ways_of(module: nn.Module) -> dict[str, int]:
+    """How many convolutions of a network a GPU computes in each of `WAYS`."""
+    ways = [part.way for part in module.modules() if isinstance(part, FusedConvolution) and not part.on_cpu]
+    return {way: ways.count(way) for way in WAYS if way in ways}
 
 
 def _fuse_convolution(root: fx.GraphModule, modules: dict[str, nn.Module], node: fx.Node, number: int) -> None:
@@ -131,10 +194,12 @@ def _fuse_convolution(root: fx.GraphModule, modules: dict[str, nn.Module], node:
         # A sum needs an operand of the same shape; a broadcast one stays an operator of its own.
         if after is not None and _shape(partner) == _shape(node) and addition.kwargs.get("alpha", 1) == 1:
             last, other, relu = after, partner, after
+    if relu is None and conv.weight.device.type != "cpu":
+        return  # nothing to fuse with, and no weights to lay out once
     name = f"fused_{number}"
     fused = FusedConvolution(conv, tuple(_shape(node.args[0])), relu=relu is not None, adds=other is not None)
     if not fused.on_cpu:
-        fused.try_native(_like(node.args[0], fused.weight), None if other is None else _like(other, fused.weight))
+        fused.choose_way(_like(node.args[0], fused.weight), None if other is None else _like(other, fused.weight))
     root.add_submodule(name, fused)
     with root.graph.inserting_before(last):
         new = root.graph.call_module(name, (node.args[0],) if other is None else (node.args[0], other))
@@ -157,10 +222,10 @@ def _is_relu(node: fx.Node, modules: dict[str, nn.Module]) -> bool:
 
 
 def _like(node: Any, weight: Tensor) -> Tensor:
-    """An uninitialised tensor of the shape, type and layout that a node had, on the device of `weight`."""
+    """A random tensor of the shape, type and layout that a node had, on the device of `weight`."""
     meta = node.meta["tensor_meta"]
     layout = meta.memory_format or torch.contiguous_format
-    return torch.empty(meta.shape, dtype=meta.dtype, device=weight.device, memory_format=layout)
+    return torch.randn(meta.shape, dtype=meta.dtype, device=weight.device).contiguous(memory_format=layout)
 
 
 def _shape(node: Any) -> tuple[int, ...]:

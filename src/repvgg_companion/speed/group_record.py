@@ -26,7 +26,9 @@ class MeasuredNetwork:
     output_error: float | None = None
     """Largest difference of the logits from eager's, relative to the largest logit."""
     fused_operators: tuple[int, int] | None = None
-    """Fused convolutions that the device has an operator for, and all of them."""
+    """Convolutions that run as one fused operator, and all that could."""
+    ways: dict[str, int] = field(default_factory=dict)
+    """How many convolutions a GPU computes in which way; see `fused.WAYS`."""
     phases_s: dict[str, float] = field(default_factory=dict)
     """Seconds of each phase: build, first calls (with the search for algorithms), warm-up, rounds."""
 

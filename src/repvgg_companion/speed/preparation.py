@@ -93,7 +93,7 @@ def _call(
     expected = torch.as_tensor(module(images)).float().clone()
     exact = copy.deepcopy(module) if condition.backend == "openvino" else module  # OpenVINO converts it in place
     call = make_call(condition.backend, module, inputs, threads=method.threads, precision=condition.precision)
-    member.fused_operators = call.fused_operators
+    member.fused_operators, member.ways = call.fused_operators, call.ways
     sees = sees_memory(condition.backend, method.kind)
     outputs: list[torch.Tensor] = []
     peak_mib = None
