@@ -105,6 +105,11 @@ def new_run_id(verb: str) -> str:
     return f"{moment}-{verb}-{secrets.token_hex(3)}"
 
 
+def _published(word: str) -> str:
+    """A word of the command line; of an absolute path only its last part, since results are published."""
+    return f".../{Path(word).name}" if word.startswith("/") else word
+
+
 def write_run(folder: str | Path, run_id: str, **facts: Any) -> Path:
     """Write `RUN_ID.json` into `folder`: commit, environment, command line and the given facts (flags, device)."""
     path = Path(folder) / f"{run_id}.json"
@@ -116,7 +121,7 @@ def write_run(folder: str | Path, run_id: str, **facts: Any) -> Path:
             "commit": commit(),
             "environment": environment(),
             "host": host,
-            "command": ["python", "-m", "repvgg_companion", *sys.argv[1:]],
+            "command": ["python", "-m", "repvgg_companion", *map(_published, sys.argv[1:])],
             **facts,
         },
     )

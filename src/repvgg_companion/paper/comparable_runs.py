@@ -181,12 +181,17 @@ def comparable_runs(results: Results, quantities: Iterable[Quantity]) -> tuple[l
 def widest_of_each_device(results: Results) -> list[ComparableRun]:
     """For each device the setting that a table or figure shows, the device with most networks first.
 
-    fp32 and eager before others, then the setting with the most networks.
+    fp32 and eager before others, then the setting with the most networks. A setting with fewer than half as many
+    networks as the device's largest is not shown.
     """
     every, _ = comparable_runs(results, [])
+    single = [run for run in every if run.backend != BEST]
+    most = {run.device: 0 for run in single}
+    for run in single:
+        most[run.device] = max(most[run.device], run.networks)
     order = {"fp32": 0, "tf32": 1, "fp16": 2, "bf16": 2}
     ranked = sorted(
-        (run for run in every if run.backend != BEST),
+        (run for run in single if 2 * run.networks >= most[run.device]),
         key=lambda run: (order.get(run.precision, 9), run.backend != "eager", -run.networks),
     )
     first: dict[str, ComparableRun] = {}

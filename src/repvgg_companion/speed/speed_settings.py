@@ -93,10 +93,10 @@ class SpeedSettings(_WithFormats):
     memory_limit_mib: int = setting("peak memory of the process on a CPU in MiB; groups are cut by it", 4000, low=500)
     warm_up_seconds: float = setting("least warm-up in seconds; 0 means 1 on a GPU, none on a CPU", 0.0, low=0)
     drift_limit_pct: float = setting(
-        "drift of a group's first network in percent that flags a row; 0 means 2 on a GPU, 5 on a CPU", 0.0, low=0
+        "drift of a group's first network in percent that flags a row; 0 means 5", 0.0, low=0
     )
     spread_limit_pct: float = setting(
-        "(p90 - p10) / median in percent that flags a row; 0 means 5 on a GPU, 20 on a CPU", 0.0, low=0
+        "(p90 - p10) / median in percent that flags a row; 0 means 20", 0.0, low=0
     )
     roofline: bool = setting("measure the device's ceilings in every group", True)
     seed: int = setting("seed of weights and of the order in the rounds", 0, low=0)
