@@ -1,10 +1,11 @@
 """What `make` shows of a run of Snakemake: one line a step. `snakemake --logger steps` loads it by the package's name.
 
-Warnings and errors are shown; a failed step with its log file and the last lines of that. Snakemake's own log file,
-which is named at the end, holds everything.
+Warnings and errors are shown; a failed step with its log file and the last lines of that, a stopped one without them.
+Snakemake's own log file, which is named at the end, holds everything.
 """
 
 import logging
+import re
 import sys
 import time
 from pathlib import Path
@@ -82,6 +83,8 @@ class LogHandler(LogHandlerBase):
         if key in self.failures:  # Snakemake repeats at its end what it said before
             return ""
         self.failures.add(key)
+        if any(re.search(r"\bstopped by SIG[A-Z]+", line) for path in facts["log"] for line in last_lines(path)):
+            return f"stopped: {step(facts)}; it continues where it was"
         lines = [f"failed: {step(facts)} (job {facts['jobid']})"]
         for path in facts["log"]:
             lines += [f"  the last lines of {path}:", *(f"    {line}" for line in last_lines(path))]

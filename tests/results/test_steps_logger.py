@@ -17,7 +17,8 @@ rule one:
     params: long="x" * 5000
     shell:
         "echo {params.long} > {output}; for n in $(seq 40); do echo line $n; done > {log}; "
-        "test {wildcards.name} != bad"
+        "[ {wildcards.name} != ended ] || echo 'train: stopped by SIGINT after step 2 of 9; start again' >> {log}; "
+        "case {wildcards.name} in bad|ended) false;; esac"
 rule two:
     input: expand("one-{name}.txt", name=config["names"].split("+"))
     output: "two.txt"
@@ -54,6 +55,13 @@ def test_a_failed_step_is_named_with_its_log_and_the_last_lines_of_that(run):
     assert "one-bad.txt" in lines[at] and lines[at + 1] == "  the last lines of logs/bad.log:"
     assert lines[at + 2 : at + 14] == [f"    line {number}" for number in range(29, 41)]
     assert max(map(len, lines)) < 250
+
+
+def test_a_step_that_was_stopped_has_not_failed(run):
+    done, lines = run("--config", "names=ended")
+    assert done.returncode == 1
+    (told,) = [line for line in lines if line.startswith("stopped: one ")]
+    assert told.endswith("it continues where it was") and not any(line.startswith("failed") for line in lines)
 
 
 def test_a_wrong_call_is_said(run):

@@ -234,7 +234,9 @@ def _figures(folder: Path) -> Iterator[PageFigure]:
         if name in OPTIONAL_FIGURES and not (folder / f"{name}.svg").exists():
             continue
         svg, caption = (_read(folder / f"{name}.{kind}") for kind in ("svg", "md"))
-        yield PageFigure(heading, caption.decode().strip(), base64.b64encode(svg).decode())
+        words = caption.decode().strip()
+        first, _, rest = words.partition(". ")
+        yield PageFigure(heading, rest if heading.startswith(first) else words, base64.b64encode(svg).decode())
 
 
 def _read(path: Path) -> bytes:

@@ -95,9 +95,7 @@ class SpeedSettings(_WithFormats):
     drift_limit_pct: float = setting(
         "drift of a group's first network in percent that flags a row; 0 means 5", 0.0, low=0
     )
-    spread_limit_pct: float = setting(
-        "(p90 - p10) / median in percent that flags a row; 0 means 20", 0.0, low=0
-    )
+    spread_limit_pct: float = setting("(p90 - p10) / median in percent that flags a row; 0 means 20", 0.0, low=0)
     roofline: bool = setting("measure the device's ceilings in every group", True)
     seed: int = setting("seed of weights and of the order in the rounds", 0, low=0)
 
