@@ -2,6 +2,8 @@
 
 import builtins
 import gc
+import subprocess
+import sys
 import types
 import weakref
 
@@ -43,6 +45,27 @@ def test_engines_compute_the_same_and_rotate_their_inputs(backend):
     for one, other in zip(expected, found, strict=True):
         assert (other - one).abs().max() <= 2e-4 * one.abs().max()
     assert not torch.equal(found[0], found[1])
+
+
+SIGNAL_AFTER_OPENVINO = """
+import gc, signal, torch
+from repvgg_companion.speed.engines import openvino_call
+calls = []
+for channels in (3, 4):
+    network, images = torch.nn.Conv2d(channels, 4, 3).eval(), [torch.randn(1, channels, 8, 8)]
+    calls.append(openvino_call(network, images, 1, "fp32"))
+while calls:
+    calls.pop(0)
+    gc.collect()
+signal.signal(signal.SIGALRM, lambda *_: print("handled"))
+signal.raise_signal(signal.SIGALRM)
+"""
+
+
+def test_a_signal_after_openvino_does_not_end_the_process():
+    pytest.importorskip("openvino")
+    done = subprocess.run([sys.executable, "-c", SIGNAL_AFTER_OPENVINO], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "handled\n"), done.stderr
 
 
 def test_every_convolution_of_a_plain_network_is_fused_with_its_relu():

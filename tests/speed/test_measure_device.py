@@ -268,7 +268,7 @@ def test_every_part_has_a_name_of_its_own_and_the_order_of_importance():
         names = [part.name for part in parts_of(kind, full=True)]
         assert len(names) == len(set(names))
     assert [part.name for part in gpu_parts()] == [
-        *("check", "bf16", "peers", "training-steps", "table6", "table1", "memory", "digits"),
+        *("check", "bf16", "bf16-train", "peers", "training-steps", "table6", "table1", "memory", "digits"),
         *("compiled", "table4-tf32", "table4-fp32"),
     ]
     bf16 = gpu_parts()[1].work

@@ -19,6 +19,7 @@ from repvgg_companion.speed.networks import Inputs, ModelForm
 from repvgg_companion.speed.preparation import check_output, sees_memory
 from repvgg_companion.speed.programme import Condition, Method, SpeedGroup
 from repvgg_companion.speed.roofline import share_of_roofline
+from repvgg_companion.speed.rows import RunOfGroups
 from repvgg_companion.speed.samples import Samples
 
 METHOD = Method("cpu", 1, 20, replace(LIMITS["cpu"], block_seconds=0.0), input_px=32)
@@ -129,6 +130,23 @@ def test_a_share_of_the_roofline_is_a_paired_ratio(record):
     paired = share_of_roofline(row, steady, rates)
     assert paired.high / paired.low == pytest.approx(1)
     assert share_of_roofline(row, samples, {}) is None
+
+
+def test_no_share_is_given_from_few_rounds_or_under_an_unreliable_ceiling(record):
+    def shares(record):
+        samples = Samples("r", "cpu-x", tuple(record.samples))
+        rows, work = RunOfGroups([record], samples, LIMITS["cpu"], 0.125, 10).rows("x")
+        assert len(work) == sum(row["roofline_share"] is not None for row in rows)
+        return [(row["roofline_share"], row["flags"]) for row in rows]
+
+    quick = [replace(one, seconds=one.seconds / 1e3) if one.role == "ceiling" else one for one in record.samples]
+    assert all(0 < share < 1 for share, _ in shares(replace(record, samples=quick)))
+    few = [one for one in quick if one.round < 3]
+    assert all(
+        share is None and "few samples: 3 of 20" in flags for share, flags in shares(replace(record, samples=few))
+    )
+    slow = [replace(one, seconds=one.seconds * 1e3) if one.role == "ceiling" else one for one in record.samples]
+    assert all(share is None and "ceiling" in flags for share, flags in shares(replace(record, samples=slow)))
 
 
 def test_no_ceilings_are_measured_where_none_are_wanted():

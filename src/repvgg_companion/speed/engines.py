@@ -7,6 +7,7 @@ import io
 import itertools
 import warnings
 from collections.abc import Callable, Mapping
+from functools import cache
 from typing import Any
 
 import torch
@@ -86,7 +87,7 @@ def openvino_call(module: nn.Module, inputs: list[torch.Tensor], threads: int, p
         raise Unavailable(f"OpenVINO on a CPU is measured in fp32 and bf16, not in {precision}")
     if precision == "bf16" and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
         raise Unavailable("this CPU has no bf16 instructions")
-    core = openvino.Core()
+    core = _core_of(openvino.Core)
     model = core.read_model(io.BytesIO(onnx_bytes(module.float(), inputs[0].float())))
     settings = {
         "PERFORMANCE_HINT": "LATENCY",
@@ -100,6 +101,16 @@ def openvino_call(module: nn.Module, inputs: list[torch.Tensor], threads: int, p
         return request.infer([next(upcoming)], share_inputs=True, share_outputs=True)[0]
 
     return call
+
+
+@cache
+def _core_of(make: Callable[[], Any]) -> Any:
+    """The one core of OpenVINO in this process.
+
+    Each core gives the thread an alternative stack for signals and takes it away when it goes. With several cores the
+    stack of one that is gone stays in use, and the next signal (Ctrl-C, a timer) ends the process with a fault.
+    """
+    return make()
 
 
 def _require_cpu(inputs: list[torch.Tensor], engine: str) -> None:

@@ -14,7 +14,7 @@ from repvgg_companion.speed.ceilings import ceilings_of
 from repvgg_companion.speed.group_record import GroupRecord, MeasuredNetwork
 from repvgg_companion.speed.harness import Limits
 from repvgg_companion.speed.networks import ModelForm
-from repvgg_companion.speed.roofline import WORK_KEY, judge, share_of_roofline, work_of_row
+from repvgg_companion.speed.roofline import ABOVE_DIRECT, WORK_KEY, judge, share_of_roofline, work_of_row
 from repvgg_companion.speed.samples import KEY, Samples
 from repvgg_companion.speed.speed_settings import FEW_SAMPLES, LEAST_ROUNDS
 from repvgg_companion.speed.statistics import Interval, median_interval, spread_pct
@@ -87,9 +87,13 @@ class RunOfGroups:
             "peak_memory_mib": max((member.peak_memory_mib or 0.0 for _, member in measured)) or None,
         }
         rates = {moment: pair for record, _ in measured for moment, pair in record.ceiling_rates().items()}
-        share = share_of_roofline(row, self.samples.of(key), rates)
+        # From a few rounds of a machine that is not quiet a share may be wrong by a third.
+        share = share_of_roofline(row, self.samples.of(key), rates) if rate.n >= LEAST_ROUNDS else None
         row["roofline_share"] = share.value if share else None
-        row["flags"] = "; ".join([*self._flags(key, measured, len(found)), *self._reasons(found), *self._above(row)])
+        above = self._above(row)
+        if above and above != [ABOVE_DIRECT]:
+            share = row["roofline_share"] = None
+        row["flags"] = "; ".join([*self._flags(key, measured, len(found)), *self._reasons(found), *above])
         return row, share
 
     def _reasons(self, found: list[Measured]) -> list[str]:
