@@ -6,11 +6,29 @@ from pathlib import Path
 
 import pytest
 
-from repvgg_companion.evidence.accuracy_picture import AUTHORS, OTHER_RECIPE, RELEASED, SAME_RECIPE, accuracy_points
+from repvgg_companion.evidence.accuracy_picture import (
+    AUTHORS,
+    OTHER_RECIPE,
+    RELEASED,
+    SAME_RECIPE,
+    AccuracyPoint,
+    accuracy_figure,
+    accuracy_points,
+)
 from repvgg_companion.evidence.figure1_others import GAPS, caption, figure1_others, others_panels
 from repvgg_companion.evidence.from_others import speed_tables
 from repvgg_companion.evidence.pictures import TITLES
-from repvgg_companion.evidence.speedups_picture import COMPILED, EAGER, PAIRS, TRAIN, printed_ratio, speed_ups
+from repvgg_companion.evidence.speedups_picture import (
+    COMPILED,
+    EAGER,
+    HERE,
+    PAIRS,
+    TRAIN,
+    SpeedUp,
+    printed_ratio,
+    speed_ups,
+    speedups_figure,
+)
 from repvgg_companion.evidence.third_party import read_accuracies, read_speeds
 from repvgg_companion.paper.figure_style import style
 from repvgg_companion.paper.ours import Results
@@ -137,6 +155,20 @@ def test_others_panels_have_open_markers_and_readable_text(facts, tables):
         assert len(texts) > 25 and min(text.get_fontsize() for text in texts) >= 7
         assert "measured by others (timm): RTX 4090, eager,\namp-fp16, batch 1024" in axes.get_title(loc="left")
         assert not spare.axison
+
+
+def test_each_measured_device_has_a_marker_of_its_own_and_the_text_is_readable(facts):
+    with style():
+        ours = [SpeedUp(PAIRS[0], HERE, device, "fp32, eager", 1.4, (1.3, 1.5)) for device in ("cpu-a", "gpu-b")]
+        figure = speedups_figure(facts, ours)
+        (legend, _) = figure.legends
+        pairs = zip(legend.get_texts(), legend.legend_handles, strict=True)
+        found = {text.get_text().partition("\n")[2]: line.get_marker() for text, line in pairs}
+        assert found["cpu-a"] != found["gpu-b"]
+        points = [AccuracyPoint("RepVGG-A0", 224, SAME_RECIPE, "x", -2.9, None)]
+        for one in (figure, accuracy_figure(points)):
+            texts = [text for text in one.findobj(lambda part: hasattr(part, "get_fontsize")) if text.get_text()]
+            assert len(texts) > 5 and min(text.get_fontsize() for text in texts) >= 7
 
 
 @pytest.mark.parametrize("name", [*TITLES, *(path.name for path in sorted((ROOT / "results" / "studies").glob("*")))])

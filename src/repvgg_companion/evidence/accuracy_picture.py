@@ -106,7 +106,7 @@ def _draw_network(axes: "Axes", place: int, points: Sequence[AccuracyPoint]) -> 
         y = place + (0.8 * (number + 0.5) / len(ordered) - 0.4)
         marker, face, edge = _STYLES[point.kind]
         if point.difference < _LEFT:
-            axes.annotate(f"{point.difference:+.2f}", (_LEFT, y), (_LEFT + 0.12, y), fontsize=5.5, va="center",
+            axes.annotate(f"{point.difference:+.2f}", (_LEFT, y), (_LEFT + 0.12, y), fontsize=7, va="center",
                           color=edge, arrowprops={"arrowstyle": "->", "color": edge, "linewidth": 0.6})  # fmt: skip
             continue
         if point.interval is not None:

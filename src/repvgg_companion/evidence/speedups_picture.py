@@ -1,7 +1,8 @@
 """The picture "Do the speed-ups last?": the paper's nine speed ratios on every device and engine."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import cycle
 from typing import TYPE_CHECKING
 
 from repvgg_companion.evidence.from_others import SpeedTable
@@ -26,6 +27,8 @@ HERE, EAGER, COMPILED, TRAIN = "measured here", "others, eager", "others, compil
 LANES = {HERE: OURS_COLOUR, EAGER: BLUE, COMPILED: "#000000", TRAIN: GREY}
 """From top to bottom within each pair, with their colours."""
 _MARKERS = dict(zip(dict.fromkeys(DEVICES.values()), "osD^v<", strict=True))
+_OUR_MARKERS = "oD^sv<"
+"""Filled, one for each measured device; a seventh device would have the first again."""
 _LANE_HEIGHT = 0.2
 
 
@@ -75,8 +78,9 @@ def speedups_figure(facts: Facts, points: Sequence[SpeedUp]) -> "Figure":
 
     figure, axes = plt.subplots(figsize=(COLUMN_INCHES, 6.7))
     points = list(dict.fromkeys(points))  # both tables of a file hold the same pairs
+    ours = dict(zip(sorted({point.device for point in points if point.lane == HERE}), cycle(_OUR_MARKERS)))
     for place, pair in enumerate(PAIRS):
-        _draw_pair(axes, place, [point for point in points if point.pair == pair], printed_ratio(facts, pair))
+        _draw_pair(axes, place, [point for point in points if point.pair == pair], printed_ratio(facts, pair), ours)
     axes.axvline(1, color="#000000", linewidth=0.6, linestyle=":")
     axes.set_xscale("log")
     axes.set_xticks([0.3, 0.5, 0.7, 1, 1.5, 2, 3], ["0.3", "0.5", "0.7", "1", "1.5", "2", "3"])
@@ -88,11 +92,11 @@ def speedups_figure(facts: Facts, points: Sequence[SpeedUp]) -> "Figure":
     for edge in range(1, len(PAIRS)):
         axes.axhline(edge - 0.5, color="#d0d0d0", linewidth=0.5)
     axes.set_xlabel("times as fast (ratio of images/s)")
-    _legends(figure, sorted({point.device for point in points if point.lane == HERE}))
+    _legends(figure, ours)
     return figure
 
 
-def _draw_pair(axes: "Axes", place: int, points: Sequence[SpeedUp], printed: float) -> None:
+def _draw_pair(axes: "Axes", place: int, points: Sequence[SpeedUp], printed: float, ours: Mapping[str, str]) -> None:
     axes.plot(
         [printed] * 2, [place - 0.45, place + 0.45], color="#b5b5b5", linewidth=3.5, solid_capstyle="butt", zorder=1
     )
@@ -104,22 +108,22 @@ def _draw_pair(axes: "Axes", place: int, points: Sequence[SpeedUp], printed: flo
             y = centre + spread
             if point.interval is not None:
                 axes.plot(point.interval, [y, y], color=colour, linewidth=0.7, zorder=2)
-                axes.plot(point.ratio, y, "o", color=colour, markersize=2.2, zorder=3)
+                axes.plot(point.ratio, y, ours[point.device], color=colour, markersize=2.4, zorder=3)
             else:
                 axes.plot(point.ratio, y, _MARKERS[point.device], markerfacecolor="none", markeredgecolor=colour,
                           markeredgewidth=0.7, markersize=3.4, zorder=3)  # fmt: skip
 
 
-def _legends(figure: "Figure", ours: Sequence[str]) -> None:
+def _legends(figure: "Figure", ours: Mapping[str, str]) -> None:
     from matplotlib.lines import Line2D
 
     lanes = [Line2D([], [], color="#b5b5b5", linewidth=3.5, label="printed: GTX 1080 Ti, fp32")]
-    lanes.append(Line2D([], [], color=LANES[HERE], marker="o", markersize=2.2, label=f"{HERE}, 95 % interval"))
+    lanes += [Line2D([], [], color=LANES[HERE], marker=marker, markersize=2.4, linewidth=0.7,
+                     label=f"{HERE}, 95 % interval:\n{device}") for device, marker in ours.items()]  # fmt: skip
     lanes += [Line2D([], [], linestyle="", marker="o", markerfacecolor="none", markeredgecolor=LANES[lane],
                      label=lane) for lane in (EAGER, COMPILED, TRAIN)]  # fmt: skip
     devices = [Line2D([], [], linestyle="", marker=marker, markerfacecolor="none", markeredgecolor="#333333",
                       label=name) for name, marker in _MARKERS.items()]  # fmt: skip
-    names = "\n".join(ours)
-    title = "lanes of each pair, from top to bottom" + (f"\nmeasured here: {names}" if ours else "")
-    figure.legend(handles=lanes, loc="outside upper center", ncols=1, title=title, title_fontsize=6.5)
+    title = "lanes of each pair, from top to bottom"
+    figure.legend(handles=lanes, loc="outside upper center", ncols=1, title=title, title_fontsize=7)
     figure.legend(handles=devices, loc="outside lower center", ncols=3)
