@@ -70,6 +70,13 @@ def test_round_trip_through_files_is_bit_exact(a0, tmp_path, layout, suffix):
     assert weights("convert", source, "--to", layout, "--output", other) == 2  # nothing is overwritten
 
 
+def test_no_file_is_written_under_a_name_whose_digest_is_published(a0, tmp_path, capsys):
+    source, target = tmp_path / "a.pth", tmp_path / "RepVGG-A0-train.pth"
+    torch.save(a0, source)
+    assert weights("convert", source, "--to", "official", "--output", target) == 2
+    assert "give --output another name" in capsys.readouterr().err and not target.exists()
+
+
 def test_what_timm_saves_is_imported_and_computes_the_same(tmp_path):
     torch.manual_seed(0)
     theirs = randomize(timm_network("RepVGG-B1g4")).eval()

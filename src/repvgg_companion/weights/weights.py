@@ -125,6 +125,7 @@ def _below(weights: "RecognizedWeights") -> str:
 
 def convert(request: ConvertRequest) -> None:
     """Write every file in the layout that is asked for; a file that exists is never replaced."""
+    from repvgg_companion.weights.published_files import PUBLISHED_DIGESTS
     from repvgg_companion.weights.recognize import recognize
     from repvgg_companion.weights.writing import companion_path, identity_of, write_companion, write_layout
 
@@ -139,6 +140,11 @@ def convert(request: ConvertRequest) -> None:
                 write_companion(weights, target, request.dataset)
         else:
             target = request.output or Path()
+            if target.name in PUBLISHED_DIGESTS:
+                raise CompanionError(
+                    f"{target}: the authors published a file of this name, and its digest is checked when it is read; "
+                    "give --output another name"
+                )
             write_layout(weights.state, request.to, target)
         print(f"{path}: {weights.model}{_below(weights)} ({weights.form} form) -> {target}")
 
