@@ -33,6 +33,11 @@ CORES ?= all
 ARGS ?=
 EXPERIMENT ?=
 MINUTES ?= 8
+ifneq ($(EXPERIMENT),)
+ifneq ($(shell [ -f "$(EXPERIMENT)" ] && echo yes),yes)
+$(error EXPERIMENT=$(EXPERIMENT): there is no such file; config/ holds examples)
+endif
+endif
 CONFIG := $(if $(EXPERIMENT),--configfile "$(EXPERIMENT)")
 # Snakemake keeps a cache in the home folder; a user without one (docker run -u 1234) gets it here.
 ifeq ($(shell [ -w "$$HOME" ] && echo writable),)
@@ -54,10 +59,10 @@ QUICK := not slow and not slurm and not conda and not kubernetes and not browser
 
 # What a run that found this folder locked should be told; a run that fails otherwise has given its lock back.
 RUN = stopped=; trap 'stopped=yes' INT; snakemake --cores $(CORES) --logger steps $(CONFIG) $(ARGS) || { status=$$?; \
-  if [ -n "$$stopped" ]; then echo "make: stopped; type 'make' again to continue" >&2; exit $$status; fi; \
+  if [ -n "$$stopped" ]; then echo "make: stopped; type the same command again to continue" >&2; exit $$status; fi; \
   if [ -n "$$(ls .snakemake/locks 2>/dev/null)" ]; then \
     echo "make: this folder is locked by another run. Wait for it; if none is running, since the last one was killed," \
-      "type 'make unlock' and then 'make' again: finished work is kept, trainings continue." >&2; fi; \
+      "type 'make unlock' and then the same command again: finished work is kept, trainings continue." >&2; fi; \
   exit $$status; }
 
 .PHONY: demo help test test-all lint lab plan device docs reference report unlock lock setup stale
@@ -143,10 +148,11 @@ $(READY): requirements.lock $(STALE)
 	  --prefix="$(CURDIR)/$(VENV)" --root=/ \
 	  --require-hashes -r requirements.lock || { \
 	  echo "make: installing the packages failed, for the reason above; is the network (or a proxy) and 6 GB of disk" \
-	    "there? Type 'make' again then: what was downloaded is kept." >&2; exit 1; }; \
+	    "there? Type the same command again then: what was downloaded is kept." >&2; exit 1; }; \
 	"$(BIN)/python" -c 'import snakemake' || { \
 	  echo "make: pip did not install the packages into $(VENV); see where its settings send them:" \
 	    "$(BIN)/python -m pip config list" >&2; exit 1; }; \
+	echo "$(CURDIR)/src" > "$$("$(BIN)/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/repvgg_companion.pth"; \
 	rm -f $(VENV)/.started; echo "$(CURDIR)" > $(READY)
 
 lock:

@@ -22,6 +22,10 @@ _UNSAID = (
     "DAG of jobs will be updated", "Job rate limit reached", "None",
 )  # fmt: skip
 """Beginnings of Snakemake's messages that say nothing to a user."""
+_STOPPING = ("Terminating processes on user request", "Will exit after finishing currently running jobs")
+"""Snakemake's words after Ctrl-C or SIGTERM; `make` says that it stopped, and how to go on."""
+_AFTER_A_STOP = ("WorkflowError", "At least one job did not complete", "Exiting because a job execution failed")
+"""What Snakemake adds then, as if something had failed."""
 _SILENT = (
     LogEvent.JOB_STARTED,
     LogEvent.JOB_FINISHED,
@@ -39,6 +43,7 @@ class LogHandler(LogHandlerBase):
         """Count no steps yet."""
         self.done = self.total = 0
         self.failures: set[tuple[int, ...]] = set()
+        self.stopping = False
 
     def emit(self, record: logging.LogRecord) -> None:
         """Show what a record says, if it says anything to a user."""
@@ -73,6 +78,11 @@ class LogHandler(LogHandlerBase):
         said = record.getMessage().strip()
         if self.common_settings.verbose:
             return said
+        if said.startswith(_STOPPING):
+            self.stopping = True
+            return ""
+        if self.stopping and said.startswith(_AFTER_A_STOP):
+            return ""
         # A failed command is told whole, which can be thousands of characters; JOB_ERROR follows.
         told_twice = event == LogEvent.ERROR and facts.get("exception") == "RuleException" and "exit status" in said
         silent = record.levelno < logging.WARNING and (event in _SILENT or said.startswith(_UNSAID))
@@ -84,7 +94,10 @@ class LogHandler(LogHandlerBase):
             return ""
         self.failures.add(key)
         if any(re.search(r"\bstopped by SIG[A-Z]+", line) for path in facts["log"] for line in last_lines(path)):
+            self.stopping = True
             return f"stopped: {step(facts)}; it continues where it was"
+        if self.stopping:
+            return f"stopped: {step(facts)}; it begins again"
         lines = [f"failed: {step(facts)} (job {facts['jobid']})"]
         for path in facts["log"]:
             lines += [f"  the last lines of {path}:", *(f"    {line}" for line in last_lines(path))]

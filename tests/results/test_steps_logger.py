@@ -1,6 +1,8 @@
 """What `make` shows of a run of Snakemake: one line a step, and of a failed one its log file and the end of that."""
 
+import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -18,7 +20,7 @@ rule one:
     shell:
         "echo {params.long} > {output}; for n in $(seq 40); do echo line $n; done > {log}; "
         "[ {wildcards.name} != ended ] || echo 'train: stopped by SIGINT after step 2 of 9; start again' >> {log}; "
-        "case {wildcards.name} in bad|ended) false;; esac"
+        "case {wildcards.name} in bad|ended) false;; slow) sleep 60;; esac"
 rule two:
     input: expand("one-{name}.txt", name=config["names"].split("+"))
     output: "two.txt"
@@ -62,6 +64,22 @@ def test_a_step_that_was_stopped_has_not_failed(run):
     assert done.returncode == 1
     (told,) = [line for line in lines if line.startswith("stopped: one ")]
     assert told.endswith("it continues where it was") and not any(line.startswith("failed") for line in lines)
+
+
+def test_ctrl_c_is_told_without_failures(run, tmp_path):
+    run("--config", "names=a", "--dry-run")  # writes the workflow
+    command = [sys.executable, "-m", "snakemake", "--cores", "1", "--logger", "steps", "--config", "names=slow"]
+    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, start_new_session=True, env={
+        "PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT / "src"), "HOME": str(tmp_path)})  # fmt: skip
+    lines = []
+    for line in process.stderr:
+        lines.append(line)
+        if "one name=slow" in line and len(lines) < 5:
+            os.killpg(process.pid, signal.SIGINT)
+    assert process.wait() != 0
+    text = "".join(lines)
+    assert "stopped: one name=slow" in text or "stopped: one for one-slow.txt" in text
+    assert not any(words in text for words in ("failed", "WorkflowError", "did not complete", "Terminating"))
 
 
 def test_a_wrong_call_is_said(run):

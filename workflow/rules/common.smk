@@ -12,13 +12,13 @@ def trained(wildcards):
 
 def modules(folder):
     """The source files of a cheap rule: Snakemake compares them by checksum, so an edit re-runs it, a checkout does not."""
-    found = (ROOT / "src" / "repvgg_companion" / folder).rglob("*")
+    found = (HERE / "src" / "repvgg_companion" / folder).rglob("*")
     return sorted(str(path) for path in found if path.suffix in (".py", ".mplstyle", ".j2"))
 
 
 def source_of(verb):
     """The source file of one verb."""
-    return str(ROOT.joinpath("src", "repvgg_companion", *VERBS[verb][0].split(".")).with_suffix(".py"))
+    return str(HERE.joinpath("src", "repvgg_companion", *VERBS[verb][0].split(".")).with_suffix(".py"))
 
 
 def asked(resources):

@@ -19,7 +19,7 @@ rule collect:
     input:
         parts=[part for table in COLLECTED for part in PART_FILES[table]],
         modules=modules("results"),
-        contract=str(ROOT / "src" / "repvgg_companion" / "contract.py"),
+        contract=str(HERE / "src" / "repvgg_companion" / "contract.py"),
     output:
         list(COLLECTED.values()),
     log:

@@ -67,7 +67,7 @@ class TrainingInput:
         if steps < 1:
             raise CompanionError(
                 f"a batch of {batch_size} is larger than the training set of {len(self.manifest)} images; "
-                "set a smaller batch_size in the recipe"
+                "set a smaller global_batch_size in the recipe, and a batch_norm_batch_size that divides it"
             )
         return steps
 
