@@ -78,15 +78,14 @@ class LogHandler(LogHandlerBase):
         said = record.getMessage().strip()
         if self.common_settings.verbose:
             return said
-        if said.startswith(_STOPPING):
-            self.stopping = True
-            return ""
-        if self.stopping and said.startswith(_AFTER_A_STOP):
-            return ""
         # A failed command is told whole, which can be thousands of characters; JOB_ERROR follows.
         told_twice = event == LogEvent.ERROR and facts.get("exception") == "RuleException" and "exit status" in said
         silent = record.levelno < logging.WARNING and (event in _SILENT or said.startswith(_UNSAID))
-        return "" if told_twice or silent else said
+        return "" if told_twice or silent or self._is_of_a_stop(said) else said
+
+    def _is_of_a_stop(self, said: str) -> bool:
+        self.stopping = self.stopping or said.startswith(_STOPPING)
+        return self.stopping and said.startswith((*_STOPPING, *_AFTER_A_STOP))
 
     def _failure(self, facts: dict[str, Any]) -> str:
         key = (facts["jobid"], *(Path(path).stat().st_mtime_ns for path in facts["log"] if Path(path).exists()))
