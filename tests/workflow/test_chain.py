@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import pandas as pd
 import pytest
 from notebook_runner import run_notebook
 
+from repvgg_companion.__main__ import main
 from repvgg_companion.contract import TABLES, read_rows
 from repvgg_companion.evaluation.accuracy import wilson_interval_pct
 from repvgg_companion.files import sha256_of_file
@@ -74,6 +76,25 @@ def test_provenance_names_commit_images_weights_and_runs(micro):
     assert set(provenance["runs"]) == {path.stem for path in (micro / RESULTS / "runs").glob("*.json")}
     for name, digest in provenance["tables_sha256"].items():
         assert sha256_of_file(micro / RESULTS / f"{name}.csv") == digest
+
+
+def test_the_report_on_own_images_opens_with_their_accuracy_and_weights(micro, tmp_path):
+    results = tmp_path / "results" / "micro"
+    shutil.copytree(micro / RESULTS, results)
+    provenance = json.loads((results / "provenance.json").read_text())
+    provenance["dataset"]["dataset"] = "flowers"
+    (results / "provenance.json").write_text(json.dumps(provenance))
+    words = ["--results", str(results), "--figures", str(micro / "paper_figures/micro")]
+    assert main(["report", "--experiment", "micro", *words, "--output", str(tmp_path / "page.html")]) == 0
+    page = (tmp_path / "page.html").read_text()
+    places = [
+        page.index(f'<h2 id="{name}">') for name in ("accuracy", "weights", "figures", "tables", "claims", "facts")
+    ]
+    assert places == sorted(places) and page.index('class="verdicts"') > places[4]
+    assert str(tmp_path / "results/weights/demo-digits/RepVGG-A0") in page
+    first = (micro / RESULTS / "report.html").read_text()
+    assert first.index('class="verdicts"') < first.index('<h2 id="claims">') < first.index('<h2 id="accuracy">')
+    assert '<h2 id="weights">' not in first
 
 
 def test_tables_figures_and_report_say_that_they_are_no_paper_results(micro):

@@ -78,7 +78,7 @@ def run(arguments: argparse.Namespace) -> int:
     for diagnosis in diagnoses(request):
         print(diagnosis, flush=True)
         states.append(diagnosis.state)
-    print(f"{states.count('ok')} in order, {states.count('note')} notes, {states.count('missing')} not working.")
+    print(f"{states.count('ok')} in order, {states.count('note')} notes, {states.count('missing')} missing.")
     return 2 if "missing" in states else 0
 
 
@@ -214,7 +214,12 @@ def _images(experiment: Path) -> Iterator[Diagnosis]:
         if key == "generate":
             yield Diagnosis("images", "ok", f"{experiment} makes its own")
         elif not path.exists():
-            yield Diagnosis("images", "missing", f"data.{key}: {path} does not exist", f"correct it in {experiment}")
+            yield Diagnosis(
+                "images",
+                "missing",
+                f"data.{key}: {path} does not exist",
+                f"put it there, or correct the path in {experiment}",
+            )
         elif path.is_dir():
             yield Diagnosis("images", "ok", f"data.{key}: {path} is a folder; 'index' looks at its files")
         else:

@@ -83,13 +83,14 @@ def run(arguments: argparse.Namespace) -> None:
     gpus = visible_gpus() if arguments.device != "cpu" else []
     threads = max(recipe.threads for recipe in experiment.recipes.values())
     devices = arguments.devices or len(gpus) or cpu_processes(threads or (os.cpu_count() or 1))
-    print(f"{experiment.experiment}: {len(costs)} trainings on {images[0]:,} images; {told}")
+    print(f"{experiment.experiment}: {_counted(len(costs), 'training')} on {images[0]:,} images; {told}")
     for line in _table(costs, devices, "GPU" if gpus else "device"):
         print(line)
     if cached := _cache_bytes(experiment, images[1]):
         print(f"Decoded validation images, kept for all evaluations (data.cache): {cached / 1e6:.0f} MB more.")
-    cores = max(cost.images_per_s for cost in costs) / IMAGES_PER_CORE_S
-    print(f"ImageNet's JPEGs at the highest of these rates: {cores:.1f} cores that decode, a third of that if packed.")
+    if experiment.data.dataset == "imagenet":
+        cores = max(cost.images_per_s for cost in costs) / IMAGES_PER_CORE_S
+        print(f"The JPEGs at the highest of these rates: {cores:.1f} cores that decode, a third of that if packed.")
     for line in cheaper(costs, read_claims()):
         print(line)
 
@@ -225,10 +226,14 @@ def _table(costs: list[Cost], devices: int, word: str) -> list[str]:
     running = sum(sorted((cost.running_bytes for cost in costs), reverse=True)[:devices])
     disk = sum(cost.disk_bytes for cost in costs)
     lines.append(
-        f"total: {total / 3600:.3g} {word}-hours, at least {_told(wall)} on {devices} at once, {disk / 1e6:.0f} MB of "
+        f"total: {total / 3600:.3g} {word}-hours, at least {_told(wall)} on {_counted(devices, 'device')}, {disk / 1e6:.0f} MB of "
         f"weights and up to {running / 1e6:.0f} MB of checkpoints while training"
     )
     return lines
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def _told(seconds: float) -> str:

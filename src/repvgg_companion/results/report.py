@@ -106,12 +106,17 @@ def run(arguments: argparse.Namespace) -> None:
     provenance = read_json(results / "provenance.json")
     claims = read_rows(results / "claims.csv", "claims")
     measured = [(key, heading, Markup(table), note) for key, heading, table, note in _measured(results)]
-    contents = [("claims", "Claims"), *((key, heading) for key, heading, _, _ in measured)]
-    contents += [("figures", "Figures"), ("tables", "Tables"), ("facts", "Basis"), ("runs", "Runs")]
+    own_images = _is_own(provenance["dataset"]["dataset"])
+    ours, claimed = [(key, heading) for key, heading, _, _ in measured], [("claims", "Claims")]
+    drawn, basis = [("figures", "Figures"), ("tables", "Tables")], [("facts", "Basis"), ("runs", "Runs")]
+    weights = [("weights", "Weights")]
+    contents = [*ours, *weights, *drawn, *claimed, *basis] if own_images else [*claimed, *ours, *drawn, *basis]
     template = Path(__file__).with_name("report.html.j2").read_text(encoding="utf-8")
     page = Environment(autoescape=True, undefined=StrictUndefined).from_string(template).render(
         title=f"RepVGG companion: experiment {arguments.experiment}",
         provenance=provenance,
+        own_images=own_images,
+        weights=_folders(results.parent / "weights", provenance["weights"].values()),
         warnings=list(_warnings(provenance, claims, arguments.experiment)),
         n_claims=len({row["id"] for row in claims}),
         n_untested=sum(map(is_untested, claims)),
@@ -164,6 +169,17 @@ def _disturbed(claims: list[dict[str, Any]]) -> int:
     return sum(bool(row["flags"]) for row in claims)
 
 
+def _folders(root: Path, weights: Iterable[dict[str, Any]]) -> list[str]:
+    """The folders that hold the weights behind the page."""
+    names = ("dataset", "model", "training_digest")
+    return sorted({str(root.joinpath(*(str(one[name]) for name in names), f"seed{one['seed']}")) for one in weights})
+
+
+def _is_own(dataset: str) -> bool:
+    """Whether the images are neither the paper's nor the demo's; then our numbers come before the paper's claims."""
+    return not dataset.startswith("demo") and dataset not in ("imagenet", "cityscapes")
+
+
 def _warnings(provenance: dict[str, Any], claims: list[dict[str, Any]], experiment: str) -> Iterator[tuple[str, str]]:
     """What a reader must know before any number: other images, disturbed speeds, noted weights, an unclear commit."""
     dataset = provenance["dataset"]["dataset"]
@@ -174,7 +190,7 @@ def _warnings(provenance: dict[str, Any], claims: list[dict[str, Any]], experime
             f"Experiment {experiment} rests on the dataset {dataset}. Its accuracies say nothing about ImageNet; they "
             f"show that the chain works. {exact}",
         )
-    elif dataset not in ("imagenet", "cityscapes"):
+    elif _is_own(dataset):
         yield (
             "Other images than the paper's: not results of the paper.",
             f"Experiment {experiment} rests on the dataset {dataset}. Its accuracies are results on these images and "
