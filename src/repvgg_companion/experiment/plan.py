@@ -226,8 +226,8 @@ def _table(costs: list[Cost], devices: int, word: str) -> list[str]:
     running = sum(sorted((cost.running_bytes for cost in costs), reverse=True)[:devices])
     disk = sum(cost.disk_bytes for cost in costs)
     lines.append(
-        f"total: {total / 3600:.3g} {word}-hours, at least {_told(wall)} on {_counted(devices, 'device')}, {disk / 1e6:.0f} MB of "
-        f"weights and up to {running / 1e6:.0f} MB of checkpoints while training"
+        f"total: {total / 3600:.3g} {word}-hours, at least {_told(wall)} on {_counted(devices, 'device')}, "
+        f"{disk / 1e6:.0f} MB of weights and up to {running / 1e6:.0f} MB of checkpoints while training"
     )
     return lines
 
