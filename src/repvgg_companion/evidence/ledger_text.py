@@ -7,6 +7,7 @@ from repvgg_companion.evidence.deciding import Claim
 from repvgg_companion.evidence.evidence_classes import CLASSES
 from repvgg_companion.evidence.groups import grouped
 from repvgg_companion.evidence.summaries import summary
+from repvgg_companion.paper.verdicts import OPEN
 
 Row = Mapping[str, Any]
 INTRODUCTION = """# The state of the evidence
@@ -18,7 +19,7 @@ explains its columns, and [`ledger.html`](ledger.html) is the page to read.
 
 *Number*: is the printed value or order met? *Inference*: is the effect there in the claim's direction, beyond the
 noise, whatever its size? *Part*: the terms of the claim that the source can answer; "no part" marks a value that is
-shown but decides nothing.
+shown but decides nothing. *Disturbed*: the speeds drifted or scattered beyond their limits, so they decide nothing.
 """
 
 
@@ -40,8 +41,13 @@ def markdown(claims: Sequence[Claim], rows: Sequence[Row]) -> str:
 def _line(row: Row) -> str:
     setting = ", ".join(filter(None, (row["device"], row["setting"])))
     cells = (row["evidence_class"], row["source"], setting, row["part"], value_with_interval(row),
-             row["verdict_number"], row["verdict_inference"])  # fmt: skip
+             _number(row), row["verdict_inference"])  # fmt: skip
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+def _number(row: Row) -> str:
+    disturbed = row["verdict_number"] == OPEN and "was disturbed" in (row["reason"] or "")
+    return f"{OPEN} (disturbed)" if disturbed else row["verdict_number"]
 
 
 def value_with_interval(row: Row) -> str:
