@@ -173,8 +173,11 @@ def test_each_measured_device_has_a_marker_of_its_own_and_the_text_is_readable(f
 
 @pytest.mark.parametrize("name", [*TITLES, *(path.name for path in sorted((ROOT / "results" / "studies").glob("*")))])
 def test_the_committed_files_carry_commit_and_data_digest(name):
-    text = (ROOT / "paper_figures" / "reference" / f"{name}.svg").read_text(encoding="utf-8")
+    folder = ROOT / "paper_figures" / "reference"
+    text = (folder / f"{name}.svg").read_text(encoding="utf-8")
     assert "commit " in text and "; data " in text
+    caption = (folder / f"{name}.md").read_text(encoding="utf-8")
+    assert len(caption) > 120 and "\\includegraphics" in (folder / f"{name}.tex").read_text(encoding="utf-8")
     assert all(
         (ROOT / "paper_figures" / "reference" / f"{name}.{kind}").stat().st_size > 1000 for kind in ("pdf", "png")
     )

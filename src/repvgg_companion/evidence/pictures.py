@@ -15,6 +15,7 @@ from repvgg_companion.evidence.speedups_picture import speed_ups, speedups_figur
 from repvgg_companion.evidence.study_picture import study_figure
 from repvgg_companion.evidence.third_party import ACCURACY_FILE, SPEED_FILE, TIMM_FILE
 from repvgg_companion.files import sha256_of_file, short_digest
+from repvgg_companion.paper.figure_captions import write_caption
 from repvgg_companion.paper.figure_points import write_points
 from repvgg_companion.paper.figure_style import freeze_layout, save, style
 from repvgg_companion.paper.printed import FILES
@@ -27,6 +28,38 @@ TITLES = {
     "accuracy-holds": "Does the accuracy hold? Every re-evaluation and retraining, in points from the print",
     "figure1-others": "Figure 1 on devices that others measured: the printed accuracy against timm's published speeds",
 }
+
+
+_CAPTIONS = {
+    "speedups": (
+        "The paper's nine ratios of speed: images/s of the first network over those of the second, each at its own input "
+        "size. Grey: printed for a GTX 1080 Ti. Filled: measured here, with 95 % intervals over the rounds of one run. "
+        "Open: published by timm for other devices, without intervals."
+    ),
+    "accuracy-holds": (
+        "Top-1 of released weights that others evaluated, and of networks trained again, less the printed top-1 of the "
+        "same recipe, in points, on ImageNet's validation images. Lines: 95 % intervals (Wilson) for new images, if the "
+        "number of images is known."
+    ),
+    "figure1-others": (
+        "The printed top-1 against images/s that timm published for other devices; device, engine, precision and batch "
+        "are in the titles."
+    ),
+}
+_STUDY_CAPTION = (
+    "Small study {name}, images: {dataset}, {trainings} trainings. (a) Differences of top-1 in points: the paper's, and "
+    "ours over seeds with 95 % intervals (Welch); open: not resolved. (b) Validation top-1 by epoch, mean over seeds "
+    "with its 95 % interval. No result of the paper."
+)
+
+
+def captions(studies: Sequence[Study]) -> dict[str, str]:
+    """The caption of each picture by its name."""
+    of_studies = {
+        study.name: _STUDY_CAPTION.format(name=study.name, dataset=study.rows[0]["dataset"], trainings=len(study.rows))
+        for study in studies
+    }
+    return _CAPTIONS | of_studies
 
 
 def titles(studies: Sequence[Study]) -> dict[str, str]:
@@ -53,11 +86,13 @@ def draw(sources: Sources, folder: Path | None, commit: str) -> dict[str, str]:
     drawings |= {study.name: partial(study_figure, study) for study in sources.studies}
     studies = {study.name: study for study in sources.studies}
     texts = {}
+    words = captions(sources.studies)
     for name, title in titles(sources.studies).items():
         with style():
             figure = drawings[name]()
             if folder is not None:
                 save(figure, folder / name, title, commit, digest)
+                write_caption(folder / name, words[name], f"repvgg-reference-{name}")
                 svg = (folder / f"{name}.svg").read_text(encoding="utf-8")
                 write_points(
                     folder / f"{name}.csv",
