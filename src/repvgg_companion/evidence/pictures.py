@@ -32,14 +32,14 @@ TITLES = {
 
 _CAPTIONS = {
     "speedups": (
-        "The paper's nine ratios of speed: images/s of the first network over those of the second, each at its own input "
-        "size. Grey: printed for a GTX 1080 Ti. Filled: measured here, with 95 % intervals over the rounds of one run. "
+        "The paper's nine ratios of speed: images/s of the first network over those of the second, each at its own "
+        "input size. Grey: printed for a GTX 1080 Ti. Filled: measured here, with 95 % intervals over the rounds of one run. "
         "Open: published by timm for other devices, without intervals."
     ),
     "accuracy-holds": (
         "Top-1 of released weights that others evaluated, and of networks trained again, less the printed top-1 of the "
-        "same recipe, in points, on ImageNet's validation images. Lines: 95 % intervals (Wilson) for new images, if the "
-        "number of images is known."
+        "same recipe, in points, on ImageNet's validation images. Lines: 95 % intervals (Wilson) for new images, if "
+        "their number of images is known."
     ),
     "figure1-others": (
         "The printed top-1 against images/s that timm published for other devices; device, engine, precision and batch "
@@ -47,7 +47,7 @@ _CAPTIONS = {
     ),
 }
 _STUDY_CAPTION = (
-    "Small study {name}, images: {dataset}, {trainings} trainings. (a) Differences of top-1 in points: the paper's, and "
+    "Small study {name}, images: {dataset}, {trainings} trainings. (a) Differences of top-1 in points: the paper's and "
     "ours over seeds with 95 % intervals (Welch); open: not resolved. (b) Validation top-1 by epoch, mean over seeds "
     "with its 95 % interval. No result of the paper."
 )
