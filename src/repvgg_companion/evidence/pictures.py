@@ -33,8 +33,8 @@ TITLES = {
 _CAPTIONS = {
     "speedups": (
         "The paper's nine ratios of speed: images/s of the first network over those of the second, each at its own "
-        "input size. Grey: printed for a GTX 1080 Ti. Filled: measured here, with 95 % intervals over the rounds of one "
-        "run. Open: published by timm for other devices, without intervals."
+        "input size. Grey: printed for a GTX 1080 Ti. Filled: measured here, with 95 % intervals over the rounds of "
+        "one run. Open: published by timm for other devices, without intervals."
     ),
     "accuracy-holds": (
         "Top-1 of released weights that others evaluated, and of networks trained again, less the printed top-1 of the "
