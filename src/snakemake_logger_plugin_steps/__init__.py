@@ -79,7 +79,8 @@ class LogHandler(LogHandlerBase):
         if self.common_settings.verbose:
             return said
         # A failed command is told whole, which can be thousands of characters; JOB_ERROR follows.
-        told_twice = event == LogEvent.ERROR and facts.get("exception") == "RuleException" and "exit status" in said
+        ended = "exit status" in said or "died with <Signals" in said
+        told_twice = event == LogEvent.ERROR and facts.get("exception") == "RuleException" and ended
         silent = record.levelno < logging.WARNING and (event in _SILENT or said.startswith(_UNSAID))
         return "" if told_twice or silent or self._is_of_a_stop(said) else said
 

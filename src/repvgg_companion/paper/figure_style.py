@@ -78,6 +78,8 @@ def freeze_layout(figure: "Figure") -> None:
         return
     figure.draw_without_rendering()
     figure.set_layout_engine("none")
+    for axes in figure.axes:  # the solver's last digits differ from run to run, and with them the labels' places
+        axes.set_position(tuple(round(value, 6) for value in axes.get_position().bounds))
 
 
 def separate_labels(
