@@ -69,6 +69,16 @@ def made(tmp_path_factory, facts):
         return drawn(demo, folder / "figures"), demo, seen, beyond
 
 
+def test_panels_are_placed_to_six_digits():
+    import matplotlib.pyplot as plt
+
+    with figure_style.style():
+        figure, _ = plt.subplots(3, 1)
+        figure_style.freeze_layout(figure)
+        places = [value for axes in figure.axes for value in axes.get_position().bounds]
+        assert len(places) == 12 and all(abs(value - round(value, 6)) < 1e-12 for value in places)
+
+
 def test_all_figures_in_all_formats(made):
     panels = [f"panels/figure1-{letter}.{kind}" for letter in "abcd" for kind in KINDS if kind != "csv"]
     assert sorted(made[0]) == sorted(
