@@ -61,6 +61,8 @@ def test_the_set_up_ignores_settings_of_pip_for_other_installations(companion, p
     done = make(companion, "setup", **sources, **leaking)
     assert done.returncode == 0, done.stdout + done.stderr
     assert installed(companion) and (companion / ".venv/.ready").exists()
+    (found,) = companion.glob(".venv/lib/python*/site-packages/repvgg_companion.pth")
+    assert found.read_text() == f"{companion}/src\n", "an activated .venv finds the package"
     assert not [name for name in ("elsewhere", "configured", "prefix") if (companion / name).exists()]
 
 
@@ -76,8 +78,16 @@ def test_every_target_is_about_the_experiment_that_is_named(companion, target):
     def commands(*words: str) -> str:
         return make(companion, "--dry-run", target, *words).stdout
 
+    (companion / "config").mkdir()
+    (companion / "config" / "mine.yaml").touch()
     assert '--configfile "config/mine.yaml"' in commands("EXPERIMENT=config/mine.yaml")
     assert "--configfile" not in commands()
+
+
+def test_an_experiment_file_that_is_missing_is_named(companion):
+    done = make(companion, "EXPERIMENT=config/mien.yaml")
+    assert done.returncode != 0 and "EXPERIMENT=config/mien.yaml: there is no such file" in done.stderr
+    assert not (companion / ".venv").exists()
 
 
 def test_help_lists_every_target(companion):
@@ -103,5 +113,5 @@ def test_ctrl_c_says_stopped_and_how_to_go_on(tmp_path):
         ["make", f"PYTHON={sys.executable}"], cwd=tmp_path, env=inherited, capture_output=True, text=True, check=False,
         start_new_session=True, timeout=60,
     )  # fmt: skip
-    assert done.returncode != 0 and "make: stopped; type 'make' again to continue" in done.stderr
+    assert done.returncode != 0 and "make: stopped; type the same command again to continue" in done.stderr
     assert "locked" not in done.stderr
