@@ -65,6 +65,8 @@ def test_every_make_target_is_there():
     calls = distinct("make")
     assert len(calls) > 10
     for words in calls:
+        # A file that the reader is to write is not there; make says so.
+        words = ["EXPERIMENT=config/demo.yaml" if word.startswith("EXPERIMENT=") else word for word in words]
         done = subprocess.run([*words, "--dry-run"], cwd=ROOT, capture_output=True, text=True, check=False)
         assert done.returncode == 0, f"{' '.join(words)}: {done.stderr}"
 
