@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from repvgg_companion.errors import CompanionError
@@ -133,3 +134,9 @@ class WeightsIdentity:
             "training_digest": self.training_digest,
             "seed": self.seed,
         }
+
+
+def weights_folder(results: Path, row: Mapping[str, Any]) -> Path:
+    """Where the weights of a row of the folder `results` lie: `weights/DATASET/MODEL/DIGEST/seedK` beside it."""
+    places = (str(row[name]) for name in ("dataset", "model", "training_digest"))
+    return results.parent.joinpath("weights", *places, f"seed{row['seed']}")

@@ -7,7 +7,7 @@ from repvgg_companion.evidence.deciding import Claim
 from repvgg_companion.evidence.evidence_classes import CLASSES
 from repvgg_companion.evidence.groups import grouped
 from repvgg_companion.evidence.summaries import summary
-from repvgg_companion.paper.verdicts import OPEN
+from repvgg_companion.paper.verdicts import DISTURBED_REASON, OPEN
 
 Row = Mapping[str, Any]
 INTRODUCTION = """# The state of the evidence
@@ -46,7 +46,7 @@ def _line(row: Row) -> str:
 
 
 def _number(row: Row) -> str:
-    disturbed = row["verdict_number"] == OPEN and "was disturbed" in (row["reason"] or "")
+    disturbed = row["verdict_number"] == OPEN and DISTURBED_REASON in (row["reason"] or "")
     return f"{OPEN} (disturbed)" if disturbed else row["verdict_number"]
 
 

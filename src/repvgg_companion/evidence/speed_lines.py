@@ -8,6 +8,7 @@ from repvgg_companion.paper.comparable_runs import ComparableRun, comparable_run
 from repvgg_companion.paper.grammar import Quantity, parse
 from repvgg_companion.paper.ours import Row
 from repvgg_companion.paper.printed import Facts
+from repvgg_companion.paper.verdicts import DISTURBED_REASON
 from repvgg_companion.speed.statistics import Interval
 
 Found = TypeVar("Found")
@@ -74,7 +75,7 @@ def _ratio_line(top: Quantity, bottom: Quantity, one: ComparableRun, two: Compar
     apart = max(part.low for part in ratios) > min(part.high for part in ratios)
     words = "each ratio is of one run; the intervals " + ("do not overlap" if apart else "overlap")
     if flags:
-        words = f"not compared: the measurement was disturbed ({'; '.join(flags)})"
+        words = f"not compared: {DISTURBED_REASON} ({'; '.join(flags)})"
     if one.device != two.device:
         words = f"{one.device} and {two.device}; {words}"
     batches = f"batch {one.batch_size}"

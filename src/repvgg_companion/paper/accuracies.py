@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from repvgg_companion.contract import ROUNDING, read_rows
+from repvgg_companion.identity import weights_folder
 from repvgg_companion.paper.claim_evidence import Evidence
 from repvgg_companion.paper.grammar import NotAvailable, Quantity
 from repvgg_companion.paper.inference import over_seeds
@@ -134,15 +135,7 @@ def _columns(prefix: str, accuracy: Accuracy | None, notes: list[str]) -> Row:
 
 def history_path(row: Row) -> Path:
     """The history CSV of the training behind a row: `results/weights/DATASET/MODEL/DIGEST/seedK/history.csv`."""
-    weights = Path(row["_folder"]).parent / "weights"
-    return (
-        weights
-        / str(row["dataset"])
-        / row["model"]
-        / str(row["training_digest"])
-        / f"seed{row['seed']}"
-        / "history.csv"
-    )
+    return weights_folder(Path(row["_folder"]), row) / "history.csv"
 
 
 def _best_epoch(row: Row) -> float | None:

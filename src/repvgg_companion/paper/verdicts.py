@@ -21,6 +21,7 @@ from repvgg_companion.paper.inference import LEAST_SEEDS, Span, over_images, ove
 from repvgg_companion.paper.ours import Reading, Row, correct_images
 
 MET, NOT_MET, OPEN, NOT_TESTED = NUMBER_VERDICTS
+DISTURBED_REASON = "the measurement was disturbed"
 REPRODUCED, CONTRADICTED, _, INCONCLUSIVE, _ = INFERENCE_VERDICTS
 _WORST_FIRST = (CONTRADICTED, NOT_MET, NOT_TESTED, OPEN, INCONCLUSIVE, MET, REPRODUCED)
 SEED_SPREAD = 0.25
@@ -147,7 +148,7 @@ def _judge_speeds(
     flags = run.disturbances(measured)
     if flags:
         number, inference = OPEN, INCONCLUSIVE
-        reason = f"the measurement was disturbed ({'; '.join(flags)}); {reason}"
+        reason = f"{DISTURBED_REASON} ({'; '.join(flags)}); {reason}"
     return Finding(number, inference, value_text(term, values), span.low, span.high, None, reason, sources, flags)
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from repvgg_companion.contract import TABLES, read_rows
 from repvgg_companion.files import read_json, sha256_of_file, short_digest, write_json
-from repvgg_companion.identity import FACTS_SUFFIX
+from repvgg_companion.identity import FACTS_SUFFIX, weights_folder
 from repvgg_companion.runs import commit, environment
 
 MEASURED = ("reparameterization", "accuracy", "segmentation", "complexity", "speed", "kernel_size", "memory")
@@ -68,8 +68,7 @@ def provenance(results: Path, dataset: Path, configuration: dict[str, Any], expe
 
 def _training_facts(results: Path, entry: dict[str, Any]) -> dict[str, Any] | None:
     """What stands beside trained weights; None for released ones, and for those of an earlier version."""
-    parts = [str(entry[key]) for key in ("dataset", "model", "training_digest")]
-    path = results.parent.joinpath("weights", *parts, f"seed{entry['seed']}", f"train{FACTS_SUFFIX}")
+    path = weights_folder(results, entry) / f"train{FACTS_SUFFIX}"
     return read_json(path) if path.exists() else None
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from repvgg_companion.contract import INFERENCE_VERDICTS, NUMBER_VERDICTS, read_rows
 from repvgg_companion.errors import CompanionError
 from repvgg_companion.files import read_json, write_text
+from repvgg_companion.identity import weights_folder
 from repvgg_companion.results.html_tables import (
     Pivot,
     claims_table,
@@ -116,7 +117,7 @@ def run(arguments: argparse.Namespace) -> None:
         title=f"RepVGG companion: experiment {arguments.experiment}",
         provenance=provenance,
         own_images=own_images,
-        weights=_folders(results.parent / "weights", provenance["weights"].values()),
+        weights=sorted({str(weights_folder(results, one)) for one in provenance["weights"].values()}),
         warnings=list(_warnings(provenance, claims, arguments.experiment)),
         n_claims=len({row["id"] for row in claims}),
         n_untested=sum(map(is_untested, claims)),
@@ -167,12 +168,6 @@ def claims_summary(claims: list[dict[str, Any]]) -> str:
 
 def _disturbed(claims: list[dict[str, Any]]) -> int:
     return sum(bool(row["flags"]) for row in claims)
-
-
-def _folders(root: Path, weights: Iterable[dict[str, Any]]) -> list[str]:
-    """The folders that hold the weights behind the page."""
-    names = ("dataset", "model", "training_digest")
-    return sorted({str(root.joinpath(*(str(one[name]) for name in names), f"seed{one['seed']}")) for one in weights})
 
 
 def _is_own(dataset: str) -> bool:
