@@ -25,6 +25,7 @@ from repvgg_companion.speed.samples import Samples
 METHOD = Method("cpu", 1, 20, replace(LIMITS["cpu"], block_seconds=0.0), input_px=32)
 NETWORKS = (ModelForm("ResNet-18", "deploy", 0.125, 10), ModelForm("RepVGG-A0", "deploy", 0.125, 10))
 EAGER = SpeedGroup("g", Condition("interleaved", "fp32", "channels_last", "eager", 1), NETWORKS)
+FUSED = replace(EAGER, condition=replace(EAGER.condition, backend="fused"))
 
 
 def never():
@@ -48,7 +49,7 @@ def test_a_network_that_amplifies_rounding_is_measured():
     network = ModelForm("RepVGG-D2se", "train", 0.25, 10)
     fused = SpeedGroup("g", replace(EAGER.condition, backend="fused"), (network,))
     with torch.inference_mode():
-        member, subject = preparation.prepared(network, fused.condition, METHOD, {})
+        member, subject = preparation.prepared(network, fused.condition, METHOD, preparation.Known())
     assert subject is not None, member.reason
     assert member.output_error > 0
 
@@ -60,11 +61,34 @@ def test_a_backend_with_wrong_logits_gives_an_empty_row(monkeypatch):
         return PreparedCall(lambda: call() * 1.01 if spoilt else call())
 
     monkeypatch.setattr(preparation, "make_call", wrong)
-    record = group.measure(EAGER, METHOD)
+    record = group.measure(FUSED, METHOD)
     right, spoilt = record.members
     assert spoilt.reason.startswith("the output is wrong: 1.0e-02 from eager's")
     assert right.reason == ""
     assert right.output_error < 1e-4
+
+
+def test_eagers_logits_are_computed_once_for_all_backends():
+    known = preparation.Known()
+    with torch.inference_mode():
+        member, _ = preparation.prepared(NETWORKS[1], EAGER.condition, METHOD, known)
+        assert member.reason == ""
+        (logits,) = known.logits.values()
+        assert preparation.prepared(NETWORKS[1], FUSED.condition, METHOD, known)[0].output_error < 1e-4
+        logits *= 1.01  # were they computed again, this would not show
+        spoilt = preparation.prepared(NETWORKS[1], FUSED.condition, METHOD, known)[0]
+        assert spoilt.output_error == pytest.approx(0.01, rel=0.1)
+
+
+def test_logits_that_are_not_finite_are_compared_with_nothing(monkeypatch):
+    def broken(backend, module, inputs, **options):
+        return PreparedCall(lambda: torch.full((1, 10), float("nan")))
+
+    known = preparation.Known()
+    monkeypatch.setattr(preparation, "make_call", broken)
+    with torch.inference_mode():
+        assert "not finite" in preparation.prepared(NETWORKS[1], EAGER.condition, METHOD, known)[0].reason
+    assert not known.logits
 
 
 def test_fused_operators_are_counted_and_none_is_not_available(monkeypatch):

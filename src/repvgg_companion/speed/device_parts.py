@@ -171,6 +171,7 @@ def cpu_parts() -> list[DevicePart]:
         device="cpu",
         precisions=("fp32", "bf16"),
         backends=("eager", "fused", "openvino"),
+        group_size=7,
     )
     trained = replace(settings, forms=("train", "deploy"), baselines=("ResNet-18",), precisions=("fp32",))
     few = ("RepVGG-A0", "RepVGG-B1")

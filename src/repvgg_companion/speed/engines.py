@@ -69,7 +69,8 @@ def onnxruntime_call(module: nn.Module, inputs: list[torch.Tensor], threads: int
     options.log_severity_level = 3
     # Idle threads would spin beside the network that is measured next.
     options.add_session_config_entry("session.force_spinning_stop", "1")
-    session = onnxruntime.InferenceSession(onnx_bytes(module, inputs[0]), options, providers=["CPUExecutionProvider"])
+    model = _onnx_of_one_image(module, inputs[0])
+    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name
     upcoming = itertools.cycle([{name: images.contiguous().numpy()} for images in inputs])
     return lambda: session.run(None, next(upcoming))[0]
@@ -88,7 +89,8 @@ def openvino_call(module: nn.Module, inputs: list[torch.Tensor], threads: int, p
     if precision == "bf16" and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
         raise Unavailable("this CPU has no bf16 instructions")
     core = _core_of(openvino.Core)
-    model = core.read_model(io.BytesIO(onnx_bytes(module.float(), inputs[0].float())))
+    model = core.read_model(io.BytesIO(_onnx_of_one_image(module.float(), inputs[0].float())))
+    model.reshape(list(inputs[0].shape))
     settings = {
         "PERFORMANCE_HINT": "LATENCY",
         "INFERENCE_NUM_THREADS": threads,
@@ -101,6 +103,11 @@ def openvino_call(module: nn.Module, inputs: list[torch.Tensor], threads: int, p
         return request.infer([next(upcoming)], share_inputs=True, share_outputs=True)[0]
 
     return call
+
+
+def _onnx_of_one_image(module: nn.Module, images: torch.Tensor) -> bytes:
+    """The network as an ONNX model for any batch size: the export runs the network, and a batch may take seconds."""
+    return onnx_bytes(module, images[:1], {"images": {0: "batch"}, "logits": {0: "batch"}})
 
 
 @cache

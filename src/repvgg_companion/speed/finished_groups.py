@@ -15,6 +15,7 @@ from repvgg_companion.runs import commit, environment
 from repvgg_companion.speed.effort import Effort
 from repvgg_companion.speed.group import Attempt, measure
 from repvgg_companion.speed.group_record import GroupRecord
+from repvgg_companion.speed.preparation import Known
 from repvgg_companion.speed.programme import Method, SpeedGroup
 
 WITHOUT_LIMIT = Effort()
@@ -85,7 +86,7 @@ def measure_groups(
     """
     method = kept.method
     records: list[GroupRecord] = []
-    formats: dict[tuple, str] = {}
+    known = Known()
     longest = kept.longest_s() if effort.deadline is not None else 0.0
     measured = 0
     with Progress(verb, total=len(groups) * method.rounds, unit="rounds") as progress:
@@ -104,14 +105,14 @@ def measure_groups(
                     )
                 progress.note(f"{group.condition.label}: {', '.join(network.name for network in group.networks)}")
                 if start and (first := kept.load(group, 0)) is not None:
-                    formats |= first.formats()
+                    known.formats |= first.formats()
                 attempt = Attempt(start, progress.advance, time.monotonic() + effort.seconds_left)
-                record = measure(group, method, attempt, formats=formats)
+                record = measure(group, method, attempt, known=known)
                 kept.keep(group, record)
                 _tell(record, len(groups) - number - 1, effort)
                 measured, longest = measured + 1, max(longest, record.seconds)
             records.append(record)
-            formats |= record.formats()
+            known.formats |= record.formats()
     return records
 
 

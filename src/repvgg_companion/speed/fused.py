@@ -4,6 +4,7 @@ On a CPU the operators are oneDNN's with weights laid out once (eager re-lays th
 torch.compile uses the same ones on a CPU, after a minute of compiling; here it takes a second.
 """
 
+import copy
 import operator
 from collections.abc import Callable
 from typing import Any
@@ -149,7 +150,7 @@ def fuse(module: nn.Module, images: Tensor) -> fx.GraphModule:
         graph_module = fx.symbolic_trace(module)
     except (fx.proxy.TraceError, TypeError) as error:
         raise NotFusable(f"it cannot be traced ({type(error).__name__})") from None
-    fx.passes.shape_prop.ShapeProp(graph_module).propagate(images)
+    _note_shapes(graph_module, images)
     modules = dict(graph_module.named_modules())
     graph = graph_module.graph
     for node in list(graph.nodes):
@@ -164,6 +165,18 @@ def fuse(module: nn.Module, images: Tensor) -> fx.GraphModule:
     graph_module.recompile()
     graph_module.delete_all_unused_submodules()
     return graph_module
+
+
+def _note_shapes(graph_module: fx.GraphModule, images: Tensor) -> None:
+    """Note the shape, type and layout of every node; on a CPU without computing them, which may take seconds."""
+    if images.device.type != "cpu":
+        fx.passes.shape_prop.ShapeProp(graph_module).propagate(images)
+        return
+    tensors = (*graph_module.parameters(), *graph_module.buffers())
+    on_meta = copy.deepcopy(graph_module, {id(tensor): torch.empty_like(tensor, device="meta") for tensor in tensors})
+    fx.passes.shape_prop.ShapeProp(on_meta).propagate(images.to("meta"))
+    for node, noted in zip(graph_module.graph.nodes, on_meta.graph.nodes, strict=True):
+        node.meta = dict(noted.meta)
 
 
 def count_fused(module: nn.Module) -> tuple[int, int]:

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
 import torch
@@ -19,7 +19,7 @@ from repvgg_companion.speed.clocks import clock_for, require_synchronised
 from repvgg_companion.speed.group_record import CEILING_NAMES, CeilingWork, GroupRecord, MeasuredNetwork
 from repvgg_companion.speed.harness import GroupResult, Rounds, Subject, Timing, measure_group, measure_in_sequence
 from repvgg_companion.speed.networks import Measurable
-from repvgg_companion.speed.preparation import failure, is_too_slow, prepared
+from repvgg_companion.speed.preparation import Known, failure, is_too_slow, prepared
 from repvgg_companion.speed.programme import Method, SpeedGroup
 from repvgg_companion.speed.samples import CEILING, DRIFT_CHECK, TIMED, Sample
 from repvgg_companion.speed.speed_settings import PAPER_BATCHES
@@ -41,18 +41,19 @@ def measure(
     method: Method,
     attempt: Attempt = Attempt(),
     *,
-    formats: Mapping[tuple, str] | None = None,
+    known: Known | None = None,
 ) -> GroupRecord:
     """Measure one group in this process.
 
-    `formats` holds what earlier probes of the run have found, by `format_key`; a network is probed once in a run, or
-    its samples would fall into two rows.
+    `known` holds what earlier groups of the run have found: a network is probed once in a run, or its samples would
+    fall into two rows.
     """
     entered = time.monotonic()
+    known = known or Known()
     members, subjects = [], []
     for network in _worth_measuring(group, method):
         stop_if_due()
-        member, subject = prepared(network, group.condition, method, formats or {})
+        member, subject = prepared(network, group.condition, method, known)
         members.append(member)
         if subject is not None:
             subjects.append(subject)

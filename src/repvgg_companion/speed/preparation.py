@@ -6,8 +6,8 @@ its empty row; the others go on.
 
 import copy
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
 
 import torch
 from torch import nn
@@ -30,15 +30,25 @@ _OWN_ERRORS = 4
 """A network that amplifies rounding may be this many times as far from eager as eager is from float64."""
 
 
+@dataclass
+class Known:
+    """What earlier groups of a run have found, so that it is not computed again for each backend."""
+
+    formats: dict[tuple, str] = field(default_factory=dict)
+    """The faster memory format, by `format_key`."""
+    logits: dict[tuple, torch.Tensor] = field(default_factory=dict)
+    """Eager's logits of the images that are checked, by network and condition."""
+
+
 def prepared(
-    network: Measurable, condition: Condition, method: Method, formats: Mapping[tuple, str]
+    network: Measurable, condition: Condition, method: Method, known: Known
 ) -> tuple[MeasuredNetwork, Subject | None]:
     """A network of a group and its call; without a call its `reason` says why it cannot be measured.
 
-    `formats` holds what earlier probes of the run have found, by `format_key`.
+    Adds eager's logits to `known`.
     """
     px = network.input_px(method.input_px)
-    found = formats.get(format_key(asdict(condition), network.model, network.form))
+    found = known.formats.get(format_key(asdict(condition), network.model, network.form))
     fixed = condition.memory_format if condition.memory_format != "probe" else found or "channels_last"
     member = MeasuredNetwork(network.model, network.form, fixed, px)
     try:
@@ -47,8 +57,7 @@ def prepared(
                 "this CPU has no bf16 instructions and is slower in bf16 than in fp32; "
                 f"{' and '.join(method.emulated or ())} at batch 1 show by how much"
             )
-        unknown = condition.memory_format == "probe" and found is None
-        call, checked_s = _call(network, condition, method, member, probes=unknown)
+        call, checked_s = _call(network, condition, method, member, known)
         return member, Subject(network.name, call, checked_s=checked_s)
     except (Unavailable, CompanionError) as error:
         member.reason = str(error)
@@ -76,22 +85,29 @@ def failure(error: RuntimeError, condition: Condition) -> str:
 
 
 def _call(
-    network: Measurable, condition: Condition, method: Method, member: MeasuredNetwork, *, probes: bool
+    network: Measurable, condition: Condition, method: Method, member: MeasuredNetwork, known: Known
 ) -> tuple[Callable[[], object], float]:
     """The call of a network, and the seconds of its first call, which checks the output."""
     began = time.monotonic()
     set_precision(condition.precision, method.kind)
     module = network.build(device=method.kind, seed=method.seed)
-    if probes:
+    if (
+        condition.memory_format == "probe"
+        and format_key(asdict(condition), network.model, network.form) not in known.formats
+    ):
         member.memory_format, member.probe_s = probe(module, network, condition, method)
     prepare(module, precision=condition.precision, memory_format=member.memory_format)
     inputs = _inputs(network, condition, method, member.memory_format).draw(network.buffers(condition.batch_size))
     member.phases_s["build"] = time.monotonic() - began
     began = time.monotonic()
     # On a CPU the first and the last image: a batch of a large network takes seconds.
-    images = inputs[0] if method.kind == "cuda" else inputs[0][:: max(condition.batch_size - 1, 1)]
-    expected = torch.as_tensor(module(images)).float().clone()
-    exact = copy.deepcopy(module) if condition.backend == "openvino" else module  # OpenVINO converts it in place
+    step = 1 if method.kind == "cuda" else max(condition.batch_size - 1, 1)
+    key = (network, member.input_px, condition.precision, condition.batch_size, method.seed)
+    expected = known.logits.get(key)
+    if expected is None and condition.backend != "eager":
+        expected = torch.as_tensor(module(inputs[0][::step])).float().clone()
+    in_place = condition.backend == "openvino" and condition.precision != "fp32"  # it makes the module fp32
+    exact = copy.deepcopy(module) if in_place else module
     call = make_call(condition.backend, module, inputs, threads=method.threads, precision=condition.precision)
     member.fused_operators, member.ways = call.fused_operators, call.ways
     sees = sees_memory(condition.backend, method.kind)
@@ -102,14 +118,12 @@ def _call(
         peak_mib = peak_call_mib(lambda: outputs.append(call()), method.kind)
     else:
         outputs.append(call())
-    found = torch.as_tensor(outputs.pop()).float().to(expected.device)
     checked_s = time.monotonic() - entered
-    member.output_error = check_output(
-        found[:: max(condition.batch_size - 1, 1)] if len(found) > len(expected) else found,
-        expected,
-        condition.precision,
-        lambda: _own_error(exact, inputs[0], expected),
-    )
+    found = torch.as_tensor(outputs.pop())[::step].float().to(inputs[0].device)
+    eager = found.clone() if expected is None else expected
+    member.output_error = check_output(found, eager, condition.precision, lambda: _own_error(exact, inputs[0], eager))
+    if eager.dim() == 2:  # maps of features would take much memory
+        known.logits[key] = eager
     member.phases_s["first calls"] = time.monotonic() - began
     if sees:
         if peak_mib is None:
