@@ -97,7 +97,10 @@ class LogHandler(LogHandlerBase):
             self.stopping = True
             return f"stopped: {step(facts)}; it continues where it was"
         if self.stopping:
-            return f"stopped: {step(facts)}; it begins again"
+            measures = str(facts["rule_name"]).startswith("measure_")
+            return f"stopped: {step(facts)}; it " + (
+                "keeps the groups that it finished" if measures else "begins again"
+            )
         lines = [f"failed: {step(facts)} (job {facts['jobid']})"]
         for path in facts["log"]:
             lines += [f"  the last lines of {path}:", *(f"    {line}" for line in last_lines(path))]

@@ -177,6 +177,9 @@ def test_a_stopped_programme_goes_on_with_the_next_group(tmp_path):
     before = {line.split(",")[21] for line in first.splitlines()[1:]}
     same = sum(str(row["examples_per_s"]) in before for row in again)
     assert 0 < same < len(again), "three groups are kept, one is measured again"
+    (tmp_path / "state" / "notes.txt").write_text("mine")
+    assert measure(tmp_path, *state, "--forget", **changes) == 0
+    assert [path.name for path in (tmp_path / "state").iterdir()] == ["notes.txt"]
 
 
 def test_no_group_is_begun_that_will_not_fit_and_finish_writes_what_is_there(tmp_path):

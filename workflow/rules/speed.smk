@@ -1,5 +1,6 @@
 # What is counted and what is timed. A job that measures time has the machine to itself: it takes all cores of the run.
-# It has no `benchmark:` either, for which Snakemake would read the job's memory maps every few seconds.
+# It has no `benchmark:` either, for which Snakemake would read the job's memory maps every few seconds. A job that was
+# stopped goes on after its last finished group, which it keeps until all rows are written.
 COMPLEXITY = complexity_groups(EXPERIMENT)
 # All cores of a local run. A cluster has no such number, and neither have --unlock and --report.
 MACHINE = workflow.resource_settings.cores or EXPERIMENT.execution.measure.threads
@@ -55,7 +56,9 @@ if SPEEDS:
             runs=RUNS,
         shell:
             f"python -m repvgg_companion measure-speed --experiment {{params.experiment}} --plan '{RESOLVED}#{{params.key}}' "
-            "--output {output} --samples {params.samples} --runs {params.runs} --log {log}"
+            "--output {output} --samples {params.samples} --runs {params.runs} "
+            f"--state {RESULTS}/measuring/{{wildcards.part}} --forget "
+            "--log {log}"
 
 
 if EXPERIMENT.kernel_size:
@@ -78,7 +81,9 @@ if EXPERIMENT.kernel_size:
         shell:
             "python -m repvgg_companion measure-kernel-sizes --experiment {params.experiment} "
             f"--plan '{RESOLVED}#kernel_size' "
-            "--output {output} --samples {params.samples} --runs {params.runs} --log {log}"
+            "--output {output} --samples {params.samples} --runs {params.runs} "
+            f"--state {RESULTS}/measuring/kernel_size --forget "
+            "--log {log}"
 
 
 if EXPERIMENT.memory:
@@ -99,4 +104,6 @@ if EXPERIMENT.memory:
             runs=RUNS,
         shell:
             f"python -m repvgg_companion measure-memory --experiment {{params.experiment}} --plan '{RESOLVED}#memory' "
-            "--output {output} --runs {params.runs} --log {log}"
+            "--output {output} --runs {params.runs} "
+            f"--state {RESULTS}/measuring/memory --forget "
+            "--log {log}"

@@ -94,6 +94,7 @@ def measure_convolutions(request: MeasureKernelSizesRequest) -> None:
     )
     write_rows(request.output, "kernel_size", rows)
     print(f"{len(rows)} kernel size rows on {method.device}")
+    request.conclude()
 
 
 def kernel_rows(

@@ -83,6 +83,7 @@ def measure_models(request: MeasureMemoryRequest) -> None:
     write_run(request.runs, run_id, verb="measure-memory", experiment=request.experiment, **facts)
     write_rows(request.output, "memory", [shared | row for row in rows])
     print(f"{len(rows)} memory rows on {device}")
+    request.conclude()
 
 
 def memory_rows(

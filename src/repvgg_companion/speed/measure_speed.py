@@ -145,6 +145,7 @@ def _write(settings: SpeedSettings, request: MeasureSpeedRequest, records: list[
         f"{len(rows)} speed rows on {method.device}, {flagged} with flags, peak memory of the process {peak_mib:.0f} "
         "MiB"
     )
+    request.conclude()
 
 
 def group_facts(records: list["GroupRecord"]) -> Iterator[dict[str, Any]]:

@@ -51,12 +51,13 @@ def prepared(
     found = known.formats.get(format_key(asdict(condition), network.model, network.form))
     fixed = condition.memory_format if condition.memory_format != "probe" else found or "channels_last"
     member = MeasuredNetwork(network.model, network.form, fixed, px)
+    if is_too_slow(network, condition, method):
+        member.reason = (
+            "this CPU has no bf16 instructions and is slower in bf16 than in fp32; "
+            f"{' and '.join(method.emulated or ())} at batch 1 show by how much"
+        )
+        return member, None
     try:
-        if is_too_slow(network, condition, method):
-            raise Unavailable(
-                "this CPU has no bf16 instructions and is slower in bf16 than in fp32; "
-                f"{' and '.join(method.emulated or ())} at batch 1 show by how much"
-            )
         call, checked_s = _call(network, condition, method, member, known)
         return member, Subject(network.name, call, checked_s=checked_s)
     except (Unavailable, CompanionError) as error:
