@@ -89,7 +89,8 @@ TABLES: dict[str, Table] = {
         [
             *_count("epoch", low=1),
             *_number("learning_rate", "train_loss", low=0),
-            *_number("train_top1_pct", "val_top1_pct", low=0, high=100),
+            *_number("train_top1_pct", low=0, high=100),
+            *_number("val_top1_pct", optional=True, low=0, high=100),
             *_number("images_per_s", "elapsed_s", low=0),
         ],
         key=("epoch",),

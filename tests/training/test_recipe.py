@@ -90,6 +90,7 @@ def test_every_single_setting_changes_the_digest():
         "auxiliary_weight": 0.3,
         "head_learning_rate_factor": 10.0,
         "frozen_stages": 2,
+        "validate_every": 5,
     }
     assert set(other) == {field.name for field in dataclasses.fields(Recipe)}
     digests = {digest(dataclasses.replace(RECIPE_120_EPOCHS, **{name: value})) for name, value in other.items()}

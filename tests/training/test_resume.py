@@ -247,3 +247,19 @@ def test_no_temporary_files_and_no_checkpoints_are_left(trainings):
     assert facts["training"]["model"] == "RepVGG-A0" and facts["recipe"]["epochs"] >= 1
     with safe_open(trainings.weights("run"), "pt") as stream:
         assert json.loads(stream.metadata()["repvgg_companion"])["model"] == "RepVGG-A0"
+
+
+def test_fewer_validations_leave_the_weights_as_they_are(trainings):
+    for name, every in (("each", 1), ("second", 2), ("last", 0)):
+        assert trainings.train_here(name, recipe={"epochs": 3, "validate_every": every}) == 0
+    each, second, last = (history_without_times(trainings.history(name)) for name in ("each", "second", "last"))
+    accuracies = [row.pop("val_top1_pct") for row in each]
+    assert all(accuracies)
+    assert [row.pop("val_top1_pct") for row in second] == ["", *accuracies[1:]]
+    assert [row.pop("val_top1_pct") for row in last] == ["", "", accuracies[2]]
+    assert each == second == last
+    tensors = []
+    for name in ("each", "second", "last"):
+        with safe_open(trainings.weights(name), "np") as file:
+            tensors.append({key: file.get_tensor(key).tobytes() for key in file.keys()})  # noqa: SIM118
+    assert tensors[0] == tensors[1] == tensors[2]

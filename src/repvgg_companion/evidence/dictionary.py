@@ -40,7 +40,7 @@ MEANINGS = {
     "learning_rate": "learning rate of the first step of the epoch",
     "train_loss": "mean training loss over the epoch",
     "train_top1_pct": "top-1 on the training images as they were augmented",
-    "val_top1_pct": "right answers on the validation images after the epoch",
+    "val_top1_pct": "right answers on the validation images after the epoch; empty where the recipe does not validate",
     "images_per_s": "training speed over the epoch",
     "elapsed_s": "time since the training began, validation included, interruptions left out",
     # Which network, trained how, in which run.

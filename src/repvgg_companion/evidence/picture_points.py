@@ -85,7 +85,7 @@ def study_points(study: Study) -> Iterator[FigurePoint]:
             x = Axis(label, pair.difference, (pair.paired.low, pair.paired.high))
             yield point((panel, "here, seed by seed", name), x, Axis(), source)
     for model in study.accuracies:
-        for epoch, (mean, span) in enumerate(zip(*curve_of(study, model), strict=True), start=1):
+        for epoch, mean, span in zip(*curve_of(study, model), strict=True):
             y = Axis("validation top-1 (%)", mean, (span.low, span.high) if span else None)
             source = f"history.csv of {study.name} {model}, all seeds"
             yield point(("(b) accuracy by epoch", "mean over seeds", model), Axis("epoch", float(epoch)), y, source)

@@ -78,10 +78,14 @@ def _legend(axes: "Axes") -> None:
     axes.figure.legend(handles=handles, loc="outside upper center", ncols=1)
 
 
-def curve_of(study: Study, model: str) -> tuple[list[float], list[Span | None]]:
-    """The mean validation accuracy of a network by epoch, from the first one, and its 95 % interval over seeds."""
-    columns = list(zip(*_by_epoch(study, model), strict=True))
-    return [float(np.mean(column)) for column in columns], [over_seeds([1.0], [column]) for column in columns]
+def curve_of(study: Study, model: str) -> tuple[list[int], list[float], list[Span | None]]:
+    """The epochs after which a network was validated, its mean accuracy there, and the 95 % interval over seeds."""
+    paths = [study.results.folder / history_of(row) for row in study.rows if row["model"] == model]
+    epochs = zip(*(read_rows(path, "history") for path in paths), strict=True)
+    columns = {rows[0]["epoch"]: [row["val_top1_pct"] for row in rows] for rows in epochs}
+    validated = {epoch: column for epoch, column in columns.items() if None not in column}
+    means = [float(np.mean(column)) for column in validated.values()]
+    return list(validated), means, [over_seeds([1.0], [column]) for column in validated.values()]
 
 
 def _curves(axes: "Axes", study: Study) -> None:
@@ -89,8 +93,7 @@ def _curves(axes: "Axes", study: Study) -> None:
 
     order = sorted(study.accuracies, key=lambda model: float(np.mean(list(study.accuracies[model].values()))))
     for model, (colour, line, marker) in zip(order, _LINES, strict=False):
-        means, spans = curve_of(study, model)
-        epochs = range(1, len(means) + 1)
+        epochs, means, spans = curve_of(study, model)
         axes.plot(epochs, means, color=colour, linestyle=line, marker=marker, markersize=3, label=named(model))
         if all(spans):
             low, high = zip(*[(span.low, span.high) for span in spans if span is not None], strict=True)
@@ -102,12 +105,6 @@ def _curves(axes: "Axes", study: Study) -> None:
     words = f"{study.setting}: not ImageNet; {len(study.rows)} trainings"
     axes.set_xlabel(f"epoch\n{wrapped(words, 48)}")
     axes.figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=4)
-
-
-def _by_epoch(study: Study, model: str) -> list[list[float]]:
-    """The validation accuracy of each seed by epoch."""
-    paths = [study.results.folder / history_of(row) for row in study.rows if row["model"] == model]
-    return [[row["val_top1_pct"] for row in read_rows(path, "history")] for path in paths]
 
 
 def pair_rows(study: Study) -> list[dict[str, Any]]:

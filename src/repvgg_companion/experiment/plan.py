@@ -130,6 +130,7 @@ def predict(
         seen = images[0] // recipe.global_batch_size * recipe.global_batch_size
         classes = experiment.data.num_classes or 1000
         parameters = parameter_count(NetworkShape(weights.model, weights.width, classes, recipe.input_px))
+        validations = sum(map(recipe.validates_after, range(1, recipe.epochs + 1)))
         copies = 3 if weights.convertible else 2  # the state's own final weights, train and deploy form
         costs.append(
             Cost(
@@ -138,7 +139,7 @@ def predict(
                 weights.seed,
                 recipe.epochs,
                 1 / train_s,
-                recipe.epochs * (seen * train_s + images[1] * val_s),
+                recipe.epochs * seen * train_s + validations * images[1] * val_s,
                 max(1, train_resources(experiment, weights.model).gpu),
                 copies * 4 * parameters,
                 2 * 2 * 4 * parameters,  # two checkpoints of weights and momenta

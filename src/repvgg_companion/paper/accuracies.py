@@ -142,4 +142,5 @@ def _best_epoch(row: Row) -> float | None:
     path = history_path(row)
     if not path.exists():
         return None
-    return max((epoch["val_top1_pct"] for epoch in read_rows(path, "history")), default=None)
+    validated = (epoch["val_top1_pct"] for epoch in read_rows(path, "history"))
+    return max((accuracy for accuracy in validated if accuracy is not None), default=None)

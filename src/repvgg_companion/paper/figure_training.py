@@ -78,10 +78,9 @@ def _curves(left: "Axes", right: "Axes", runs: list[Training]) -> None:
     from matplotlib.ticker import MaxNLocator
 
     for run in runs:
-        epochs = [row["epoch"] for row in run.epochs]
         for axes, (column, (_, line)) in zip((left, right), CURVES.items(), strict=True):
-            marker = "." if len(epochs) < 12 else ""
-            axes.plot(epochs, [row[column] for row in run.epochs], marker=marker, markersize=3, **line)
+            points = [(row["epoch"], row[column]) for row in run.epochs if row[column] is not None]
+            axes.plot(*zip(*points, strict=True), marker="." if len(points) < 12 else "", markersize=3, **line)
     left.set_title(wrapped(runs[0].model.removeprefix("RepVGG-").replace("_", " "), 15), pad=2)
     left.set_ylim(0, 104)
     left.xaxis.set_major_locator(MaxNLocator(nbins=4, integer=True))

@@ -244,10 +244,13 @@ class Loop:
             self.checkpoint()
         self.learner.share_statistics()
         training_s = self.epoch_s
-        right = count_right_answers(
-            self.learner.result, self.validation, self.recipe, self.group, self._between_batches
-        )
-        self._tick()
+        validated = None
+        if self.recipe.validates_after(epoch + 1):
+            right = count_right_answers(
+                self.learner.result, self.validation, self.recipe, self.group, self._between_batches
+            )
+            validated = 100 * right / len(self.validation.manifest)
+            self._tick()
         losses, hits = self.group.sum(self.losses.clone()), self.group.sum(self.hits.clone())
         images = self.steps_per_epoch * self.recipe.global_batch_size
         self.history.append(
@@ -256,7 +259,7 @@ class Loop:
                 "learning_rate": learning_rate(self.recipe, epoch * self.steps_per_epoch, self.steps_per_epoch),
                 "train_loss": float(losses.double().mean()),
                 "train_top1_pct": 100 * float(hits) / images,
-                "val_top1_pct": 100 * right / len(self.validation.manifest),
+                "val_top1_pct": validated,
                 "images_per_s": images / max(training_s, 1e-9),
                 "elapsed_s": self.elapsed_s,
             }

@@ -21,6 +21,7 @@ _DEFAULTS_ADDED_LATER: dict[str, Any] = {
     "auxiliary_weight": 0.4,
     "head_learning_rate_factor": 1.0,
     "frozen_stages": 0,
+    "validate_every": 1,
 }
 """Fields that came after the first release, with the value that keeps the earlier behaviour.
 
@@ -120,6 +121,13 @@ class Recipe(Settings):
         "How many of the first stages of a RepVGG keep the weights that they started from.", 0, low=0, high=5
     )
 
+    validate_every: int = setting(
+        "Validate after every so many epochs, and in every case after the last; 0 for the last alone.",
+        1,
+        low=0,
+        high=LONGEST,
+    )
+
     def check(self) -> None:
         """Rules over several settings; raises ValueError with one sentence."""
         if self.global_batch_size % self.batch_norm_batch_size:
@@ -154,6 +162,10 @@ class Recipe(Settings):
     def decided(self, decisions: Mapping[str, Any]) -> "Recipe":
         """This recipe with the precision, memory format and threads that were decided at the first start."""
         return replace(self, **{name: decisions[name] for name in ("precision", "memory_format", "threads")})
+
+    def validates_after(self, epoch: int) -> bool:
+        """Whether there is a validation after `epoch`, counted from 1."""
+        return epoch == self.epochs or (self.validate_every > 0 and epoch % self.validate_every == 0)
 
     @property
     def channels_last(self) -> bool:
