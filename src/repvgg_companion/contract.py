@@ -4,7 +4,6 @@ A row is a flat dict with units in its keys. Files are tidy, sorted, UTF-8 with 
 Percentages are 0 to 100.
 """
 
-import csv
 import math
 import re
 from collections.abc import Iterable, Mapping
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from repvgg_companion.errors import CompanionError
-from repvgg_companion.files import atomic_path, read_csv
+from repvgg_companion.files import csv_text, read_csv, write_text
 from repvgg_companion.identity import FORMS, MODEL_PATTERN
 
 NOT_TESTED = "not tested"
@@ -237,10 +236,7 @@ def write_rows(path: str | Path, table: str, rows: Iterable[Mapping[str, Any]], 
     cells = [list(row.values()) for row in checked]
     if not keep_order:
         cells.sort(key=lambda row: [_sort_key(value) for value in row])
-    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as stream:
-        writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(names)
-        writer.writerows([["" if value is None else _text_of(value) for value in row] for row in cells])
+    write_text(path, csv_text([names, *(map(_text_of, row) for row in cells)]))
 
 
 def read_rows(path: str | Path, table: str) -> list[dict[str, Any]]:
@@ -332,7 +328,5 @@ def _sort_key(value: Any) -> tuple:
     return (1, value)
 
 
-def _text_of(value: Any) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    return str(value)
+def _text_of(value: Any) -> Any:
+    return str(value).lower() if isinstance(value, bool) else value

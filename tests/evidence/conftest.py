@@ -4,11 +4,10 @@ import os
 import shutil
 
 import pytest
-from evidence_rows import ROOT, plant_everything, request_for
+from evidence_rows import ROOT, plant_everything, sources_of
 from paper_synthetic import PAPER
 
 from repvgg_companion.evidence.ledger import ledger_rows
-from repvgg_companion.evidence.sources import read_sources
 from repvgg_companion.paper.printed import Facts
 
 
@@ -19,9 +18,9 @@ def facts() -> Facts:
 
 
 @pytest.fixture(scope="session")
-def committed_rows(tmp_path_factory):
+def committed_rows():
     """The rows that the repository's own files give."""
-    return ledger_rows(read_sources(request_for(ROOT, tmp_path_factory.mktemp("ledger"))))
+    return ledger_rows(sources_of(ROOT))
 
 
 def _rows_only(source, target):
@@ -44,5 +43,5 @@ def planted(tmp_path_factory):
     shutil.copytree(ROOT / "paper", root / "paper")
     shutil.copytree(ROOT / "results" / "devices", root / "results" / "devices")
     plant_everything(root)
-    sources = read_sources(request_for(root, root / "output"))
+    sources = sources_of(root)
     return sources, ledger_rows(sources)

@@ -10,7 +10,7 @@ from repvgg_companion.contract import write_rows
 from repvgg_companion.evaluation.accuracy import wilson_interval_pct
 from repvgg_companion.evaluation.predictions import Predictions, write_predictions
 from repvgg_companion.evidence.check_studies import add_study
-from repvgg_companion.evidence.sources import LedgerRequest
+from repvgg_companion.evidence.sources import Sources, read_sources
 from repvgg_companion.files import write_json
 from repvgg_companion.identity import training_digest
 from repvgg_companion.models.names import require_model
@@ -23,9 +23,9 @@ SPEED_SOURCE = "results/planted-speed.csv"
 REEVALUATION, RETRAINING, STUDY = "Planted re-evaluation", "Planted retraining", "planted-study"
 
 
-def request_for(root: Path, output: Path) -> LedgerRequest:
-    """The request of the verb for the folders below `root`."""
-    return LedgerRequest(root / "paper", root / "results" / "devices", root / "results" / "studies", output, None)
+def sources_of(root: Path) -> Sources:
+    """What the ledger of the folders below `root` is made from."""
+    return read_sources(root / "paper", root / "results" / "devices", root / "results" / "studies")
 
 
 def append(path: Path, **cells: str) -> None:

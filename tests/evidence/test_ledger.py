@@ -5,7 +5,7 @@ import io
 import re
 
 import pytest
-from evidence_rows import DEVICE, REEVALUATION, RETRAINING, ROOT, SPEED_SOURCE, STUDY, request_for
+from evidence_rows import DEVICE, REEVALUATION, RETRAINING, ROOT, SPEED_SOURCE, STUDY, sources_of
 
 from repvgg_companion.errors import CompanionError
 from repvgg_companion.evidence.device_folders import check_device_folders
@@ -17,7 +17,6 @@ from repvgg_companion.evidence.ledger_columns import COLUMNS, write_dictionary, 
 from repvgg_companion.evidence.ledger_page import page
 from repvgg_companion.evidence.ledger_text import markdown
 from repvgg_companion.evidence.pictures import titles
-from repvgg_companion.evidence.sources import read_sources
 from repvgg_companion.evidence.summaries import NOBODY, require_evidence, summary
 from repvgg_companion.paper.printed import Facts
 
@@ -171,7 +170,7 @@ def replaced(path, old, new):
 def test_a_claim_that_cannot_be_used_names_file_and_line(copy, old, new, words):
     replaced(copy / "paper" / "claims.csv", old, new)
     with pytest.raises(CompanionError) as caught:
-        read_sources(request_for(copy, copy / "output"))
+        sources_of(copy)
     assert "claims.csv line " in str(caught.value) and words in str(caught.value), caught.value
 
 
@@ -225,7 +224,7 @@ def test_a_device_folder_without_rows_is_refused(copy):
     folder = copy / "results" / "devices" / "gpu-empty"
     folder.mkdir()
     with pytest.raises(CompanionError, match=r"gpu-empty/speed.csv does not exist"):
-        read_sources(request_for(copy, copy / "output"))
+        sources_of(copy)
 
 
 def test_a_device_row_without_samples_names_file_and_line(copy):
@@ -265,10 +264,10 @@ def test_a_study_without_rows_or_with_the_papers_images_is_refused(planted, copy
     study = copy / "results" / "studies" / "mine"
     study.mkdir(parents=True)
     with pytest.raises(CompanionError, match=r"mine/accuracy.csv has no rows of the deploy form"):
-        read_sources(request_for(copy, copy / "output"))
+        sources_of(copy)
     text = (sources.studies[0].results.folder / "accuracy.csv").read_text(encoding="utf-8")
     (study / "accuracy.csv").write_text(text.replace("other-images", "imagenet"), encoding="utf-8")
     with pytest.raises(
         CompanionError, match=r"mine/accuracy.csv line 2: RepVGG-B0 has dataset imagenet; a study has one"
     ):
-        read_sources(request_for(copy, copy / "output"))
+        sources_of(copy)

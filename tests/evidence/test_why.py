@@ -13,10 +13,10 @@ from repvgg_companion.__main__ import main
 from repvgg_companion.contract import TABLES as TABLES_OF_RUNS
 from repvgg_companion.contract import read_rows, write_rows
 from repvgg_companion.errors import CompanionError
-from repvgg_companion.evidence.cell import choose, read_table
+from repvgg_companion.evidence.cell import Chosen, choose, read_table
 from repvgg_companion.evidence.claim_sources import claim_basis, evidence_of
 from repvgg_companion.evidence.ledger_columns import COLUMNS
-from repvgg_companion.evidence.ledger_sources import ledger_nodes
+from repvgg_companion.evidence.result_sources import ledger_nodes
 from repvgg_companion.evidence.table_sources import cell_basis
 from repvgg_companion.identity import split_model_name
 from repvgg_companion.models.names import MODELS
@@ -343,10 +343,12 @@ def test_each_kind_of_ledger_row_is_followed(root, demo, tmp_path, capsys):
 def test_every_part_of_the_committed_ledger_leads_to_a_row(root, facts):
     """One row of each claim and class: each row of a table that its evidence names is still there."""
     path, seen = root / "results" / "reference" / "ledger.csv", set()
-    for row in read_table(path).rows:
+    table = read_table(path)
+    for number, row in enumerate(table.rows, start=1):
         if (row["id"], row["evidence_class"]) not in seen:
             seen.add((row["id"], row["evidence_class"]))
-            _, *nodes = ledger_nodes(path, row, facts).children
+            (node,) = ledger_nodes(Chosen(table, [number], None), facts)
+            _, *nodes = node.children
             assert nodes
             for node in nodes:
                 assert "has no such row any more" not in node.text

@@ -37,10 +37,16 @@ class TextTable:
 
 @dataclass(frozen=True)
 class Chosen:
-    """The rows that CELL means, counted from 1 below the header, and the column if it names one."""
+    """The rows of a table that CELL means, counted from 1 below the header, and the column if it names one."""
 
+    table: TextTable
     numbers: list[int]
     column: str | None
+
+    @property
+    def rows(self) -> list[tuple[int, dict[str, str]]]:
+        """The rows with their numbers."""
+        return [(number, self.table.rows[number - 1]) for number in self.numbers]
 
 
 def read_table(path: Path) -> TextTable:
@@ -76,7 +82,7 @@ def choose(table: TextTable, cell: str, most: int = MOST_ROWS) -> Chosen:
     if len(numbers) > most:
         rows = [table.rows[number - 1] for number in numbers]
         raise CompanionError(f"{len(numbers)} rows of {table.path} fit {cell!r}; add {_telling(table.columns, rows)}")
-    return Chosen(numbers, columns[0] if columns else None)
+    return Chosen(table, numbers, columns[0] if columns else None)
 
 
 def _fitting(rows: list[dict[str, str]], word: str) -> set[int]:

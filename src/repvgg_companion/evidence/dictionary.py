@@ -1,14 +1,12 @@
 """The `dictionary` verb: every column of the result tables with its type, unit and meaning, as one CSV file."""
 
 import argparse
-import csv
-import io
 from collections.abc import Iterator
 from pathlib import Path
 
 from repvgg_companion.contract import TABLES, Column
 from repvgg_companion.errors import CompanionError
-from repvgg_companion.files import write_text
+from repvgg_companion.files import csv_text, write_text
 
 HEADER = ("table", "column", "type", "unit", "range", "may_be_empty", "meaning")
 _TYPES = {str: "text", int: "whole number", float: "number", bool: "true or false"}
@@ -162,11 +160,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 def as_csv() -> str:
     """The dictionary as CSV, in the order of the contract."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(HEADER)
-    writer.writerows(entries())
-    return text.getvalue()
+    return csv_text([HEADER, *entries()])
 
 
 def entries() -> Iterator[tuple[str, ...]]:
@@ -176,15 +170,8 @@ def entries() -> Iterator[tuple[str, ...]]:
             if column.name not in MEANINGS:
                 raise CompanionError(f"column {column.name} of table {table} has no meaning in evidence/dictionary.py")
             empty = "yes" if column.optional else "no"
-            yield (
-                table,
-                column.name,
-                _TYPES[column.type],
-                unit_of(column),
-                _range(column),
-                empty,
-                MEANINGS[column.name],
-            )
+            kind = _TYPES[column.type]
+            yield table, column.name, kind, unit_of(column), _range(column), empty, MEANINGS[column.name]
 
 
 def unit_of(column: Column) -> str:

@@ -4,16 +4,16 @@ The points are those of the CSV file beside the figure; without that file they a
 """
 
 import re
-from dataclasses import astuple, fields
+from dataclasses import astuple, fields, replace
 from pathlib import Path
 
 from repvgg_companion.errors import CompanionError
-from repvgg_companion.evidence.cell import NoSuchCell, TextTable, choose, read_table
+from repvgg_companion.evidence.cell import Chosen, NoSuchCell, TextTable, choose, read_table
 from repvgg_companion.evidence.named_sources import Places, followed
 from repvgg_companion.evidence.pictures import TITLES as PICTURES
 from repvgg_companion.evidence.pictures import data_digest as picture_digest
 from repvgg_companion.evidence.pictures import titles
-from repvgg_companion.evidence.sources import LedgerRequest, read_sources
+from repvgg_companion.evidence.sources import read_sources
 from repvgg_companion.evidence.tree import Node
 from repvgg_companion.paper.claim_evidence import Evidence
 from repvgg_companion.paper.figure_points import POINTS, FigurePoint
@@ -52,20 +52,19 @@ def figure_nodes(path: Path, cell: str, facts: Facts, results: Path | None) -> l
         children.append(Node(f"{points.path}: {len(shown)} points; name a network or a value of that file to see "
                              "what a point rests on"))  # fmt: skip
     else:
-        children += point_nodes(points, _numbers(path, points, cell, shown), places)
+        children += point_nodes(Chosen(points, _numbers(path, points, cell, shown), None), places)
     return [Node(f"{path}: {title}{f', {cell}' if cell else ''}", tuple(children))]
 
 
-def point_nodes(table: TextTable, numbers: list[int], places: Places) -> list[Node]:
+def point_nodes(chosen: Chosen, places: Places) -> list[Node]:
     """The points of some rows of a CSV file of points, each with its sources."""
     found = []
-    for number in numbers:
-        row = table.rows[number - 1]
+    for number, row in chosen.rows:
         where = ", ".join(row[name] for name in ("panel", "series", "name") if row[name])
         axes = "; ".join(_axis(row, axis) for axis in ("x", "y") if row[axis])
         values = tuple(float(row[axis]) for axis in ("x", "y") if row[axis])
-        shown = Places(places.facts, places.results, places.studies, values=values)
-        found.append(Node(f"{table.path}: row {number} ({where}): {axes}", tuple(followed(row["source"], shown))))
+        sources = followed(row["source"], replace(places, values=values))
+        found.append(Node(f"{chosen.table.path}: row {number} ({where}): {axes}", tuple(sources)))
     return found
 
 
@@ -118,9 +117,7 @@ def _about(path: Path, places: Places) -> tuple[str, str, str]:
     """The title of a figure, the digest of its tables today, and where these tables are."""
     if path.stem in PICTURES or (places.studies / path.stem).is_dir():
         results = places.studies.parent
-        sources = read_sources(
-            LedgerRequest(places.facts.folder, results / "devices", places.studies, results / "reference", None)
-        )
+        sources = read_sources(places.facts.folder, results / "devices", places.studies)
         return titles(sources.studies)[path.stem], picture_digest(sources), f"{results} and {places.facts.folder}"
     where = f"{places.results.folder} and {places.facts.folder}"
     return TITLES.get(path.stem, path.stem), data_digest(places.facts, places.results), where

@@ -18,7 +18,7 @@ from repvgg_companion.evidence.ledger_columns import write_dictionary, write_led
 from repvgg_companion.evidence.ledger_page import page
 from repvgg_companion.evidence.ledger_text import markdown
 from repvgg_companion.evidence.pictures import draw
-from repvgg_companion.evidence.sources import LedgerRequest, Sources, read_sources
+from repvgg_companion.evidence.sources import Sources, read_sources
 from repvgg_companion.evidence.study_picture import network_rows, pair_rows
 from repvgg_companion.evidence.summaries import require_evidence
 from repvgg_companion.files import write_text
@@ -44,23 +44,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Write the ledger and print how many claims have which evidence."""
-    request = LedgerRequest(
-        Path(arguments.paper), Path(arguments.devices), Path(arguments.studies), Path(arguments.output),
-        Path(arguments.figures) if arguments.figures else None, arguments.commit,
-    )  # fmt: skip
-    sources = read_sources(request)
+    sources = read_sources(Path(arguments.paper), Path(arguments.devices), Path(arguments.studies))
+    output, figures = Path(arguments.output), Path(arguments.figures) if arguments.figures else None
     # The pictures need no torch, so they are drawn on another core meanwhile.
     with ProcessPoolExecutor(1, get_context("spawn")) as other_core:
-        pictures = other_core.submit(draw, sources, request.figures, request.commit or commit())
+        pictures = other_core.submit(draw, sources, figures, arguments.commit or commit())
         rows = ledger_rows(sources)
         drawn = pictures.result()
     claims = sources.facts.table("claims")
-    write_ledger(request.output / "ledger.csv", rows)
-    write_dictionary(request.output / "ledger-dictionary.csv")
-    write_text(request.output / "ledger.md", markdown(claims, rows))
-    write_text(request.output / "ledger.html", page(claims, rows, drawn))
+    write_ledger(output / "ledger.csv", rows)
+    write_dictionary(output / "ledger-dictionary.csv")
+    write_text(output / "ledger.md", markdown(claims, rows))
+    write_text(output / "ledger.html", page(claims, rows, drawn))
     for study in sources.studies:
-        write_study_tables(study, request.output / study.name)
+        write_study_tables(study, output / study.name)
     print(counts(rows, len(claims)))
 
 

@@ -1,15 +1,14 @@
 """The columns of `ledger.csv` with their meaning, and the writer of the file and of its data dictionary."""
 
-import csv
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
 
 from repvgg_companion.contract import INFERENCE_VERDICTS, NUMBER_VERDICTS
 from repvgg_companion.evidence.evidence_classes import CLASSES
 from repvgg_companion.evidence.study_pairs import STUDY_VERDICTS
-from repvgg_companion.files import atomic_path
+from repvgg_companion.files import csv_text, write_text
 
 
 @dataclass(frozen=True)
@@ -51,22 +50,14 @@ HEADER = ("column", "type", "empty", "meaning")
 
 def write_ledger(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """Write `ledger.csv`; numbers are given to six digits, so that they are the same on every machine."""
-    _write(path, [column.name for column in COLUMNS],
-           [[_text(row[column.name]) for column in COLUMNS] for row in rows])  # fmt: skip
+    names = [column.name for column in COLUMNS]
+    write_text(path, csv_text([names, *([_text(row[name]) for name in names] for row in rows)]))
 
 
 def write_dictionary(path: Path) -> None:
     """Write the data dictionary of `ledger.csv`."""
-    _write(path, list(HEADER),
-           [[column.name, column.type, column.empty, column.meaning] for column in COLUMNS])  # fmt: skip
+    write_text(path, csv_text([HEADER, *map(astuple, COLUMNS)]))
 
 
-def _write(path: Path, header: list[str], rows: Sequence[Sequence[str]]) -> None:
-    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as stream:
-        csv.writer(stream, lineterminator="\n").writerows([header, *rows])
-
-
-def _text(value: Any) -> str:
-    if value is None:
-        return ""
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
+def _text(value: Any) -> Any:
+    return f"{value:.6g}" if isinstance(value, float) else value

@@ -10,7 +10,6 @@ from repvgg_companion.evidence.cell import read_table
 from repvgg_companion.evidence.raw_row import raw_node
 from repvgg_companion.evidence.table_sources import NOW, printed
 from repvgg_companion.evidence.tree import Node
-from repvgg_companion.paper.claim_evidence import Evidence
 from repvgg_companion.paper.grammar import Quantity
 from repvgg_companion.paper.ours import Results, Row
 from repvgg_companion.paper.printed import FILES, Facts
@@ -146,7 +145,7 @@ def fact_node(file: str, number: int, facts: Facts) -> Node:
     name = next((name for name, path in FILES.items() if path == file), None)
     if name is None or not 1 <= number <= len(facts.table(name)):
         raise CompanionError(f"{facts.folder / file} has no row {number}; draw the figure again")
-    words = printed(_nothing(facts), name, number, "").words
+    words = printed(facts, name, number, "")
     cells = "; ".join(f"{key}: {value}" for key, value in facts.table(name)[number - 1].items() if value is not None)
     return Node(f"{words}: {cells}")
 
@@ -156,19 +155,15 @@ def printed_node(quantity: Quantity, facts: Facts) -> Node:
     value = facts.printed(quantity)
     if quantity.name == "density":
         sizes = [str(row["kernel_size"]) for row in facts.table("table1")]
-        return Node(printed(_nothing(facts), "table1", sizes.index(quantity.subject) + 1, "density_tflops").words)
+        return Node(printed(facts, "table1", sizes.index(quantity.subject) + 1, "density_tflops"))
     for name in ("table4", "table5", "table6", "table7", "table8"):
         for number, row in enumerate(facts.table(name), start=1):
             mine = row["model"] == quantity.subject
             column = next((key for key in _COLUMNS[quantity.name] if mine and row.get(key) == value), None)
             if column is not None:
-                return Node(printed(_nothing(facts), name, number, column).words)
+                return Node(printed(facts, name, number, column))
     for number, row in enumerate(facts.table("released"), start=1):
         if row["model"] == quantity.subject and row["top1_official_pct"] == value:
             where = f"{facts.folder / FILES['released']}: row {number}, column top1_official_pct = {value}"
             return Node(f"{where}; printed in {row['official_number_source']}")
     return Node(f"printed {quantity} = {value}")
-
-
-def _nothing(facts: Facts) -> Evidence:
-    return Evidence(facts, Results(Path()))

@@ -1,11 +1,12 @@
-"""What the cells of an experiment rest on: measured rows, the paper's tables, claims, trainings, study pairs."""
+"""What cells rest on: measured rows, the paper's tables, claims, the ledger, trainings, study pairs."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
 from repvgg_companion.errors import CompanionError
-from repvgg_companion.evidence.cell import Chosen, TextTable
+from repvgg_companion.evidence.cell import Chosen
 from repvgg_companion.evidence.claim_sources import claim_basis, evidence_of
+from repvgg_companion.evidence.evidence_classes import WHOLE
 from repvgg_companion.evidence.from_studies import read_study
 from repvgg_companion.evidence.named_sources import Places, followed
 from repvgg_companion.evidence.picture_points import pair_source, printed_pair_source
@@ -20,28 +21,27 @@ from repvgg_companion.paper.ours import Results
 from repvgg_companion.paper.printed import FILES, Facts
 
 
-def raw_nodes(path: Path, chosen: Chosen) -> list[Node]:
+def raw_nodes(chosen: Chosen, _: Facts) -> list[Node]:
     """Rows of a table of the contract that runs measured."""
+    path, column = chosen.table.path, chosen.column
     results = Results(path.parent)
-    rows = results.rows(path.stem)
     found = []
     for number in chosen.numbers:
-        row = rows[number - 1]
+        row = results.rows(path.stem)[number - 1]
         node = raw_node(results, path.stem, row)
-        column = chosen.column
         found.append(node if column is None else Node(f"{node.text}, column {column} = {row[column]}", node.children))
     return found
 
 
-def table_nodes(path: Path, table: TextTable, chosen: Chosen, facts: Facts) -> list[Node]:
+def table_nodes(chosen: Chosen, facts: Facts) -> list[Node]:
     """Cells of the paper's tables beside ours."""
+    path = chosen.table.path
     results = Results(path.parent.parent)
     speeds = widest(results)
     evidence = Evidence(facts, results, speeds, "" if speeds else "speed.csv holds no usable rows")
     found = []
-    for number in chosen.numbers:
-        row = table.rows[number - 1]
-        for column in [chosen.column] if chosen.column else [name for name in table.columns if row[name]]:
+    for number, row in chosen.rows:
+        for column in [chosen.column] if chosen.column else [name for name, value in row.items() if value]:
             basis = cell_basis(evidence, path.stem, number, column)
             found.append(_cell_node(path, number, column, row, [basis_node(results, part) for part in basis]))
     return _joined(found) if chosen.column is None else found
@@ -66,13 +66,13 @@ def _and_more(cells: list[Node]) -> str:
     return f"; and on the same rest {', '.join(others)}" if others else ""
 
 
-def claim_nodes(path: Path, table: TextTable, chosen: Chosen, facts: Facts) -> list[Node]:
+def claim_nodes(chosen: Chosen, facts: Facts) -> list[Node]:
     """Verdicts on claims: what each term rests on."""
+    path = chosen.table.path
     results = Results(path.parent)
     claims = {claim["id"]: claim for claim in facts.table("claims")}
     found = []
-    for number in chosen.numbers:
-        row = table.rows[number - 1]
+    for number, row in chosen.rows:
         claim = claims.get(row["id"])
         if claim is None:
             raise CompanionError(f"{path}: row {number} is the claim {row['id']}, which {facts.folder} does not list")
@@ -89,15 +89,35 @@ def claim_nodes(path: Path, table: TextTable, chosen: Chosen, facts: Facts) -> l
     return found
 
 
-def study_nodes(path: Path, table: TextTable, chosen: Chosen, facts: Facts) -> list[Node]:
+def ledger_nodes(chosen: Chosen, facts: Facts) -> list[Node]:
+    """Rows of the ledger; folders of devices and studies are those beside the ledger's folder."""
+    path, results = chosen.table.path, chosen.table.path.parent.parent
+    claims, listed = {claim["id"]: claim for claim in facts.table("claims")}, facts.folder / FILES["claims"]
+    found = []
+    for _, row in chosen.rows:
+        if row["id"] not in claims:
+            raise CompanionError(f"{path}: {row['id']} is no claim of {listed}")
+        where = Node(f"{listed}: {row['id']}, {claims[row['id']]['where_in_paper']}")
+        words = frozenset(row["setting"].split(", "))
+        places = Places(facts, Results(results / "devices"), results / "studies", row["source"], words)
+        setting = ", ".join(part for part in (row["source"], row["device"], row["setting"]) if part)
+        value = f"value {row['value']}" + (f" [{row['low']}, {row['high']}]" if row["low"] else "")
+        told = [value if row["value"] or row["low"] else "", "" if row["part"] == WHOLE else f"about {row['part']}"]
+        told.append(f"number {row['verdict_number']}, inference {row['verdict_inference']}")
+        text = f"{path}: {row['id']}, {row['evidence_class']} ({setting}): {'; '.join(filter(None, told))}"
+        found.append(Node(text, (where, *followed(row["evidence"], places))))
+    return found
+
+
+def study_nodes(chosen: Chosen, facts: Facts) -> list[Node]:
     """Pairs of networks in the table of a small study, each with its seeds and the printed accuracies."""
+    path = chosen.table.path
     studies = path.parent.parent / "studies"
     study = read_study(studies / path.stem, facts)
     pairs = {pair_name(pair): pair for pair in study.pairs}
     places = Places(facts, study.results, studies, study.name)
     found = []
-    for number in chosen.numbers:
-        row = table.rows[number - 1]
+    for number, row in chosen.rows:
         pair = pairs.get(row["pair"])
         if pair is None:
             raise CompanionError(f"{path}: row {number} is {row['pair']}, a pair that {study.name} does not have; "
@@ -109,8 +129,9 @@ def study_nodes(path: Path, table: TextTable, chosen: Chosen, facts: Facts) -> l
     return found
 
 
-def history_nodes(path: Path, table: TextTable, chosen: Chosen, _: Facts) -> list[Node]:
+def history_nodes(chosen: Chosen, _: Facts) -> list[Node]:
     """Epochs of a training: of a study, or beside the weights `weights/DATASET/MODEL/DIGEST/seedK`."""
+    path = chosen.table.path
     if path.parent.parent.name == "history":
         results, seed = Results(path.parent.parent.parent), path.stem.removeprefix("seed")
         rows = [row for row in results.rows("accuracy") if (row["model"], row["seed"]) == (path.parent.name, seed)]
@@ -126,9 +147,8 @@ def history_nodes(path: Path, table: TextTable, chosen: Chosen, _: Facts) -> lis
         root = path.resolve().parents[5]
         children += images_nodes({"_folder": root / "experiment", "dataset": dataset})
     found = []
-    for number in chosen.numbers:
-        row = table.rows[number - 1]
-        cells = [chosen.column] if chosen.column else [name for name in table.columns if name != "epoch"]
+    for _, row in chosen.rows:
+        cells = [chosen.column] if chosen.column else [name for name in row if name != "epoch"]
         values = ", ".join(f"{name} = {row[name]}" for name in cells)
         found.append(Node(f"{path}: epoch {row['epoch']}: {values}", tuple(children)))
     return found

@@ -15,19 +15,6 @@ from repvgg_companion.paper.printed import FILES, Facts
 
 
 @dataclass(frozen=True)
-class LedgerRequest:
-    """The folders that the verb reads and writes."""
-
-    paper: Path
-    devices: Path
-    studies: Path
-    output: Path
-    figures: Path | None
-    commit: str = ""
-    """What the pictures name as their commit; empty for that of this checkout."""
-
-
-@dataclass(frozen=True)
 class Sources:
     """Everything that the ledger is made from, read and checked."""
 
@@ -40,19 +27,19 @@ class Sources:
     studies: Sequence[Study]
 
 
-def read_sources(request: LedgerRequest) -> Sources:
+def read_sources(paper: Path, devices: Path, studies: Path) -> Sources:
     """Read and check all sources; raises CompanionError with file and line for a row that cannot be used."""
-    facts = Facts(request.paper)
-    require_claims(facts.table("claims"), str(request.paper / FILES["claims"]))
-    published = read_accuracies(request.paper)
-    nothing = Results(request.output / "no-results")  # a folder that does not exist: everything is counted now
-    check_device_folders(request.devices)
+    facts = Facts(paper)
+    require_claims(facts.table("claims"), str(paper / FILES["claims"]))
+    published = read_accuracies(paper)
+    nothing = Results(paper / "no-results")  # a folder that does not exist: everything is counted now
+    check_device_folders(devices)
     return Sources(
         facts,
         Evidence(facts, nothing),
-        Results(request.devices),
-        speed_tables(facts, nothing, read_speeds(request.paper)),
+        Results(devices),
+        speed_tables(facts, nothing, read_speeds(paper)),
         accuracy_lists(facts, nothing, published),
         published,
-        read_studies(request.studies, facts),
+        read_studies(studies, facts),
     )

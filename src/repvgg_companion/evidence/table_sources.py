@@ -10,10 +10,9 @@ from repvgg_companion.paper.claim_evidence import Evidence
 from repvgg_companion.paper.comparable_runs import has_paper_shape
 from repvgg_companion.paper.grammar import NotAvailable, Quantity
 from repvgg_companion.paper.ours import Row
-from repvgg_companion.paper.printed import FILES
+from repvgg_companion.paper.printed import FILES, Facts
 from repvgg_companion.paper.table_rows import ablations, kernel_row_order
 
-_COUNTED = {"params": "params", "flops": "flops", "wino": "wino"}
 NOW = "counted by this companion on the built network, when the table was made"
 
 
@@ -29,21 +28,19 @@ def cell_basis(evidence: Evidence, table: str, number: int, column: str) -> list
         return [Basis("the note explains the other cells of its row")]
     if column == "convertible":
         return [Basis(f"the definition of {fact['model']} in repvgg_companion.models.names")]
-    return [printed(evidence, table, number, column.removeprefix("paper_"))]
+    return [Basis(printed(evidence.facts, table, number, column.removeprefix("paper_")))]
 
 
-def printed(evidence: Evidence, table: str, number: int, column: str) -> Basis:
-    """A printed value with its file, row and column."""
-    fact = evidence.facts.table(table)[number - 1]
+def printed(facts: Facts, table: str, number: int, column: str) -> str:
+    """The file, row and column of a printed value; of the whole row if `column` is empty."""
+    fact = facts.table(table)[number - 1]
     columns = [name for name in fact if name == column] or [name for name in fact if column and name.startswith(column)]
     who = next((f"({fact[name]})" for name in ("model", "kernel_size", "stage") if name in fact), "")
     values = ", ".join(f"column {name} = {fact[name]}" for name in columns) or who
     if column == "delta_points":
         values = f"column top1_pct = {fact['top1_pct']}, less that of RepVGG-B0 or, for ResNet-50 blocks, of ResNet-50"
     where = f"Figure {table[6:]}" if table.startswith("figure") else f"Table {table[5:]}"
-    return Basis(
-        f"{evidence.facts.folder / FILES[table]}: row {number}, {values}; printed in {where} of arXiv 2101.03697v3"
-    )
+    return f"{facts.folder / FILES[table]}: row {number}, {values}; printed in {where} of arXiv 2101.03697v3"
 
 
 def _recounted(evidence: Evidence, table: str, number: int, column: str) -> list[Basis]:
@@ -52,14 +49,14 @@ def _recounted(evidence: Evidence, table: str, number: int, column: str) -> list
     stem = column.removeprefix("recount_").removesuffix("_match")
     found = []
     if column.endswith("match"):
-        found.append(printed(evidence, table, number, stem if stem != "match" else ""))
+        found.append(Basis(printed(evidence.facts, table, number, stem if stem != "match" else "")))
         row = str(fact.get("model") or fact.get("kernel_size") or "")
         known = [key for key in evidence.facts.exceptions if key[:2] == (table, row) and key[2].startswith(stem)]
         found += [Basis(f"{evidence.facts.folder / FILES['exceptions']}: row of {row}, {key[2]}") for key in known]
     if table == "table1":
-        return [*found, Basis(f"arithmetic on {printed(evidence, table, number, '').words}")]
-    name = _COUNTED.get(stem.split("_")[0])
-    if name is None or "model" not in fact or table == "table3":
+        return [*found, Basis(f"arithmetic on {printed(evidence.facts, table, number, '')}")]
+    name = stem.split("_")[0]
+    if name not in ("params", "flops", "wino") or "model" not in fact or table == "table3":
         return [*found, Basis(NOW)]
     try:
         return [*found, *count_basis(evidence, Quantity(name, fact["model"]))]

@@ -12,8 +12,14 @@ from repvgg_companion.evidence.dictionary import HEADER as DICTIONARY
 from repvgg_companion.evidence.figure_sources import figure_nodes, is_points, places_of, point_nodes
 from repvgg_companion.evidence.ledger_columns import COLUMNS as LEDGER
 from repvgg_companion.evidence.ledger_columns import HEADER as LEDGER_DICTIONARY
-from repvgg_companion.evidence.ledger_sources import ledger_nodes
-from repvgg_companion.evidence.result_sources import claim_nodes, history_nodes, raw_nodes, study_nodes, table_nodes
+from repvgg_companion.evidence.result_sources import (
+    claim_nodes,
+    history_nodes,
+    ledger_nodes,
+    raw_nodes,
+    study_nodes,
+    table_nodes,
+)
 from repvgg_companion.evidence.third_party import SPEED_FILE, TIMM_FILE
 from repvgg_companion.evidence.tree import Node
 from repvgg_companion.files import read_json
@@ -79,22 +85,16 @@ def nodes(request: WhyRequest) -> list[Node]:
     if not request.cell:
         return [_whole(request.file, table)]
     if is_points(table):
-        numbers = choose(table, request.cell, most=len(table.rows)).numbers
-        return point_nodes(table, numbers, places_of(request.file, facts, request.results))
-    follow = _way(request, table)
-    return follow(request.file, table, choose(table, request.cell), facts)
+        chosen = choose(table, request.cell, most=len(table.rows))
+        return point_nodes(chosen, places_of(request.file, facts, request.results))
+    return _way(request, table)(choose(table, request.cell), facts)
 
 
-Way = Callable[[Path, TextTable, Chosen, Facts], list[Node]]
-
-
-def _way(request: WhyRequest, table: TextTable) -> Way:
+def _way(request: WhyRequest, table: TextTable) -> Callable[[Chosen, Facts], list[Node]]:
     """How the rows of a file are followed, by its columns and its place."""
     path, columns = request.file, table.columns
     if columns == [column.name for column in LEDGER]:
-        return lambda path, table, chosen, facts: [
-            ledger_nodes(path, table.rows[number - 1], facts) for number in chosen.numbers
-        ]
+        return ledger_nodes
     if columns in (list(DICTIONARY), list(LEDGER_DICTIONARY)):
         return _definitions
     if path.resolve().parent == request.paper.resolve():
@@ -110,7 +110,7 @@ def _way(request: WhyRequest, table: TextTable) -> Way:
     if path.stem in PAPER_TABLES and path.parent.name == "tables":
         return table_nodes
     if path.stem in CONTRACT and "run_id" in columns:
-        return lambda path, _table, chosen, _facts: raw_nodes(path, chosen)
+        return raw_nodes
     joined = [name for name, contract in CONTRACT.items() if columns == contract.names]
     if joined:
         raise CompanionError(f"{path} is a part of a table; ask for a cell of {joined[0]}.csv, which 'collect' joined")
@@ -120,13 +120,14 @@ def _way(request: WhyRequest, table: TextTable) -> Way:
     )
 
 
-def _printed_rows(path: Path, table: TextTable, chosen: Chosen, _: Facts) -> list[Node]:
-    found = []
-    for number in chosen.numbers:
-        row = table.rows[number - 1]
-        cells = "; ".join(f"{name}: {value}" for name, value in row.items() if value)
-        found.append(Node(f"{path}: row {number}: {cells}", (Node(f"source: {_source(path.name, row)}"),)))
-    return found
+def _printed_rows(chosen: Chosen, _: Facts) -> list[Node]:
+    file = chosen.table.path.name
+    return [_row_node(chosen, number, row, f"source: {_source(file, row)}") for number, row in chosen.rows]
+
+
+def _row_node(chosen: Chosen, number: int, row: dict[str, str], basis: str) -> Node:
+    cells = "; ".join(f"{name}: {value}" for name, value in row.items() if value)
+    return Node(f"{chosen.table.path}: row {number}: {cells}", (Node(basis),))
 
 
 def _source(file: str, row: dict[str, str]) -> str:
@@ -139,13 +140,9 @@ def _source(file: str, row: dict[str, str]) -> str:
     return next(named, "arXiv 2101.03697v3, the table that the file is named after")
 
 
-def _definitions(path: Path, table: TextTable, chosen: Chosen, _: Facts) -> list[Node]:
-    made = Node("no measurement: it explains a column, written from contract.py and the room evidence")
-    found = []
-    for number in chosen.numbers:
-        cells = "; ".join(f"{name}: {value}" for name, value in table.rows[number - 1].items() if value)
-        found.append(Node(f"{path}: row {number}: {cells}", (made,)))
-    return found
+def _definitions(chosen: Chosen, _: Facts) -> list[Node]:
+    made = "no measurement: it explains a column, written from contract.py and the room evidence"
+    return [_row_node(chosen, number, row, made) for number, row in chosen.rows]
 
 
 def _whole(path: Path, table: TextTable) -> Node:

@@ -1,12 +1,11 @@
 """The points of each figure as rows, for the CSV file beside it: what is drawn, where, and which row it comes from."""
 
-import csv
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 
 from repvgg_companion.errors import one_line
-from repvgg_companion.files import atomic_path
+from repvgg_companion.files import csv_text, write_text
 from repvgg_companion.paper.claim_evidence import Evidence
 from repvgg_companion.paper.figure_ablations import ablation_columns, printed_ablations
 from repvgg_companion.paper.figure_bars import FIGURE3_PAPER, FIGURE3_POINTS, kernel_rows, peak_rows
@@ -59,11 +58,9 @@ def point(where: tuple[str, str, str], x: Axis, y: Axis, source: str) -> FigureP
 
 def write_points(path: Path, points: Sequence[FigurePoint]) -> None:
     """Write the CSV file beside a figure; numbers are given to eight digits."""
-    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as stream:
-        writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow([field.name for field in fields(FigurePoint)])
-        for one in points:
-            writer.writerow([f"{cell:.8g}" if isinstance(cell, float) else cell for cell in astuple(one)])
+    names = [field.name for field in fields(FigurePoint)]
+    rows = ([f"{cell:.8g}" if isinstance(cell, float) else cell for cell in astuple(one)] for one in points)
+    write_text(path, csv_text([names, *rows]))
 
 
 def _figure1(evidence: Evidence, _: list[Path] | None) -> Iterator[FigurePoint]:

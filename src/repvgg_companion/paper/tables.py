@@ -5,12 +5,10 @@ macros.
 """
 
 import argparse
-import csv
-import io
 from dataclasses import dataclass
 from pathlib import Path
 
-from repvgg_companion.files import write_text
+from repvgg_companion.files import csv_text, write_text
 from repvgg_companion.paper.claim_evidence import Evidence
 from repvgg_companion.paper.latex import as_latex, as_macros
 from repvgg_companion.paper.ours import Results
@@ -79,13 +77,5 @@ def provenance(rows: list[TableRow], results: Results, experiment: str) -> str:
 
 def as_csv(rows: list[TableRow]) -> str:
     """CSV with LF; an empty cell is a missing value."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(
-        [
-            {key: "" if value is None else value for key, value in (row | {"note": "; ".join(row["note"])}).items()}
-            for row in rows
-        ]
-    )
-    return text.getvalue()
+    joined = (row | {"note": "; ".join(row["note"])} for row in rows)
+    return csv_text([list(rows[0]), *([row[name] for name in rows[0]] for row in joined)])
