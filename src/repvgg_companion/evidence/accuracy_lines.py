@@ -8,8 +8,9 @@ import numpy as np
 from repvgg_companion.evidence.compared_line import ComparedLine, Measured, Side, grouped
 from repvgg_companion.paper import mean_iou
 from repvgg_companion.paper.grammar import NotAvailable
-from repvgg_companion.paper.inference import Span, over_images, over_seeds
-from repvgg_companion.paper.ours import Row, correct_images, describe_network
+from repvgg_companion.paper.inference import Span, over_seeds
+from repvgg_companion.paper.ours import Row, describe_network
+from repvgg_companion.paper.verdicts import over_same_images
 
 SAME = ("dataset", "width", "num_classes", "input_px", "protocol")
 """Accuracies are compared only where these columns agree; model and form must be the same too."""
@@ -115,11 +116,7 @@ def _lines_of_pair(kind: _Kind, first: list[Row], second: list[Row]) -> Iterator
 def _paired(kind: _Kind, first: list[Row], second: list[Row]) -> Span:
     if kind is MEAN_IOU:
         return mean_iou.over_images([1.0, -1.0], [second, first])
-    parts = [correct_images(rows) for rows in (second, first)]
-    labels = [labels for _, labels in parts]
-    if not np.array_equal(labels[0], labels[1]):
-        raise NotAvailable("the predictions belong to different images")
-    return over_images([1.0, -1.0], [correct for correct, _ in parts])
+    return over_same_images([1.0, -1.0], [second, first])
 
 
 def _newcombe(kind: _Kind, first: list[Row], second: list[Row]) -> Span:

@@ -7,10 +7,9 @@ from repvgg_companion.evidence.raw_row import Basis, rows_basis
 from repvgg_companion.evidence.table_sources import NOW, count_basis
 from repvgg_companion.paper.claim_evidence import Evidence, evidence_for
 from repvgg_companion.paper.grammar import EXACT, Check, NotAvailable, Quantity, Term, parse
-from repvgg_companion.paper.named_checks import block_rows, needs_speed, proxies
-from repvgg_companion.paper.ours import Results, Row
+from repvgg_companion.paper.named_checks import block_rows, pairs_of_batches, proxies
+from repvgg_companion.paper.ours import Results
 from repvgg_companion.paper.printed import Facts
-from repvgg_companion.speed.speed_settings import PAPER_BATCH_SIZE
 
 _SETTING = ("device", "precision", "backend")
 _TABLES = {"top1": "accuracy", "miou": "segmentation", "speed": "speed", "density": "kernel_size"}
@@ -18,10 +17,7 @@ _TABLES = {"top1": "accuracy", "miou": "segmentation", "speed": "speed", "densit
 
 def evidence_of(claim: dict[str, Any], facts: Facts, results: Results, setting: dict[str, str]) -> Evidence:
     """The evidence of one row of a claim; `setting` holds its device, precision and backend as text."""
-    terms = parse(claim["condition"])
-    measured = [quantity for term in terms for quantity in term.quantities if quantity.name in ("speed", "density")]
-    speeds = bool(measured) or any(isinstance(term, Check) and needs_speed(term.name) for term in terms)
-    every = evidence_for(facts, results, measured, speeds=speeds)
+    every = evidence_for(facts, results, parse(claim["condition"]))
     for evidence in every:
         run = evidence.speeds
         if run is not None and all(setting.get(name) == getattr(run, name) for name in _SETTING):
@@ -83,19 +79,8 @@ def _ranked(evidence: Evidence) -> list[Basis]:
     return found or [Basis(f"nothing: {evidence.why_no_speeds or 'no network of Table 4 was measured'}")]
 
 
-def rows_of_two_batches(evidence: Evidence) -> list[Row]:
-    """The fp32 speeds of the deploy forms measured with batch 128 and with 256 in one run and setting."""
-    same = ("run_id", "model", "backend", "memory_format", "protocol", "input_px")
-    pairs: dict[tuple, dict[int, Row]] = {}
-    for row in evidence.results.rows("speed"):
-        if row["width"] == 1 and row["form"] == "deploy" and row["precision"] == "fp32" and row["examples_per_s"]:
-            pairs.setdefault(tuple(row[name] for name in same), {})[row["batch_size"]] = row
-    sizes = (PAPER_BATCH_SIZE, 2 * PAPER_BATCH_SIZE)
-    return [pair[size] for pair in pairs.values() if set(sizes) <= set(pair) for size in sizes]
-
-
 def _batches(evidence: Evidence) -> list[Basis]:
-    rows = rows_of_two_batches(evidence)
+    rows = [row for pair in pairs_of_batches(evidence.results.rows("speed")) for row in pair]
     return rows_basis("speed", rows) or [Basis("nothing: no network was measured with batch 128 and 256 in one run")]
 
 

@@ -17,7 +17,7 @@ from repvgg_companion.evidence.speed_lines import ratio_lines, speed_lines
 from repvgg_companion.files import write_text
 from repvgg_companion.paper.claims import rows_of_claim
 from repvgg_companion.paper.comparable_runs import BEST
-from repvgg_companion.paper.grammar import Term, parse
+from repvgg_companion.paper.grammar import parse
 from repvgg_companion.paper.ours import Row
 from repvgg_companion.paper.printed import Facts
 from repvgg_companion.paper.verdicts import NOT_TESTED
@@ -165,13 +165,10 @@ def _claims(side: Side, facts: Facts) -> list[Row]:
     """The judged claims of a side; where the folder holds none, those about speed are judged now."""
     found = side.results.rows("claims")
     if not found and side.tables & {"speed", "kernel_size"}:
-        measured = [claim for claim in facts.table("claims") if any(map(_is_measured, parse(claim["condition"])))]
-        found = [row for claim in measured for row in rows_of_claim(claim, facts, side.results)]
+        for claim in facts.table("claims"):
+            if any(part.is_speed for term in parse(claim["condition"]) for part in term.quantities):
+                found = [*found, *rows_of_claim(claim, facts, side.results)]
     return found
-
-
-def _is_measured(term: Term) -> bool:
-    return any(quantity.name in ("speed", "density") for quantity in term.quantities)
 
 
 def markdown(lines: list[ComparedLine], first: Side, second: Side) -> str:

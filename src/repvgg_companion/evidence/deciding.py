@@ -5,7 +5,7 @@ they are the whole claim. Numbers of another network or recipe than the claim's 
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -183,19 +183,23 @@ def _wilson(term: Comparison, source: Published) -> Span | None:
     return Span("new images", term.value({quantity: low}), term.value({quantity: high}))
 
 
-def ledger_row(claim: Claim, origin: RowOrigin, answers: Sequence[Answer], n_terms: int) -> dict[str, Any] | None:
-    """The ledger row of one claim and source; None where the source has nothing to say about the claim."""
-    decided = [answer for answer in answers if answer.decides]
-    used = decided or [answer for answer in answers if answer.shown]
+def used_answers(answers: Sequence[Answer]) -> list[Answer]:
+    """The answers that a row is made of: those that decide their term, else those that are shown."""
+    return [answer for answer in answers if answer.decides] or [answer for answer in answers if answer.shown]
+
+
+def ledger_row(claim: Claim, origin: RowOrigin, answers: Sequence[Answer], n_terms: int) -> Iterator[dict[str, Any]]:
+    """The ledger row of one claim and source; none where the source has nothing to say about the claim."""
+    used = used_answers(answers)
     if not used:
-        return None
+        return
     findings = [answer.finding for answer in used]
     with_interval = next((finding for finding in findings if finding.low is not None), None)
-    if not decided:
+    if not used[0].decides:
         part = NOTHING
     else:
-        part = WHOLE if len(decided) == n_terms else " and ".join(str(answer.term) for answer in decided)
-    return {
+        part = WHOLE if len(used) == n_terms else " and ".join(str(answer.term) for answer in used)
+    yield {
         "id": claim["id"],
         "evidence_class": origin.evidence_class.name,
         "source": origin.source,

@@ -1,5 +1,6 @@
 """Rows of the class *counted*: arithmetic and structure, decided on the networks themselves."""
 
+from collections.abc import Iterator
 from typing import Any
 
 from repvgg_companion.evidence.deciding import Answer, Claim, RowOrigin, is_exact, ledger_row
@@ -20,8 +21,8 @@ _SAME_EVERYWHERE = {
 """Values in words, where the last digits depend on the machine."""
 
 
-def counted_row(claim: Claim, evidence: Evidence) -> dict[str, Any] | None:
-    """The row of one claim; `evidence` holds no results, so all is counted now. None where nothing can be counted."""
+def counted_row(claim: Claim, evidence: Evidence) -> Iterator[dict[str, Any]]:
+    """The row of one claim; `evidence` holds no results, so all is counted now; none where nothing can be counted."""
     terms = parse(claim["condition"])
     answers = []
     for term in terms:

@@ -4,21 +4,16 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
-from repvgg_companion.evidence.claim_sources import rows_of_two_batches
 from repvgg_companion.evidence.deciding import Answer, Claim, RowOrigin, is_exact, ledger_row
 from repvgg_companion.evidence.evidence_classes import MEASURED_HERE
 from repvgg_companion.paper.claim_evidence import Evidence, evidence_for
 from repvgg_companion.paper.comparable_runs import BEST, PAPER_SHAPE, ComparableRun, has_paper_shape
 from repvgg_companion.paper.grammar import Check, Comparison, Term, parse
-from repvgg_companion.paper.named_checks import CHECKS, block_maps, block_rows, needs_speed
+from repvgg_companion.paper.named_checks import CHECKS, block_rows, decided, measured_doubling, pairs_of_batches
 from repvgg_companion.paper.ours import Results, Row
 from repvgg_companion.paper.printed import Facts
 from repvgg_companion.paper.verdicts import (
-    CONTRADICTED,
-    MET,
-    NOT_MET,
     NOT_TESTED,
-    REPRODUCED,
     Finding,
     judge,
     value_text,
@@ -31,16 +26,12 @@ _SATURATION_CHECK = "batch-128-saturates"
 def device_rows(claim: Claim, facts: Facts, results: Results) -> Iterator[dict[str, Any]]:
     """The rows of one claim, one for each device, precision and backend in which its networks were measured."""
     terms = parse(claim["condition"])
-    quantities = [part for term in terms for part in term.quantities if part.name in ("speed", "density")]
-    speeds = bool(quantities) or any(isinstance(term, Check) and needs_speed(term.name) for term in terms)
-    for evidence in evidence_for(facts, results, quantities, speeds=True) if speeds else ():
+    for evidence in evidence_for(facts, results, terms):
         if evidence.speeds is None or evidence.speeds.backend == BEST:
             continue  # the best of each repeats rows of the single backends
         answers = [answer for term in terms if (answer := _answer(term, evidence)) is not None]
-        row = ledger_row(claim, _origin(evidence.speeds), answers, len(terms))
-        if row is not None:
-            yield row
-    if any(part.name == "density" for part in quantities):
+        yield from ledger_row(claim, _origin(evidence.speeds), answers, len(terms))
+    if any(part.name == "density" for term in terms for part in term.quantities):
         yield from _other_shapes(claim, results)
     yield from _check_rows(claim, facts, results)
 
@@ -68,9 +59,7 @@ def _other_shapes(claim: Claim, results: Results) -> Iterator[dict[str, Any]]:
             answers.append(Answer(term, finding, shown=True))
         setting = f"{precision}, {backend}, {memory_format}, {shape.split(', ')[0]}"
         origin = RowOrigin(MEASURED_HERE, "this companion", setting, device, [shape])
-        shown = ledger_row(claim, origin, answers, len(terms))
-        if shown is not None:
-            yield shown
+        yield from ledger_row(claim, origin, answers, len(terms))
 
 
 def _shape(row: Row) -> str:
@@ -82,7 +71,7 @@ def _answer(term: Term, evidence: Evidence) -> Answer | None:
         return None
     if not isinstance(term, Check):
         return Answer(term, judge(term, evidence))
-    return Answer(term, CHECKS[term.name](evidence)) if needs_speed(term.name) else None
+    return Answer(term, CHECKS[term.name](evidence)) if term.of_speeds else None
 
 
 def _check_rows(claim: Claim, facts: Facts, results: Results) -> Iterator[dict[str, Any]]:
@@ -96,30 +85,24 @@ def _check_rows(claim: Claim, facts: Facts, results: Results) -> Iterator[dict[s
         for term, (setting, decide) in checks:
             finding = decide(evidence)
             origin = RowOrigin(MEASURED_HERE, "this companion", setting, device)
-            row = ledger_row(claim, origin, [Answer(term, finding)] if finding else [], len(terms))
-            if row is not None:
-                yield row
+            yield from ledger_row(claim, origin, [Answer(term, finding)] if finding else [], len(terms))
 
 
 def _memory_finding(evidence: Evidence) -> Finding | None:
     rows = evidence.results.rows("memory")
-    residual, plain = block_maps(rows, "residual"), block_maps(rows, "plain")
-    if not residual or not plain:
+    measured = measured_doubling(rows)
+    if measured is None:
         return None
-    # 5 % admits what an allocator rounds up, as in the check of the claims.
-    holds = abs(max(residual) - 2) <= 0.1 and abs(max(plain) - 1) <= 0.05
-    number, inference = (MET, REPRODUCED) if holds else (NOT_MET, CONTRADICTED)
-    value = f"{max(residual):.2f}x vs {max(plain):.2f}x"
     first = [block_rows(rows, kind)[0] for kind in ("residual", "plain")]
-    names = tuple(f"memory.csv {row['run_id']} {row['model']} {row['form']}" for row in first)
-    return Finding(number, inference, value, evidence=names)
+    return decided(*measured, *(f"memory.csv {row['run_id']} {row['model']} {row['form']}" for row in first))
 
 
 def _saturation_finding(evidence: Evidence) -> Finding:
     names = tuple(
         f"speed.csv {row['run_id']} {row['model']} {row['form']} {row['precision']} {row['backend']} batch "
         f"{row['batch_size']}"
-        for row in rows_of_two_batches(evidence)
+        for pair in pairs_of_batches(evidence.results.rows("speed"))
+        for row in pair
     )
     return replace(CHECKS[_SATURATION_CHECK](evidence), evidence=names)
 

@@ -5,8 +5,17 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
-from repvgg_companion.evidence.deciding import Answer, Claim, Offer, Published, RowOrigin, ledger_row, published_answers
-from repvgg_companion.evidence.evidence_classes import MEASURED_BY_OTHERS, REEVALUATED, RETRAINED, EvidenceClass
+from repvgg_companion.evidence.deciding import (
+    Answer,
+    Claim,
+    Offer,
+    Published,
+    RowOrigin,
+    ledger_row,
+    published_answers,
+    used_answers,
+)
+from repvgg_companion.evidence.evidence_classes import MEASURED_BY_OTHERS, REEVALUATED, RETRAINED
 from repvgg_companion.evidence.third_party import (
     ACCURACY_FILE,
     OTHER_BASELINE,
@@ -17,7 +26,6 @@ from repvgg_companion.evidence.third_party import (
 from repvgg_companion.evidence.third_party import RETRAINED as RETRAINED_KIND
 from repvgg_companion.models.names import MODELS
 from repvgg_companion.paper.grammar import Check, NotAvailable, Quantity, parse
-from repvgg_companion.paper.named_checks import needs_speed
 from repvgg_companion.paper.ours import Reading
 from repvgg_companion.paper.printed import Facts
 from repvgg_companion.paper.verdicts import INCONCLUSIVE, MET, NOT_MET, Finding
@@ -98,9 +106,9 @@ def speed_rows(claim: Claim, tables: Sequence[SpeedTable]) -> Iterator[dict[str,
     seen = set()
     for table in tables:
         converted = all(row.form != "train" for row in table.by_model.values())
-        asked = [term for term in terms if not isinstance(term, Check) or (converted and needs_speed(term.name))]
+        asked = [term for term in terms if not isinstance(term, Check) or (converted and term.of_speeds)]
         answers = published_answers(asked, table)
-        used = [answer for answer in answers if answer.decides] or [answer for answer in answers if answer.shown]
+        used = used_answers(answers)
         names = {f"paper/{SPEED_FILE} line {row.line}": row.model for row in table.by_model.values()}
         lines = [line for answer in used for line in answer.finding.evidence if line in names]
         models = dict.fromkeys(names[line] for line in lines)
@@ -112,9 +120,7 @@ def speed_rows(claim: Claim, tables: Sequence[SpeedTable]) -> Iterator[dict[str,
         if _RESIZED in models:
             setting += f", {_RESIZED} at {table.by_model[_RESIZED].input_px} px"
         origin = RowOrigin(MEASURED_BY_OTHERS, f"timm, {table.name}", setting, first.device, table.differs(models))
-        row = ledger_row(claim, origin, answers, len(terms))
-        if row is not None:
-            yield row
+        yield from ledger_row(claim, origin, answers, len(terms))
 
 
 @dataclass(frozen=True)
@@ -166,18 +172,11 @@ def accuracy_evidence(claim: Claim, lists: Sequence[AccuracyList]) -> Iterator[d
         margin = tolerances[source.retrained]
         asked = [term for term in terms if not isinstance(term, Check)]
         answers = published_answers(asked, source, float(margin) if margin else None, fixed=not source.retrained)
-        used = [answer for answer in answers if answer.decides] or [answer for answer in answers if answer.shown]
-        models = {part.subject for answer in used for part in answer.term.quantities}
+        models = {part.subject for answer in used_answers(answers) for part in answer.term.quantities}
         notes = dict.fromkeys(f"{row.model}: {row.note}" for row in source.rows if row.model in models and row.note)
-        row = ledger_row(claim, _origin(source, list(notes)), answers, len(terms))
-        if row is not None:
-            yield row
-
-
-def _origin(source: AccuracyList, notes: Sequence[str]) -> RowOrigin:
-    kind: EvidenceClass = RETRAINED if source.retrained else REEVALUATED
-    form = "converted form" if source.rows[0].form == "deploy" else "training form"
-    return RowOrigin(kind, source.name, form, differs=notes)
+        form = "converted form" if source.rows[0].form == "deploy" else "training form"
+        origin = RowOrigin(RETRAINED if source.retrained else REEVALUATED, source.name, form, differs=list(notes))
+        yield from ledger_row(claim, origin, answers, len(terms))
 
 
 def conversion_row(claim: Claim, lists: Sequence[AccuracyList]) -> Iterator[dict[str, Any]]:
@@ -198,4 +197,4 @@ def conversion_row(claim: Claim, lists: Sequence[AccuracyList]) -> Iterator[dict
             lines = sorted(row.line for pair in pairs for row in pair)
             evidence = f"paper/{ACCURACY_FILE} lines {lines[0]} to {lines[-1]}"
             finding = Finding(number, INCONCLUSIVE, value, reason="accuracies only, not outputs", evidence=(evidence,))
-            yield ledger_row(claim, RowOrigin(REEVALUATED, name, "both forms"), [Answer(term, finding)], 1) or {}
+            yield from ledger_row(claim, RowOrigin(REEVALUATED, name, "both forms"), [Answer(term, finding)], 1)

@@ -1,6 +1,6 @@
 """Rows of the class *printed*: whether a claim follows from the paper's own tables or from the official README."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -34,7 +34,7 @@ class Print(Published):
         return Reading(offer.value, (), (offer.evidence,))
 
 
-def printed_row(claim: Claim, source: Print) -> dict[str, Any] | None:
+def printed_row(claim: Claim, source: Print) -> Iterator[dict[str, Any]]:
     """The row of one claim; None where the claim is about nothing that is printed."""
     terms = parse(claim["condition_on_printed_numbers"] or claim["condition"])
     asked = [term for term in terms if not isinstance(term, Check) or term.name in ON_PRINT]
@@ -42,7 +42,7 @@ def printed_row(claim: Claim, source: Print) -> dict[str, Any] | None:
     answers = published_answers(asked, source, tolerance, fixed=True, exact=True)
     tables = claim["tables"].split(" ")[0].strip(";").replace(";", ", ")
     where = f"Table {tables}" if tables[:1].isdigit() else "text"
-    speeds = any(quantity.name in ("speed", "density") for term in terms for quantity in term.quantities)
+    speeds = any(part.is_speed for term in terms for part in term.quantities)
     origin = RowOrigin(
         PRINTED,
         "official README" if claim["where_in_paper"].startswith("README") else f"the paper, {where}",

@@ -94,8 +94,7 @@ def study_rows(claim: Claim, studies: Sequence[Study]) -> Iterator[dict[str, Any
         found = compared(claim, study.pairs)
         answers = [_answer(term, pair, study) for term, pair in found]
         origin = RowOrigin(STUDY, study.name, study.setting, differs=[OTHER_IMAGES])
-        row = ledger_row(claim, origin, answers, n_terms)
-        if row is not None:
+        for row in ledger_row(claim, origin, answers, n_terms):
             part = WHOLE if len(answers) == n_terms else " and ".join(str(term) for term, _ in found)
             yield row | {"part": part, "verdict_inference": worst([pair for _, pair in found])}
 

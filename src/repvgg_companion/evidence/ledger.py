@@ -80,17 +80,17 @@ def ledger_rows(sources: Sources) -> list[Row]:
     claims = sources.facts.table("claims")
     authors = [row for row in sources.published if row.by_authors]
     printed = Print(sources.facts, sources.empty.results, name="the paper", by_authors=authors)
+    order = {one.name: place for place, one in enumerate(CLASSES)}
     rows: list[Row] = []
     for claim in claims:
-        found = [printed_row(claim, printed), counted_row(claim, sources.empty)]
+        found = [*printed_row(claim, printed), *counted_row(claim, sources.empty)]
         found += device_rows(claim, sources.facts, sources.devices)
         if "check(conversion-keeps-function)" in claim["condition"]:
             found += conversion_row(claim, sources.accuracies)
         found += accuracy_evidence(claim, sources.accuracies)
         found += speed_rows(claim, sources.speeds)
         found += study_rows(claim, sources.studies)
-        order = {one.name: place for place, one in enumerate(CLASSES)}
-        rows += sorted((row for row in found if row is not None), key=lambda row: order[row["evidence_class"]])
+        rows += sorted(found, key=lambda row: order[row["evidence_class"]])
     require_evidence(claims, rows, str(sources.facts.folder / FILES["claims"]))
     return rows
 

@@ -55,7 +55,7 @@ def compared_pairs(facts: Facts) -> list[tuple[Quantity, Quantity]]:
     pairs: dict[tuple[Quantity, Quantity], None] = {}
     for claim in facts.table("claims"):
         for term in parse(claim["condition"]):
-            measured = [quantity for quantity in term.quantities if quantity.name in ("speed", "density")]
+            measured = [quantity for quantity in term.quantities if quantity.is_speed]
             if len(measured) == 2:
                 pairs[measured[0], measured[1]] = None
     return list(pairs)

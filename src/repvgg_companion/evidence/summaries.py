@@ -21,7 +21,6 @@ from repvgg_companion.evidence.evidence_classes import (
 )
 from repvgg_companion.paper.comparable_runs import PAPER_SHAPE
 from repvgg_companion.paper.grammar import EXACT, Check, Quantity, parse
-from repvgg_companion.paper.named_checks import needs_speed
 from repvgg_companion.paper.verdicts import MET, NOT_MET, NOT_TESTED, OPEN
 
 Row = Mapping[str, Any]
@@ -99,11 +98,7 @@ def _of(verdicts: Sequence[str]) -> str:
 
 def _speed_terms(claim: Claim) -> int:
     """How many terms of the claim are about speeds."""
-    return sum(
-        any(part.name in ("speed", "density") for part in term.quantities)
-        or (isinstance(term, Check) and needs_speed(term.name))
-        for term in parse(claim["condition"])
-    )
+    return sum(term.of_speeds for term in parse(claim["condition"]))
 
 
 def _counted(claim: Claim, rows: Sequence[Row]) -> str:

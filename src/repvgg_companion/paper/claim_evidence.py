@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from repvgg_companion.paper import mean_iou
 from repvgg_companion.paper.comparable_runs import ComparableRun, comparable_runs, widest
-from repvgg_companion.paper.grammar import NotAvailable, Quantity
+from repvgg_companion.paper.grammar import NotAvailable, Quantity, Term
 from repvgg_companion.paper.ours import Reading, Results, Row, accuracy_groups, accuracy_reading, count
 from repvgg_companion.paper.printed import Facts
 
@@ -68,7 +68,7 @@ class Evidence:
         return accuracy_groups(self.results, self.facts, quantity)
 
     def _other(self, quantity: Quantity) -> Reading:
-        if quantity.name not in ("speed", "density"):
+        if not quantity.is_speed:
             return count(self.results, quantity)
         if self.speeds is None:
             raise NotAvailable(self.why_no_speeds)
@@ -92,9 +92,9 @@ def _kind(quantity: Quantity, rows: list[Row]) -> tuple:
     return (row["dataset"], f"width {row['width']:g}", None if quantity.recipe else row["recipe"], sizes_left_out)
 
 
-def evidence_for(facts: Facts, results: Results, quantities: list[Quantity], *, speeds: bool) -> list[Evidence]:
+def evidence_for(facts: Facts, results: Results, terms: Sequence[Term]) -> list[Evidence]:
     """The evidence for each comparable setting of the speeds; one without speeds if none are needed or none exist."""
-    if not speeds:
+    if not any(term.of_speeds for term in terms):
         return [Evidence(facts, results)]
-    found, why = comparable_runs(results, quantities)
+    found, why = comparable_runs(results, [part for term in terms for part in term.quantities if part.is_speed])
     return [Evidence(facts, results, run) for run in found] or [Evidence(facts, results, None, why)]

@@ -14,7 +14,7 @@ from repvgg_companion.errors import CompanionError
 from repvgg_companion.files import write_text
 from repvgg_companion.paper.claim_evidence import Evidence, evidence_for
 from repvgg_companion.paper.grammar import Check, Term, parse
-from repvgg_companion.paper.named_checks import CHECKS, needs_speed
+from repvgg_companion.paper.named_checks import CHECKS
 from repvgg_companion.paper.ours import PAPER_DATASET, PAPER_SEGMENTATION, Results
 from repvgg_companion.paper.printed import Facts
 from repvgg_companion.paper.verdicts import NOT_TESTED, OPEN, Finding, joined, judge
@@ -76,11 +76,9 @@ def rows_of_claim(claim: dict[str, Any], facts: Facts, results: Results) -> list
         raise CompanionError(f"claim {claim['id']} has {which}; use one of {', '.join(KINDS)}")
     if unknown := [term.name for term in terms if isinstance(term, Check) and term.name not in CHECKS]:
         raise CompanionError(f"claim {claim['id']} names the check {unknown[0]!r}, which does not exist")
-    measured = [quantity for term in terms for quantity in term.quantities if quantity.name in ("speed", "density")]
-    speeds = bool(measured) or any(isinstance(term, Check) and needs_speed(term.name) for term in terms)
     tolerances = (_number(claim["tolerance_released"]), _number(claim["tolerance_retrained"]))
     rows = []
-    for evidence in evidence_for(facts, results, measured, speeds=speeds):
+    for evidence in evidence_for(facts, results, terms):
         findings = [
             CHECKS[term.name](evidence) if isinstance(term, Check) else judge(term, evidence, tolerances)
             for term in terms

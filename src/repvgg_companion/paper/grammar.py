@@ -61,6 +61,11 @@ class Quantity:
         return self.name in ("top1", "miou")
 
     @property
+    def is_speed(self) -> bool:
+        """Whether it is measured on a device, so that a ratio needs one run."""
+        return self.name in ("speed", "density")
+
+    @property
     def form(self) -> str:
         """`train` or `deploy`."""
         return "train" if "train" in self.qualifiers else "deploy"
@@ -95,6 +100,11 @@ class Check:
         """None: a check looks up what it needs."""
         return ()
 
+    @property
+    def of_speeds(self) -> bool:
+        """Whether it compares speeds of one run."""
+        return self.name in ("every-baseline-matched", "wino-ranks-speed")
+
     def __str__(self) -> str:
         return f"check({self.name})"
 
@@ -107,6 +117,11 @@ class Comparison:
     left: ast.expr
     bounds: tuple[tuple[str, ast.expr], ...]
     quantities: tuple[Quantity, ...]
+
+    @property
+    def of_speeds(self) -> bool:
+        """Whether it compares speeds, or densities, of one run."""
+        return any(quantity.is_speed for quantity in self.quantities)
 
     @property
     def is_ratio(self) -> bool:

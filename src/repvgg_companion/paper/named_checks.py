@@ -4,6 +4,8 @@ A check decides what a comparison of two quantities cannot say: structure, and s
 """
 
 from collections.abc import Callable
+from dataclasses import replace
+from operator import itemgetter
 from typing import Any
 
 from repvgg_companion.paper.claim_evidence import Evidence
@@ -24,12 +26,8 @@ from repvgg_companion.speed.measure_memory import FIGURE_3
 from repvgg_companion.speed.speed_settings import PAPER_BATCH_SIZE
 
 
-def needs_speed(name: str) -> bool:
-    """Whether a check compares speeds of one run."""
-    return name in ("every-baseline-matched", "wino-ranks-speed")
-
-
-def _decided(holds: bool, value: str, *sources: str, reason: str = "") -> Finding:
+def decided(holds: bool, value: str, *sources: str, reason: str = "") -> Finding:
+    """A finding that is exact, or measured without doubt."""
     number, inference = (MET, REPRODUCED) if holds else (NOT_MET, CONTRADICTED)
     return Finding(number, inference, value, reason=reason, evidence=sources)
 
@@ -41,7 +39,7 @@ def _plain_inference_body(_: Evidence) -> Finding:
     wrong = {name: found for name, found in faults.items() if found}
     value = f"{len(faults) - len(wrong)} of {len(faults)} deploy forms are 3x3 convolutions and ReLUs in one line"
     reason = "; ".join(f"{name}: {found[0]}" for name, found in wrong.items())
-    return _decided(not wrong, value, "trace of the deploy forms", reason=reason)
+    return decided(not wrong, value, "trace of the deploy forms", reason=reason)
 
 
 def _conversion_keeps_function(evidence: Evidence) -> Finding:
@@ -60,7 +58,7 @@ def _conversion_keeps_function(evidence: Evidence) -> Finding:
     sources = ["RepVGG-A0 with random weights at 224 px"]
     if certificates:
         sources.append("reparameterization.csv")
-    return _decided(holds and not failed, value, *sources, reason=reason)
+    return decided(holds and not failed, value, *sources, reason=reason)
 
 
 def _winograd(_: Evidence) -> Finding:
@@ -69,7 +67,7 @@ def _winograd(_: Evidence) -> Finding:
 
     winograd, direct = structure.winograd_multiplications()
     holds = winograd * WINOGRAD_RATIO.denominator == direct * WINOGRAD_RATIO.numerator
-    return _decided(holds, f"{winograd}/{direct}", "one tile computed both ways")
+    return decided(holds, f"{winograd}/{direct}", "one tile computed both ways")
 
 
 def _operators_per_block(_: Evidence) -> Finding:
@@ -79,7 +77,7 @@ def _operators_per_block(_: Evidence) -> Finding:
     names = [f"ResNet-{depth}" for depth in (18, 34, 50, 101, 152)]
     residual = set().union(*(structure.operators_per_block(name) for name in names))
     value = f"RepVGG {', '.join(map(str, sorted(plain)))}; ResNet {', '.join(map(str, sorted(residual)))}"
-    return _decided(plain == {1} and residual == {2, 3}, value, "walk of the deploy forms")
+    return decided(plain == {1} and residual == {2, 3}, value, "walk of the deploy forms")
 
 
 def _residual_block_doubles_memory(evidence: Evidence) -> Finding:
@@ -88,14 +86,20 @@ def _residual_block_doubles_memory(evidence: Evidence) -> Finding:
     residual, plain = structure.live_feature_maps("residual"), structure.live_feature_maps("plain")
     holds = max(residual) == 2 and max(plain) == 1 and residual[-1] == 1
     value, sources = f"{max(residual)}x vs {max(plain)}x", ["liveness in the traced blocks"]
-    measured = {kind: block_maps(evidence.results.rows("memory"), kind) for kind in ("residual", "plain")}
-    if all(measured.values()):
-        # 5 % admits what an allocator rounds up.
-        most = {kind: max(maps) for kind, maps in measured.items()}
-        holds = holds and abs(most["residual"] - 2) <= 0.1 and abs(most["plain"] - 1) <= 0.05
-        value += f"; measured {most['residual']:.2f}x vs {most['plain']:.2f}x"
+    if measured := measured_doubling(evidence.results.rows("memory")):
+        holds = holds and measured[0]
+        value += f"; measured {measured[1]}"
         sources.append("memory.csv")
-    return _decided(holds, value, *sources)
+    return decided(holds, value, *sources)
+
+
+def measured_doubling(rows: list[Row]) -> tuple[bool, str] | None:
+    """Whether the feature maps double in a residual block alone, and the peaks of both; None where not measured."""
+    residual, plain = (max(block_maps(rows, kind), default=0.0) for kind in ("residual", "plain"))
+    if not residual or not plain:
+        return None
+    # 5 % admits what an allocator rounds up.
+    return abs(residual - 2) <= 0.1 and abs(plain - 1) <= 0.05, f"{residual:.2f}x vs {plain:.2f}x"
 
 
 def block_maps(rows: list[Row], kind: str) -> list[float]:
@@ -129,7 +133,7 @@ def _last_stage_is_cheap(_: Evidence) -> Finding:
     most = max(share.flops_share for share in shares.values())
     parameters = max(share.params_to_stage4 for share in shares.values())
     value = f"at most {100 * most:.1f} % of the FLOPs and {parameters:.2f} of the parameters of stage 4"
-    return _decided(holds, value, "walk of the deploy forms")
+    return decided(holds, value, "walk of the deploy forms")
 
 
 def _efficientnet_has_no_winograd_conv(_: Evidence) -> Finding:
@@ -137,7 +141,7 @@ def _efficientnet_has_no_winograd_conv(_: Evidence) -> Finding:
 
     found = {name: structure.dense_winograd_layers(name) for name in ("EfficientNet-B0", "EfficientNet-B3")}
     value = ", ".join(f"{name}: {number}" for name, number in found.items())
-    return _decided(not any(found.values()), value, "walk of the deploy forms")
+    return decided(not any(found.values()), value, "walk of the deploy forms")
 
 
 def _every_baseline_matched(evidence: Evidence) -> Finding:
@@ -166,18 +170,10 @@ def _every_baseline_matched(evidence: Evidence) -> Finding:
             ]
     except NotAvailable as missing:
         return Finding(NOT_TESTED, NOT_TESTED, reason=str(missing))
-    number = NOT_MET if unmatched else MET
     reason = f"no RepVGG matches {', '.join(unmatched)}" if unmatched else "no joint interval is defined"
-    if flags:
-        number, reason = OPEN, f"the speeds of {len(flags)} networks were disturbed; {reason}"
-    return Finding(
-        number,
-        INCONCLUSIVE,
-        f"{len(unmatched)} baselines unmatched",
-        reason=reason,
-        evidence=tuple(sources),
-        flags=tuple(flags),
-    )
+    value, number = f"{len(unmatched)} baselines unmatched", NOT_MET if unmatched else MET
+    finding = Finding(number, INCONCLUSIVE, value, reason=reason, evidence=tuple(sources), flags=tuple(flags))
+    return _open_if_disturbed(finding, f"the speeds of {len(flags)} networks")
 
 
 def _wino_ranks_speed(evidence: Evidence) -> Finding:
@@ -194,16 +190,16 @@ def _wino_ranks_speed(evidence: Evidence) -> Finding:
     by_wino = float(spearmanr(speeds, [point["wino"] for point in points]).statistic)
     number = MET if by_wino < by_flops else NOT_MET  # more work, less speed: both are negative
     reason = f"{len(points)} networks; they are no sample, so no interval is defined"
-    if flags:
-        number, reason = OPEN, f"the speeds of {len(flags)} networks were disturbed; {reason}"
-    return Finding(
-        number,
-        INCONCLUSIVE,
-        f"Spearman {by_wino:.2f} (Wino MULs) vs {by_flops:.2f} (FLOPs)",
-        reason=reason,
-        evidence=tuple(point["evidence"] for point in points),
-        flags=flags,
-    )
+    value = f"Spearman {by_wino:.2f} (Wino MULs) vs {by_flops:.2f} (FLOPs)"
+    sources = tuple(point["evidence"] for point in points)
+    finding = Finding(number, INCONCLUSIVE, value, reason=reason, evidence=sources, flags=flags)
+    return _open_if_disturbed(finding, f"the speeds of {len(flags)} networks")
+
+
+def _open_if_disturbed(finding: Finding, what: str) -> Finding:
+    if not finding.flags:
+        return finding
+    return replace(finding, number=OPEN, reason=f"{what} were disturbed; {finding.reason}")
 
 
 def proxies(evidence: Evidence) -> list[dict[str, Any]]:
@@ -223,40 +219,34 @@ def proxies(evidence: Evidence) -> list[dict[str, Any]]:
 
 def _batch_128_saturates(evidence: Evidence) -> Finding:
     """Footnote 4: with batch 128 the device is full, so batch 256 gains nothing (at most 5 % here)."""
-    rows = [
-        row
-        for row in evidence.results.rows("speed")
-        if row["width"] == 1
-        and row["form"] == "deploy"
-        and row["precision"] == "fp32"
-        and row["examples_per_s"] is not None
-    ]
-    same = ("run_id", "model", "backend", "memory_format", "protocol", "input_px")
-    half = {tuple(row[key] for key in same): row for row in rows if row["batch_size"] == PAPER_BATCH_SIZE}
     gains: dict[str, float] = {}
     flags = []
-    for row in rows:
-        small = half.get(tuple(row[key] for key in same))
-        if row["batch_size"] == 2 * PAPER_BATCH_SIZE and small is not None:
-            gain = row["examples_per_s"] / small["examples_per_s"]
-            gains[row["model"]] = max(gain, gains.get(row["model"], 0.0))
-            found = [*disturbing_flags(small), *disturbing_flags(row)]
-            flags += [f"{row['model']}: {', '.join(found)}"] if found else []
+    for small, large in pairs_of_batches(evidence.results.rows("speed")):
+        model = large["model"]
+        gains[model] = max(large["examples_per_s"] / small["examples_per_s"], gains.get(model, 0.0))
+        found = [*disturbing_flags(small), *disturbing_flags(large)]
+        flags += [f"{model}: {', '.join(found)}"] if found else []
     if not gains:
         return Finding(NOT_TESTED, NOT_TESTED, reason="no network was measured with batch 128 and 256 in one run")
     most = max(gains, key=gains.__getitem__)
     number = MET if gains[most] <= 1.05 else NOT_MET
     reason = f"{len(gains)} networks; the paper names the GPU's utilisation, which is not measured"
-    if flags:
-        number, reason = OPEN, f"{len(flags)} measurements were disturbed; {reason}"
-    return Finding(
-        number,
-        INCONCLUSIVE,
-        f"at most {gains[most]:.3f} ({most})",
-        reason=reason,
-        evidence=("speed.csv",),
-        flags=tuple(flags),
-    )
+    value = f"at most {gains[most]:.3f} ({most})"
+    finding = Finding(number, INCONCLUSIVE, value, reason=reason, evidence=("speed.csv",), flags=tuple(flags))
+    return _open_if_disturbed(finding, f"{len(flags)} measurements")
+
+
+def pairs_of_batches(rows: list[Row]) -> list[tuple[Row, Row]]:
+    """The fp32 speeds of each deploy form with batch 128 and with 256, in one run and setting."""
+    measured = [
+        row
+        for row in rows
+        if (row["width"], row["form"], row["precision"]) == (1, "deploy", "fp32") and row["examples_per_s"]
+    ]
+    same = itemgetter("run_id", "model", "backend", "memory_format", "protocol", "input_px")
+    half = {same(row): row for row in measured if row["batch_size"] == PAPER_BATCH_SIZE}
+    double = [row for row in measured if row["batch_size"] == 2 * PAPER_BATCH_SIZE and same(row) in half]
+    return [(half[same(row)], row) for row in double]
 
 
 def _no_measurement_in_paper(_: Evidence) -> Finding:

@@ -12,6 +12,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import sqrt
 
+import numpy as np
+
 from repvgg_companion.contract import INFERENCE_VERDICTS, NUMBER_VERDICTS
 from repvgg_companion.paper import mean_iou
 from repvgg_companion.paper.claim_evidence import Evidence
@@ -176,7 +178,7 @@ def _judge_accuracies(
     spans, reasons = [], []
     try:
         rows = [reading.rows for reading in readings.values()]
-        over = mean_iou.over_images if term.quantities[0].name == "miou" else _over_images
+        over = mean_iou.over_images if term.quantities[0].name == "miou" else over_same_images
         spans.append(over(coefficients, rows).moved(constant))
     except NotAvailable as reason:
         reasons.append(f"new images: {reason}")
@@ -240,9 +242,10 @@ def _over_seeds(coefficients: list[float], readings: list[Reading]) -> Span | No
     return span and span.moved(fixed)
 
 
-def _over_images(coefficients: list[float], rows: list[tuple[Row, ...]]) -> Span:
+def over_same_images(coefficients: Sequence[float], rows: Sequence[Sequence[Row]]) -> Span:
+    """Bootstrap interval, in points, of sum c_i top1_i for new images; `rows` holds the seeds of each network."""
     parts = [correct_images(part) for part in rows]
-    if any(not (parts[0][1] == labels).all() for _, labels in parts[1:]):
+    if any(not np.array_equal(parts[0][1], labels) for _, labels in parts[1:]):
         raise NotAvailable("the predictions belong to different images")
     return over_images(coefficients, [correct for correct, _ in parts])
 
