@@ -1,6 +1,8 @@
 """The errors that a user reads."""
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 
 class CompanionError(Exception):
@@ -12,6 +14,15 @@ class CompanionError(Exception):
 
 class Interrupted(CompanionError):
     """Long work stopped on request with its state saved; the command line leaves with exit status 75 (try again)."""
+
+
+@contextmanager
+def located(where: object) -> Iterator[None]:
+    """Put `where` (a file, a line) in front of the sentence of an error that is raised inside."""
+    try:
+        yield
+    except CompanionError as error:
+        raise CompanionError(f"{where}: {error}") from None
 
 
 def one_line(error: object) -> str:

@@ -16,7 +16,7 @@ from repvgg_companion.evidence.ledger import counts
 from repvgg_companion.evidence.ledger_columns import COLUMNS, write_dictionary, write_ledger
 from repvgg_companion.evidence.ledger_page import page
 from repvgg_companion.evidence.ledger_text import markdown
-from repvgg_companion.evidence.pictures import titles
+from repvgg_companion.evidence.pictures import pictures
 from repvgg_companion.evidence.summaries import NOBODY, require_evidence, summary
 from repvgg_companion.paper.printed import Facts
 
@@ -39,7 +39,7 @@ def test_the_committed_ledger_is_what_the_verb_writes(committed_rows, tmp_path):
     studies = read_studies(ROOT / "results" / "studies", Facts(ROOT / "paper"))
     without_pictures = re.compile(r'src="data:image/svg\+xml;base64,[^"]*"| class="wide"')
     written, found = (without_pictures.sub("", text) for text in (
-        page(CLAIMS, committed_rows, dict.fromkeys(titles(studies).values(), "")),
+        page(CLAIMS, committed_rows, dict.fromkeys((one.title for one in pictures(studies).values()), "")),
         (REFERENCE / "ledger.html").read_text(encoding="utf-8")))  # fmt: skip
     assert written == found, "run 'make reference'"
 

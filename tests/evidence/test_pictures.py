@@ -17,7 +17,7 @@ from repvgg_companion.evidence.accuracy_picture import (
 )
 from repvgg_companion.evidence.figure1_others import GAPS, caption, figure1_others, others_panels
 from repvgg_companion.evidence.from_others import speed_tables
-from repvgg_companion.evidence.pictures import TITLES
+from repvgg_companion.evidence.pictures import PICTURES
 from repvgg_companion.evidence.speedups_picture import (
     COMPILED,
     EAGER,
@@ -171,7 +171,7 @@ def test_each_measured_device_has_a_marker_of_its_own_and_the_text_is_readable(f
             assert len(texts) > 5 and min(text.get_fontsize() for text in texts) >= 7
 
 
-@pytest.mark.parametrize("name", [*TITLES, *(path.name for path in sorted((ROOT / "results" / "studies").glob("*")))])
+@pytest.mark.parametrize("name", [*PICTURES, *(path.name for path in sorted((ROOT / "results" / "studies").glob("*")))])
 def test_the_committed_files_carry_commit_and_data_digest(name):
     folder = ROOT / "paper_figures" / "reference"
     text = (folder / f"{name}.svg").read_text(encoding="utf-8")

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from repvgg_companion.evidence.compared_line import ComparedLine, Measured, Side, grouped
+from repvgg_companion.evidence.compared_line import ComparedLine, Measured, Side
 from repvgg_companion.paper import mean_iou
 from repvgg_companion.paper.grammar import NotAvailable
 from repvgg_companion.paper.inference import Span, over_seeds
-from repvgg_companion.paper.ours import Row, describe_network
+from repvgg_companion.paper.ours import Row, describe_network, grouped
 from repvgg_companion.paper.verdicts import over_same_images
 
 SAME = ("dataset", "width", "num_classes", "input_px", "protocol")

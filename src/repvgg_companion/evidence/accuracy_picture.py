@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from repvgg_companion.evaluation.accuracy import wilson_interval_pct
 from repvgg_companion.evidence.third_party import OTHER_BASELINE, REEVALUATED, PublishedAccuracy
 from repvgg_companion.models.names import MODELS
-from repvgg_companion.paper.figure_style import BLUE, COLUMN_INCHES, OURS_COLOUR, short
+from repvgg_companion.paper.figure_style import BLUE, COLUMN_INCHES, OURS_COLOUR, named_bands, short
 from repvgg_companion.paper.grammar import Quantity
 from repvgg_companion.paper.printed import Facts
 
@@ -85,14 +85,9 @@ def accuracy_figure(points: Sequence[AccuracyPoint]) -> "Figure":
         _draw_network(axes, place, [point for point in points if (point.model, point.input_px) == network])
     axes.axvline(0, color="#888888", linewidth=1.2, zorder=1)
     labels = [f"{short(name)}, {px} px" if name == "RepVGG-D2se" else short(name) for name, px in networks]
-    axes.set_yticks(range(len(networks)), labels)
-    axes.set_ylim(len(networks) - 0.5, -0.5)
     axes.set_xlim(_LEFT, _RIGHT)
     axes.set_xticks([-1, -0.5, 0, 0.5])
-    axes.tick_params(axis="y", length=0)
-    axes.grid(visible=False, axis="y")
-    for edge in range(1, len(networks)):
-        axes.axhline(edge - 0.5, color="#d0d0d0", linewidth=0.5)
+    named_bands(axes, labels)
     axes.set_xlabel(
         "top-1 less the printed top-1 (points); lines: 95 %\ninterval for new images, if their number is known"
     )

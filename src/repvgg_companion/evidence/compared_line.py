@@ -1,13 +1,12 @@
 """Two folders of results, and one line of a comparison between them."""
 
-from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from repvgg_companion.contract import TABLES
 from repvgg_companion.errors import CompanionError
-from repvgg_companion.paper.ours import Results, Row
+from repvgg_companion.paper.ours import Results
 
 COMPARED_TABLES = ("accuracy", "segmentation", "speed", "kernel_size", "complexity", "claims")
 
@@ -84,11 +83,3 @@ def read_side(folder: Path) -> Side:
         hint = f"; name one of its folders: {', '.join(inner)}" if inner else ""
         raise CompanionError(f"{folder} holds no result tables such as speed.csv{hint}")
     return Side(folder, Results(folder))
-
-
-def grouped(rows: Iterable[Row], key: Callable[[Row], Hashable]) -> dict[Any, list[Row]]:
-    """Rows by a key, in the order in which the keys appear."""
-    groups: dict[Any, list[Row]] = {}
-    for row in rows:
-        groups.setdefault(key(row), []).append(row)
-    return groups

@@ -24,8 +24,6 @@ PROFILES = {
 TERMS = "https://w3id.org/ro/terms/workflow-run/context"
 PAPER = "https://arxiv.org/abs/2101.03697"
 LICENCE = "https://spdx.org/licenses/MIT"
-_INTERMEDIATE = ("parts",)
-"""Folders of an experiment whose files are joined into the result tables."""
 
 
 @dataclass(frozen=True)
@@ -80,12 +78,12 @@ def ledger_contents(root: Path, results: Path) -> Contents:
 
 
 def _files(folder: Path) -> list[Path]:
-    """The visible files below a folder, without intermediate ones."""
+    """The visible files below a folder, without the parts that are joined into the result tables."""
     found = []
     for path in sorted(folder.rglob("*")):
         parts = path.relative_to(folder).parts
         hidden = any(part.startswith(".") or part == "__pycache__" for part in parts)
-        if path.is_file() and not hidden and parts[0] not in _INTERMEDIATE:
+        if path.is_file() and not hidden and parts[0] != "parts":
             found.append(path)
     return found
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from repvgg_companion.contract import read_rows
-from repvgg_companion.errors import CompanionError
+from repvgg_companion.errors import CompanionError, located
 from repvgg_companion.models.names import require_model
 from repvgg_companion.speed.samples import KEY
 from repvgg_companion.speed.speed_settings import BACKENDS, MEMORY_FORMATS, PRECISIONS, PROTOCOLS
@@ -52,10 +52,8 @@ def _check_table(device: Path, table: str) -> None:
     for line, row in enumerate(read_rows(path, table), start=2):
         where = f"{path} line {line}"
         if "model" in row:
-            try:
+            with located(where):
                 require_model(row["model"])
-            except CompanionError as error:
-                raise CompanionError(f"{where}: {error}") from None
         if row["device"] != device.name:
             raise CompanionError(f"{where}: the device {row['device']} is not that of the folder {device.name}")
         for column, known in _KNOWN.items():

@@ -10,9 +10,8 @@ from pathlib import Path
 from repvgg_companion.errors import CompanionError
 from repvgg_companion.evidence.cell import Chosen, NoSuchCell, TextTable, choose, read_table
 from repvgg_companion.evidence.named_sources import Places, followed
-from repvgg_companion.evidence.pictures import TITLES as PICTURES
+from repvgg_companion.evidence.pictures import PICTURES, pictures
 from repvgg_companion.evidence.pictures import data_digest as picture_digest
-from repvgg_companion.evidence.pictures import titles
 from repvgg_companion.evidence.sources import read_sources
 from repvgg_companion.evidence.tree import Node
 from repvgg_companion.paper.claim_evidence import Evidence
@@ -118,7 +117,11 @@ def _about(path: Path, places: Places) -> tuple[str, str, str]:
     if path.stem in PICTURES or (places.studies / path.stem).is_dir():
         results = places.studies.parent
         sources = read_sources(places.facts.folder, results / "devices", places.studies)
-        return titles(sources.studies)[path.stem], picture_digest(sources), f"{results} and {places.facts.folder}"
+        return (
+            pictures(sources.studies)[path.stem].title,
+            picture_digest(sources),
+            f"{results} and {places.facts.folder}",
+        )
     where = f"{places.results.folder} and {places.facts.folder}"
     return TITLES.get(path.stem, path.stem), data_digest(places.facts, places.results), where
 

@@ -26,7 +26,7 @@ from repvgg_companion.evidence.third_party import (
 from repvgg_companion.evidence.third_party import RETRAINED as RETRAINED_KIND
 from repvgg_companion.models.names import MODELS
 from repvgg_companion.paper.grammar import Check, NotAvailable, Quantity, parse
-from repvgg_companion.paper.ours import Reading
+from repvgg_companion.paper.ours import Reading, grouped
 from repvgg_companion.paper.printed import Facts
 from repvgg_companion.paper.verdicts import INCONCLUSIVE, MET, NOT_MET, Finding
 
@@ -154,10 +154,8 @@ class AccuracyList(Published):
 
 def accuracy_lists(facts: Facts, empty: Any, rows: Sequence[PublishedAccuracy]) -> list[AccuracyList]:
     """One list for each source, kind and model form; trainings by the authors belong to the class *printed*."""
-    groups: dict[tuple[str, bool, str], list[PublishedAccuracy]] = {}
-    for row in rows:
-        if not row.by_authors:
-            groups.setdefault((row.source, row.kind == RETRAINED_KIND, row.form), []).append(row)
+    of_others = [row for row in rows if not row.by_authors]
+    groups = grouped(of_others, lambda row: (row.source, row.kind == RETRAINED_KIND, row.form))
     return [
         AccuracyList(facts, empty, name=source, retrained=retrained, rows=tuple(members))
         for (source, retrained, _), members in sorted(groups.items())

@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from repvgg_companion.errors import CompanionError
+from repvgg_companion.errors import CompanionError, located
 from repvgg_companion.evidence.deciding import Answer, Claim, RowOrigin, ledger_row
 from repvgg_companion.evidence.device_folders import visible_folders
 from repvgg_companion.evidence.evidence_classes import STUDY, WHOLE
@@ -66,10 +66,8 @@ def read_study(path: Path, facts: Facts) -> Study:
         raise CompanionError(f"{path}/accuracy.csv has no rows of the deploy form; a study needs its accuracies")
     first = rows[0]
     for number, row in enumerate(results.rows("accuracy"), start=2):
-        try:
+        with located(f"{path}/accuracy.csv line {number}"):
             require_model(row["model"])
-        except CompanionError as error:
-            raise CompanionError(f"{path}/accuracy.csv line {number}: {error}") from None
         odd = [f"{key} {row[key]} instead of {first[key]}" for key in _SETTING if row[key] != first[key]]
         if odd or row["dataset"] == PAPER_DATASET:
             reason = ", ".join(odd) or f"dataset {PAPER_DATASET}"

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 
-from repvgg_companion.errors import CompanionError
+from repvgg_companion.errors import CompanionError, located
 from repvgg_companion.evidence.deciding import Claim
 from repvgg_companion.models.names import require_model
 from repvgg_companion.paper.claims import KINDS
@@ -36,7 +36,7 @@ def group_of(claim: Claim) -> str:
     return TABLES[int(tables[0])] if tables[0].isdigit() else DESIGN
 
 
-def grouped(claims: Sequence[Claim]) -> dict[str, list[Claim]]:
+def by_heading(claims: Sequence[Claim]) -> dict[str, list[Claim]]:
     """The claims by group, in the order of the page; groups without a claim are left out."""
     found = {name: [claim for claim in claims if group_of(claim) == name] for name in GROUPS}
     return {name: members for name, members in found.items() if members}
@@ -52,10 +52,8 @@ def require_claims(claims: Sequence[Claim], path: str) -> None:
         if claim["id"] in seen:
             raise CompanionError(f"{path} line {line}: claim {claim['id']} is already on line {seen[claim['id']]}")
         seen[claim["id"]] = line
-        try:
+        with located(f"{path} line {line}: claim {claim['id']}"):
             _require_usable(claim)
-        except CompanionError as error:
-            raise CompanionError(f"{path} line {line}: claim {claim['id']}: {error}") from None
 
 
 def _require_usable(claim: Claim) -> None:

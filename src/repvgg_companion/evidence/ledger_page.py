@@ -9,7 +9,7 @@ from typing import Any
 
 from repvgg_companion.evidence.deciding import Claim
 from repvgg_companion.evidence.evidence_classes import CLASSES, PRINTED
-from repvgg_companion.evidence.groups import grouped
+from repvgg_companion.evidence.groups import by_heading
 from repvgg_companion.evidence.ledger_text import value_with_interval
 from repvgg_companion.evidence.summaries import summary, verdicts_by_class
 from repvgg_companion.paper.figure_style import COLUMN_INCHES
@@ -35,7 +35,7 @@ def page(claims: Sequence[Claim], rows: Sequence[Row], pictures: Mapping[str, st
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     decided = [row for row in rows if row["verdict_number"] in (MET, NOT_MET)]
     return environment.from_string(template).render(
-        groups={name: [_claim(claim, rows) for claim in members] for name, members in grouped(claims).items()},
+        groups={name: [_claim(claim, rows) for claim in members] for name, members in by_heading(claims).items()},
         classes=CLASSES,
         signs=SIGNS,
         devices=sorted({row["device"] for row in rows if row["device"]}),

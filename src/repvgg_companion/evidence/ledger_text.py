@@ -5,7 +5,7 @@ from typing import Any
 
 from repvgg_companion.evidence.deciding import Claim
 from repvgg_companion.evidence.evidence_classes import CLASSES
-from repvgg_companion.evidence.groups import grouped
+from repvgg_companion.evidence.groups import by_heading
 from repvgg_companion.evidence.summaries import summary
 from repvgg_companion.paper.verdicts import DISTURBED_REASON, OPEN
 
@@ -27,7 +27,7 @@ def markdown(claims: Sequence[Claim], rows: Sequence[Row]) -> str:
     """The text of `ledger.md`."""
     parts = [INTRODUCTION, "| evidence class | what it is worth |", "| --- | --- |"]
     parts += [f"| **{one.name}** | {one.worth} |" for one in CLASSES]
-    for group, members in grouped(claims).items():
+    for group, members in by_heading(claims).items():
         parts += ["", f"## {group}"]
         for claim in members:
             mine = [row for row in rows if row["id"] == claim["id"]]

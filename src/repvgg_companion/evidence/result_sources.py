@@ -17,7 +17,7 @@ from repvgg_companion.evidence.tree import Node
 from repvgg_companion.files import sha256_of_file
 from repvgg_companion.paper.claim_evidence import Evidence
 from repvgg_companion.paper.comparable_runs import widest
-from repvgg_companion.paper.ours import Results
+from repvgg_companion.paper.ours import Results, grouped
 from repvgg_companion.paper.printed import FILES, Facts
 
 
@@ -55,9 +55,7 @@ def _cell_node(path: Path, number: int, column: str, row: dict[str, str], childr
 
 def _joined(nodes: list[Node]) -> list[Node]:
     """Cells of one row that rest on the same things, as one node."""
-    groups: dict[tuple[Node, ...], list[Node]] = {}
-    for node in nodes:
-        groups.setdefault(node.children, []).append(node)
+    groups = grouped(nodes, lambda node: node.children)
     return [Node(f"{cells[0].text}{_and_more(cells)}", children) for children, cells in groups.items()]
 
 

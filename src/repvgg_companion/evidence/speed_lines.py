@@ -3,10 +3,10 @@
 from collections.abc import Iterator
 from typing import TypeVar
 
-from repvgg_companion.evidence.compared_line import ComparedLine, Measured, Side, grouped
+from repvgg_companion.evidence.compared_line import ComparedLine, Measured, Side
 from repvgg_companion.paper.comparable_runs import ComparableRun, comparable_runs, interval_of
 from repvgg_companion.paper.grammar import Quantity, parse
-from repvgg_companion.paper.ours import Row
+from repvgg_companion.paper.ours import Row, grouped
 from repvgg_companion.paper.printed import Facts
 from repvgg_companion.paper.verdicts import DISTURBED_REASON
 from repvgg_companion.speed.statistics import Interval

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from repvgg_companion.evidence.from_others import SpeedTable
 from repvgg_companion.evidence.third_party import DEVICES, SPEED_FILE
 from repvgg_companion.paper.comparable_runs import BEST, comparable_runs
-from repvgg_companion.paper.figure_style import BLUE, COLUMN_INCHES, GREY, OURS_COLOUR, short
+from repvgg_companion.paper.figure_style import BLUE, COLUMN_INCHES, GREY, OURS_COLOUR, named_bands, short
 from repvgg_companion.paper.grammar import Quantity
 from repvgg_companion.paper.ours import Results
 from repvgg_companion.paper.printed import Facts
@@ -85,12 +85,7 @@ def speedups_figure(facts: Facts, points: Sequence[SpeedUp]) -> "Figure":
     axes.set_xscale("log")
     axes.set_xticks([0.3, 0.5, 0.7, 1, 1.5, 2, 3], ["0.3", "0.5", "0.7", "1", "1.5", "2", "3"])
     axes.xaxis.set_minor_locator(plt.NullLocator())
-    axes.set_yticks(range(len(PAIRS)), [f"{short(top)} /\n{bottom}" for top, bottom in PAIRS])
-    axes.set_ylim(len(PAIRS) - 0.5, -0.5)
-    axes.tick_params(axis="y", length=0)
-    axes.grid(visible=False, axis="y")
-    for edge in range(1, len(PAIRS)):
-        axes.axhline(edge - 0.5, color="#d0d0d0", linewidth=0.5)
+    named_bands(axes, [f"{short(top)} /\n{bottom}" for top, bottom in PAIRS])
     axes.set_xlabel("times as fast (ratio of images/s)")
     _legends(figure, ours)
     return figure

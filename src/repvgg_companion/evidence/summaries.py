@@ -21,6 +21,7 @@ from repvgg_companion.evidence.evidence_classes import (
 )
 from repvgg_companion.paper.comparable_runs import PAPER_SHAPE
 from repvgg_companion.paper.grammar import EXACT, Check, Quantity, parse
+from repvgg_companion.paper.ours import grouped
 from repvgg_companion.paper.verdicts import MET, NOT_MET, NOT_TESTED, OPEN
 
 Row = Mapping[str, Any]
@@ -66,10 +67,8 @@ def summary(claim: Claim, rows: Sequence[Row]) -> str:
 
 def _measured(evidence_class: EvidenceClass, rows: Sequence[Row], n_speed_terms: int) -> str:
     """On how many settings of one class a claim holds; rows about some of its speeds only are told apart."""
-    devices: dict[str, list[str]] = {}
     decided = [row for row in rows if row["verdict_number"] != NOT_TESTED]
-    for row in decided:
-        devices.setdefault(row["device"], []).append(row["verdict_number"])
+    devices = grouped(decided, lambda row: row["device"])
     if not decided and evidence_class == MEASURED_HERE:
         return f"{evidence_class.name.capitalize()}: other shapes only, which do not decide it." if rows else ""
     if not decided:
@@ -91,7 +90,8 @@ def _measured(evidence_class: EvidenceClass, rows: Sequence[Row], n_speed_terms:
     return f"{evidence_class.name.capitalize()}: {text} ({', '.join(counts)})."
 
 
-def _of(verdicts: Sequence[str]) -> str:
+def _of(rows: Sequence[Row]) -> str:
+    verdicts = [row["verdict_number"] for row in rows]
     text = f"{verdicts.count(MET)} of {len(verdicts)}"
     return f"{text}, {verdicts.count(OPEN)} open" if OPEN in verdicts else text
 

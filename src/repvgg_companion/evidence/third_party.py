@@ -10,10 +10,9 @@ from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
 
-from repvgg_companion.errors import CompanionError
-from repvgg_companion.files import read_csv
+from repvgg_companion.errors import CompanionError, located
 from repvgg_companion.models.names import require_model
-from repvgg_companion.paper.printed import Facts
+from repvgg_companion.paper.printed import Facts, read_facts
 
 SPEED_FILE, ACCURACY_FILE, TIMM_FILE = "third_party_speed.csv", "third_party_accuracy.csv", "timm_reference.csv"
 DEVICES = {
@@ -233,10 +232,7 @@ def _timm(path: Path) -> list[PublishedAccuracy]:
 
 
 def _strict(path: Path, columns: Sequence[str], key: Sequence[str]) -> list[tuple[int, Row]]:
-    try:
-        header, rows = read_csv(path)
-    except FileNotFoundError:
-        raise CompanionError(f"{path} does not exist; give the folder of the paper's facts with --paper") from None
+    header, rows = read_facts(path)
     if wrong := [name for name in header if name not in columns] or [name for name in columns if name not in header]:
         raise CompanionError(
             f"{path} line 1: column or unit {wrong[0]!r} is not as expected; the columns are {', '.join(columns)}"
@@ -247,7 +243,7 @@ def _strict(path: Path, columns: Sequence[str], key: Sequence[str]) -> list[tupl
         if identity in seen:
             raise CompanionError(f"{path} line {line}: {', '.join(identity)} is already on line {seen[identity]}")
         seen[identity] = line
-    return list(rows)
+    return rows
 
 
 def _known(where: str, row: Row, column: str, allowed: Mapping[str, object] | Sequence[str]) -> None:
@@ -257,10 +253,8 @@ def _known(where: str, row: Row, column: str, allowed: Mapping[str, object] | Se
 
 
 def _model(where: str, row: Row) -> str:
-    try:
+    with located(where):
         return require_model(row["model"]).name
-    except CompanionError as error:
-        raise CompanionError(f"{where}: {error}") from None
 
 
 def _count(where: str, row: Row, column: str) -> int:

@@ -15,7 +15,7 @@ from repvgg_companion.identity import weights_folder
 from repvgg_companion.paper.claim_evidence import Evidence
 from repvgg_companion.paper.grammar import NotAvailable, Quantity
 from repvgg_companion.paper.inference import over_seeds
-from repvgg_companion.paper.ours import Results, Row, describe_network, traced
+from repvgg_companion.paper.ours import Results, Row, describe_network, grouped, traced
 
 
 @dataclass(frozen=True)
@@ -90,9 +90,7 @@ def other_accuracies(results: Results, models: Collection[str]) -> dict[str, Com
 
 
 def _summarised_best(rows: list[Row]) -> Accuracy:
-    trainings: dict[tuple, list[Row]] = {}
-    for row in rows:
-        trainings.setdefault((row["form"] != "deploy", row["training_digest"]), []).append(row)
+    trainings = grouped(rows, lambda row: (row["form"] != "deploy", row["training_digest"]))
     return summarised(trainings[min(trainings, key=lambda key: (key[0], -len(trainings[key]), str(key)))])
 
 

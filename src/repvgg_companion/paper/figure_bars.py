@@ -1,6 +1,7 @@
 """Figure 3 (live feature maps and peak memory) and Table 1 (density by kernel size), printed and measured."""
 
 from collections.abc import Mapping
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 from repvgg_companion.paper.claim_evidence import Evidence
@@ -16,7 +17,7 @@ from repvgg_companion.paper.figure_style import (
     wrapped,
 )
 from repvgg_companion.paper.named_checks import block_maps
-from repvgg_companion.paper.ours import Row
+from repvgg_companion.paper.ours import Row, grouped
 from repvgg_companion.paper.table_columns import kernel_row_order
 from repvgg_companion.speed.measure_memory import WHOLE
 
@@ -76,10 +77,9 @@ def _density_bars(axes: "Axes", rows: list[Row], values: list[float], digits: st
 
 def kernel_rows(evidence: Evidence) -> list[Row]:
     """The rows of one run and setting, the paper's shape and fp32 first."""
-    groups: dict[tuple, list[Row]] = {}
-    for row in evidence.results.rows("kernel_size"):
-        if row["tflops"] is not None:  # a row without it says why nothing was measured
-            groups.setdefault(kernel_row_order(row), []).append(row)
+    rows = evidence.results.rows("kernel_size")
+    # A row without a density says why nothing was measured.
+    groups = grouped((row for row in rows if row["tflops"] is not None), kernel_row_order)
     return sorted(groups[min(groups)], key=lambda row: row["kernel_size"]) if groups else []
 
 
@@ -110,11 +110,8 @@ def peak_rows(rows: list[Row]) -> list[Row]:
 
     A baseline has no branches to convert: of its two forms only the one with folded batch norms is given.
     """
-    runs: dict[tuple, list[Row]] = {}
-    for row in rows:
-        if row["layer"] != WHOLE or row["peak_mib"] is None:
-            continue
-        runs.setdefault((row["device"], row["run_id"], row["batch_size"]), []).append(row)
+    whole = [row for row in rows if row["layer"] == WHOLE and row["peak_mib"] is not None]
+    runs = grouped(whole, itemgetter("device", "run_id", "batch_size"))
     found = max(runs.values(), key=len, default=[])
     deployed = {row["model"] for row in found if row["form"] == "deploy"}
     return [

@@ -158,6 +158,16 @@ def family_legend(figure: "Figure", families: list[str], open_markers: str = "")
     figure.legend(handles=handles, loc="outside upper center", ncols=min(3, len(handles)))
 
 
+def named_bands(axes: "Axes", names: list[str]) -> None:
+    """A band for each name from top to bottom, with lines between them."""
+    axes.set_yticks(range(len(names)), names)
+    axes.set_ylim(len(names) - 0.5, -0.5)
+    axes.tick_params(axis="y", length=0)
+    axes.grid(visible=False, axis="y")
+    for edge in range(1, len(names)):
+        axes.axhline(edge - 0.5, color="#d0d0d0", linewidth=0.5)
+
+
 def empty_panel(axes: "Axes", why: str) -> None:
     """A panel without data says why."""
     import textwrap

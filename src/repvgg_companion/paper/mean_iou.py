@@ -15,6 +15,7 @@ from repvgg_companion.paper.ours import (
     Results,
     Row,
     describe_network,
+    grouped,
     is_paper_network,
     predictions_path,
     traced,
@@ -51,9 +52,7 @@ def groups(results: Results, model: str) -> list[list[Row]]:
 
 def trainings(rows: list[Row]) -> list[list[Row]]:
     """Rows in groups of one training, form and protocol, best first."""
-    found: dict[tuple, list[Row]] = {}
-    for row in rows:
-        found.setdefault((row["form"] != "deploy", row["training_digest"] or "", row["protocol"]), []).append(row)
+    found = grouped(rows, lambda row: (row["form"] != "deploy", row["training_digest"] or "", row["protocol"]))
     ranked = sorted(found, key=lambda key: (key[0], -len(found[key]), key))
     return [sorted(found[key], key=lambda row: row["seed"] or "") for key in ranked]
 

@@ -4,11 +4,11 @@ Only what was measured on the paper's images with the paper's network counts for
 1000 classes, all 50 000 validation images. Speeds need the paper's network and input size, not its images.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -26,6 +26,7 @@ PAPER_DATASET = "imagenet"
 PAPER_SEGMENTATION = "cityscapes"
 VALIDATION_IMAGES = 50_000
 Row = dict[str, Any]
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -38,8 +39,8 @@ class Results:
     def rows(self, table: str) -> list[Row]:
         """All rows of a table of the contract; empty where it was not measured."""
         if table not in self._tables:
-            own = Path(self.folder) / f"{table}.csv"
-            paths = [own] if own.exists() else sorted(Path(self.folder).glob(f"*/{table}.csv"))
+            own = self.folder / f"{table}.csv"
+            paths = [own] if own.exists() else sorted(self.folder.glob(f"*/{table}.csv"))
             self._tables[table] = [row | {"_folder": path.parent} for path in paths for row in read_rows(path, table)]
         return self._tables[table]
 
@@ -48,6 +49,14 @@ class Results:
         """Names of datasets other than the paper's that accuracies were measured on."""
         found = {row["dataset"] for row in self.rows("accuracy") if not is_paper_data(row)}
         return sorted(found | {row["dataset"] for row in self.rows("segmentation")} - {PAPER_SEGMENTATION})
+
+
+def grouped(items: Iterable[Item], key: Callable[[Item], Hashable]) -> dict[Any, list[Item]]:
+    """Items such as rows by a key, in the order in which the keys appear."""
+    groups: dict[Any, list[Item]] = {}
+    for item in items:
+        groups.setdefault(key(item), []).append(item)
+    return groups
 
 
 def is_paper_data(row: Row) -> bool:
@@ -147,10 +156,11 @@ def accuracy_groups(results: Results, facts: Facts, quantity: Quantity) -> list[
     if not complete:
         raise NotAvailable(f"{name} was evaluated on {found[0]['n_images']} of the {VALIDATION_IMAGES} images only")
 
-    groups: dict[tuple, list[Row]] = {}
-    for row in complete:
+    def weaker_last(row: Row) -> tuple:
         weaker = (not is_released(row), row["form"] != "deploy", "pillow" not in row["protocol"])
-        groups.setdefault((*weaker, row["protocol"], row["training_digest"] or ""), []).append(row)
+        return (*weaker, row["protocol"], row["training_digest"] or "")
+
+    groups = grouped(complete, weaker_last)
     return [sorted(groups[key], key=lambda row: row["seed"] or "") for key in sorted(groups)]
 
 

@@ -120,11 +120,16 @@ def printed_row(facts: Facts, table: str, row: dict[str, Any]) -> str:
     return f"paper/{FILES[table]} row {place}"
 
 
-def _read(path: Path, needed: Sequence[str], *, texts: bool) -> list[dict[str, Any]]:
+def read_facts(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
+    """A CSV file of the folder `paper`, as `read_csv`; raises CompanionError where it is missing."""
     try:
-        header, rows = read_csv(path)
+        return read_csv(path)
     except FileNotFoundError:
         raise CompanionError(f"{path} does not exist; give the folder of the paper's facts with --paper") from None
+
+
+def _read(path: Path, needed: Sequence[str], *, texts: bool) -> list[dict[str, Any]]:
+    header, rows = read_facts(path)
     if missing := [name for name in needed if name not in header]:
         raise CompanionError(
             f"{path} line 1: the column {missing[0]!r} is missing; the columns are {', '.join(header)}"

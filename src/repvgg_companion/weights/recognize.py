@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from repvgg_companion.errors import CompanionError
+from repvgg_companion.errors import CompanionError, located
 from repvgg_companion.identity import METADATA_KEY, WeightsIdentity
 from repvgg_companion.models.build import build_model
 from repvgg_companion.models.names import REPVGG_MODELS, require_model
@@ -74,10 +74,8 @@ def recognize(path: str | Path, *, model: str | None = None, prefix: str = "") -
             f"{', '.join(list(tensors)[:3])}); only weights of {REPVGG_MODELS[0]} to {REPVGG_MODELS[-1]} are read"
         )
     state, unknown = to_official(tensors, layout)
-    try:
+    with located(path):
         form = detect_form(state)
-    except CompanionError as error:
-        raise CompanionError(f"{path}: {error}") from None
     num_classes = len(state["linear.bias"]) if "linear.bias" in state and state["linear.bias"].dim() == 1 else 1000
     if form == "train" and not any(key.endswith("num_batches_tracked") for key in state):
         norms = [key.removesuffix("running_mean") for key in state if key.endswith("running_mean")]
