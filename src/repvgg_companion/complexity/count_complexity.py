@@ -81,6 +81,7 @@ def paper_layers(name: str, form: str, input_px: int) -> tuple[Layer, ...]:
     return tuple(trace_layers(paper_network(name, form), input_px))
 
 
+@cache
 def count_model(
     name: str, *, form: str = "deploy", input_px: int | None = None, num_classes: int | None = None, width: float = 1.0
 ) -> Complexity:

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
 from typing import Any
 
 from repvgg_companion.evidence.deciding import (
@@ -35,13 +34,6 @@ _SAME_NETWORK_POINTS = 0.05
 """Points of top-1 within which two evaluations of the same weights count as equal: the claims' own tolerance."""
 
 
-@cache
-def _flops(model: str, input_px: int) -> int:
-    from repvgg_companion.complexity.count_complexity import count_model
-
-    return count_model(model, input_px=input_px).flops
-
-
 @dataclass(frozen=True)
 class SpeedTable(Published):
     """One of timm's tables: the speeds of one device and engine, EfficientNet-B3 at one of its input sizes."""
@@ -65,8 +57,10 @@ class SpeedTable(Published):
         """As for every published source, but FLOPs belong to the input size that was timed."""
         row = self.by_model.get(quantity.subject)
         if quantity.name == "flops" and row is not None and row.input_px != MODELS[row.model].input_px:
-            flops = float(_flops(row.model, row.input_px))
-            return Reading(flops, (), (f"count of {row.model} at {row.input_px} px",), exact=True)
+            from repvgg_companion.complexity.count_complexity import count_model
+
+            flops = count_model(row.model, input_px=row.input_px).flops
+            return Reading(float(flops), (), (f"count of {row.model} at {row.input_px} px",), exact=True)
         return super().read(quantity)
 
     def differs(self, models: Iterable[str]) -> list[str]:

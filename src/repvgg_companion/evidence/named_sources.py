@@ -1,5 +1,6 @@
 """The rows that a column `source` or `evidence` names, each followed to its run, samples, weights and print."""
 
+import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -95,19 +96,18 @@ def _rows(table: str, part: str, named: dict[str, str | None], places: Places) -
 
 def _told_apart(table: str, rows: list[Row], places: Places) -> list[Row]:
     """Of several rows of one name those of the shown setting, else those whose value is shown, else all."""
-    for fits in (
-        lambda row: {str(row.get(name)) for name in ("precision", "memory_format")} <= places.setting,
-        lambda row: (
-            any(_is_close(row[_VALUES[table]], value) for value in places.values) if table in _VALUES else False
-        ),
-    ):
-        if len(rows) > 1 and any(map(fits, rows)):
-            rows = list(filter(fits, rows))
+
+    def is_of_setting(row: Row) -> bool:
+        return {str(row.get(name)) for name in ("precision", "memory_format")} <= places.setting
+
+    def is_shown(row: Row) -> bool:
+        value = row[_VALUES[table]] if table in _VALUES else None
+        return value is not None and any(math.isclose(value, shown, rel_tol=1e-6) for shown in places.values)
+
+    for fits in (is_of_setting, is_shown):
+        if len(rows) > 1:
+            rows = list(filter(fits, rows)) or rows
     return rows
-
-
-def _is_close(value: float | None, shown: float) -> bool:
-    return value is not None and abs(value - shown) <= 1e-6 * abs(shown)
 
 
 def _seeds(part: str, match: re.Match, places: Places) -> Node:

@@ -62,14 +62,8 @@ def pair_source(study: Study, pair: Pair) -> str:
 
 def printed_pair_source(facts: Facts, pair: Pair) -> str:
     """Where the accuracies of both networks after 120 epochs are printed."""
-    found = []
-    for model in (pair.upper, pair.lower):
-        for table in ("table4", "table6", "table7"):
-            row = facts.row(table, model)
-            if row is not None and row["epochs"] == 120:
-                found.append(printed_row(facts, table, row))
-                break
-    return "; ".join(found)
+    found = (facts.trained(model) for model in (pair.upper, pair.lower))
+    return "; ".join(printed_row(facts, *one) for one in found if one)
 
 
 def study_points(study: Study) -> Iterator[FigurePoint]:

@@ -70,7 +70,8 @@ def _parts(table: str, row: Row) -> Iterator[Node]:
     if table in ("accuracy", "segmentation"):
         path = predictions_path(row)
         what = "top-5 classes and margin" if table == "accuracy" else "counts of pixels"
-        yield Node(f"{path}: {what} of each of {row['n_images']} images{_missing(path)}")
+        absent = "" if path.exists() else "; the file is not here"
+        yield Node(f"{path}: {what} of each of {row['n_images']} images{absent}")
     if row.get("weights_sha256") == "random":
         yield Node("weights: random, because speed does not depend on their values")
     elif row.get("weights_sha256"):
@@ -88,7 +89,8 @@ def _run_node(folder: Path, run_id: str) -> Node:
     software = facts.get("environment", {})
     versions = ", ".join(f"{name} {software[name]}" for name in ("torch", "python", "system") if name in software)
     command = " ".join(facts.get("command", []))
-    parts = [f"commit {facts.get('commit', 'unknown')}", versions, f"command: {_shortened(command)}" if command else ""]
+    shown = command if len(command) <= 160 else f"{command[:160]} …"
+    parts = [f"commit {facts.get('commit', 'unknown')}", versions, f"command: {shown}" if command else ""]
     return Node(f"{path}: {'; '.join(part for part in parts if part)}")
 
 
@@ -164,11 +166,3 @@ def _recipe_node(folder: Path, row: Row) -> Node:
     name = row["recipe"]
     where = f"{path}: key configuration.recipes.{name}" if name in recipes else f"recipe {name}"
     return Node(f"{where}, {digest}")
-
-
-def _missing(path: Path) -> str:
-    return "" if path.exists() else "; the file is not here"
-
-
-def _shortened(text: str, length: int = 160) -> str:
-    return text if len(text) <= length else f"{text[:length]} …"

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from repvgg_companion.errors import CompanionError
 from repvgg_companion.paper.grammar import NotAvailable, Quantity
 from repvgg_companion.paper.ours import Reading, Results, Row, is_paper_speed
 from repvgg_companion.speed.speed_settings import PAPER_BATCH_SIZE
@@ -76,12 +77,9 @@ class ComparableRun:
         if row is None:
             raise NotAvailable(f"{quantity} was not measured in the run {self.run_id}")
         if quantity.name == "density":
-            value, table = row["tflops"], "kernel_size.csv"
+            value, evidence = row["tflops"], f"kernel_size.csv {self.run_id} {quantity.subject}"
         else:
-            value, table = row["examples_per_s"], "speed.csv"
-        evidence = f"{table} {self.run_id} {quantity.subject}"
-        if quantity.name == "speed":
-            evidence += f" {row['form']} {row['precision']} {row['backend']} batch {row['batch_size']}"
+            value, evidence = row["examples_per_s"], self.row_source(quantity.subject, quantity.form)
         if row["flags"]:
             evidence += f" (flagged: {row['flags']})"
         return Reading(value, (row,), (evidence,))
@@ -93,11 +91,8 @@ class ComparableRun:
         intervals of the rows, their relative widths added in quadrature.
         """
         top, bottom = self.rows[_key(numerator)], self.rows[_key(denominator)]
-        if numerator.name == "speed":
-            paired = _paired_ratio(top, bottom)
-            if paired is not None:
-                return paired
-        return ratio_of_rows(top, bottom)
+        paired = _paired_ratio(top, bottom) if numerator.name == "speed" else None
+        return paired or ratio_of_rows(top, bottom)
 
 
 def _key(quantity: Quantity) -> tuple[str, str]:
@@ -134,7 +129,6 @@ def ratio_of_rows(top: Row, bottom: Row) -> Interval:
 
 
 def _paired_ratio(top: Row, bottom: Row) -> Interval | None:
-    from repvgg_companion.errors import CompanionError
     from repvgg_companion.speed.samples import find_run
 
     if top["run_id"] != bottom["run_id"]:
@@ -167,7 +161,7 @@ def comparable_runs(results: Results, quantities: Iterable[Quantity]) -> tuple[l
     settings: dict[tuple, dict[tuple[str, str], Row]] = {}
     for row in usable:
         settings.setdefault(tuple(row.get(name) for name in SETTING), {})[_row_key(row)] = row
-    candidates = [_run(setting, members) for setting, members in settings.items()]
+    candidates = [ComparableRun(*setting, members) for setting, members in settings.items()]
     candidates += _best(settings, "memory_format") + _best(settings, "backend")
     fitting = [run for run in candidates if needed <= set(run.rows)]
     chosen: dict[tuple, ComparableRun] = {}
@@ -229,10 +223,6 @@ def _preference(run: ComparableRun) -> tuple:
     )
 
 
-def _run(setting: tuple, rows: Mapping[tuple[str, str], Row]) -> ComparableRun:
-    return ComparableRun(**dict(zip(SETTING, setting, strict=True)), rows=rows)
-
-
 def _best(settings: Mapping[tuple, dict[tuple[str, str], Row]], over: str) -> list[ComparableRun]:
     """Runs of the fastest row of each network over the memory formats, or over the backends and their formats."""
     merged: dict[tuple, dict[str, Any]] = {}
@@ -247,7 +237,11 @@ def _best(settings: Mapping[tuple, dict[tuple[str, str], Row]], over: str) -> li
             best = entry["rows"].get(network)
             if "examples_per_s" in row and (best is None or row["examples_per_s"] > best["examples_per_s"]):
                 entry["rows"][network] = row
-    return [_run(key, entry["rows"]) for key, entry in merged.items() if len(entry["varied"]) > 1 and entry["rows"]]
+    return [
+        ComparableRun(*key, entry["rows"])
+        for key, entry in merged.items()
+        if len(entry["varied"]) > 1 and entry["rows"]
+    ]
 
 
 def _why_none(needed: set[tuple[str, str]], usable: list[Row], rows: list[Row], density: bool) -> str:

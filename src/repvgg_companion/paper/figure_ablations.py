@@ -45,7 +45,7 @@ def branches(evidence: Evidence) -> "Figure":
     """Accuracies of Tables 6 and 7: printed, and ours with 95 % intervals and single seeds."""
     import matplotlib.pyplot as plt
 
-    tables = _tables(evidence)
+    tables, printed = _tables(evidence), printed_ablations(evidence)
     columns = ablation_columns(evidence)
     height = sum(0.235 * len(names) + 0.45 for names in tables.values()) + 0.55
     figure, grid = plt.subplots(
@@ -58,8 +58,7 @@ def branches(evidence: Evidence) -> "Figure":
         height_ratios=[len(names) + 1 for names in tables.values()],
     )
     for (table, names), row in zip(tables.items(), grid, strict=True):
-        printed = {model: _printed_top1(evidence, model) for model in names}
-        _dots(row[0], names, {model: Dot(value) for model, value in printed.items()}, PAPER_COLOUR)
+        _dots(row[0], names, {model: Dot(value) for model, value in printed[table].items()}, PAPER_COLOUR)
         row[0].set_title(f"{table}, printed")
         row[0].margins(x=0.22)
         for axes, column in zip(row[1:], columns, strict=True):
@@ -80,13 +79,25 @@ def branches(evidence: Evidence) -> "Figure":
 
 
 def _tables(evidence: Evidence) -> dict[str, dict[str, str]]:
-    return {"Table 6": _table6_names(evidence), "Table 7": _table7_names(evidence)}
+    """The networks of both tables, with the names that the figure gives them."""
+    words = {("no", "no"): "no branch", ("yes", "no"): "identity", ("no", "yes"): "1x1", ("yes", "yes"): "both"}
+    return {
+        "Table 6": {
+            row["model"]: words[row["identity_branch"], row["conv1x1_branch"]] for row in evidence.facts.table("table6")
+        },
+        "Table 7": {
+            row["model"]: row["variant"].removesuffix(" reparam")
+            for row in evidence.facts.table("table7")
+            if row["printed_in"] == "table"
+        },
+    }
 
 
 def printed_ablations(evidence: Evidence) -> dict[str, dict[str, float]]:
     """The printed top-1 in percent of each network of the two tables."""
     return {
-        table: {model: _printed_top1(evidence, model) for model in names} for table, names in _tables(evidence).items()
+        table: {model: evidence.facts.printed(Quantity("top1", model, ("120-epochs",))) for model in names}
+        for table, names in _tables(evidence).items()
     }
 
 
@@ -98,25 +109,6 @@ def seeds_or_images(accuracies: dict[str, Accuracy]) -> str:
     if len(least) < len(counts):
         words.append("images")
     return " or ".join(words)
-
-
-def _printed_top1(evidence: Evidence, model: str) -> float:
-    return evidence.facts.printed(Quantity("top1", model, ("120-epochs",)))
-
-
-def _table6_names(evidence: Evidence) -> dict[str, str]:
-    words = {("no", "no"): "no branch", ("yes", "no"): "identity", ("no", "yes"): "1x1", ("yes", "yes"): "both"}
-    return {
-        row["model"]: words[row["identity_branch"], row["conv1x1_branch"]] for row in evidence.facts.table("table6")
-    }
-
-
-def _table7_names(evidence: Evidence) -> dict[str, str]:
-    return {
-        row["model"]: row["variant"].removesuffix(" reparam")
-        for row in evidence.facts.table("table7")
-        if row["printed_in"] == "table"
-    }
 
 
 def ablation_columns(evidence: Evidence) -> list[AblationColumn]:

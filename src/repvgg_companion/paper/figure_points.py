@@ -15,7 +15,7 @@ from repvgg_companion.paper.figure_scatter import figure1_panels
 from repvgg_companion.paper.figure_training import CURVES, trainings
 from repvgg_companion.paper.named_checks import block_maps, block_rows
 from repvgg_companion.paper.ours import Row, accuracy_sources
-from repvgg_companion.paper.printed import Facts, printed_row
+from repvgg_companion.paper.printed import printed_row
 
 Interval = tuple[float, float] | None
 
@@ -103,27 +103,18 @@ def _table1(evidence: Evidence, _: list[Path] | None) -> Iterator[FigurePoint]:
 
 
 def _branches(evidence: Evidence, _: list[Path] | None) -> Iterator[FigurePoint]:
-    for table, names in printed_ablations(evidence).items():
+    printed = printed_ablations(evidence)
+    for table, names in printed.items():
         for model, value in names.items():
-            place = (table, "printed", model)
             x = Axis("top-1 (%), ImageNet, 120 epochs", value)
-            yield point(place, x, Axis(), _printed_ablation(evidence.facts, model))
+            found = evidence.facts.trained(model)
+            yield point((table, "printed", model), x, Axis(), printed_row(evidence.facts, *found) if found else "")
     for column in ablation_columns(evidence):
         for model, accuracy in column.accuracies.items():
-            tables = [table for table, names in printed_ablations(evidence).items() if model in names]
-            for table in tables:
-                x = Axis(one_line(column.label), accuracy.top1, (accuracy.low, accuracy.high))
-                yield point(
-                    (table, one_line(column.title), model), x, Axis(), "; ".join(accuracy_sources(accuracy.rows))
-                )
-
-
-def _printed_ablation(facts: Facts, model: str) -> str:
-    for table in ("table4", "table5", "table6", "table7"):
-        for fact in facts.table(table):
-            if fact["model"] == model and fact["epochs"] == 120:
-                return printed_row(facts, table, fact)
-    return ""
+            x, sources = one_line(column.label), "; ".join(accuracy_sources(accuracy.rows))
+            for table in (table for table, names in printed.items() if model in names):
+                where = (table, one_line(column.title), model)
+                yield point(where, Axis(x, accuracy.top1, (accuracy.low, accuracy.high)), Axis(), sources)
 
 
 def _proxies(evidence: Evidence, _: list[Path] | None) -> Iterator[FigurePoint]:

@@ -63,13 +63,21 @@ class Panel:
 
 def figure1(evidence: Evidence) -> "Figure":
     """Accuracy against speed: the paper's two panels, and below them what was measured here."""
-    import matplotlib.pyplot as plt
-
     panels = figure1_panels(evidence)
     heights = [2.6 if len(panel.points) > 16 else 2.2 if len(panel.points) > 9 else 1.8 for panel in panels]
-    figure, rows = plt.subplots(
-        len(panels), 1, figsize=(COLUMN_INCHES, sum(heights) + 0.35), height_ratios=heights, squeeze=False
-    )
+    return _panels_figure(panels, heights, sum(heights) + 0.35)
+
+
+def panel_figure(panel: Panel) -> "Figure":
+    """One panel of Figure 1 as a figure of its own, one column wide."""
+    return _panels_figure([panel], [1], 3.2 if len(panel.points) > 16 else 2.7)
+
+
+def _panels_figure(panels: list[Panel], heights: list[float], inches: float) -> "Figure":
+    """Panels below each other, `inches` high together, with one legend."""
+    import matplotlib.pyplot as plt
+
+    figure, rows = plt.subplots(len(panels), 1, figsize=(COLUMN_INCHES, inches), height_ratios=heights, squeeze=False)
     joined = [draw_panel(axes, panel) for axes, panel in zip(rows[:, 0], panels, strict=True)]
     points = [point for panel in panels for point in panel.points]
     mixed = any(len({point.epochs for point in panel.points}) > 1 for panel in panels)
@@ -77,19 +85,6 @@ def figure1(evidence: Evidence) -> "Figure":
     freeze_layout(figure)
     for axes, panel, lines in zip(rows[:, 0], panels, joined, strict=True):
         write_labels(axes, panel, lines)
-    return figure
-
-
-def panel_figure(panel: Panel) -> "Figure":
-    """One panel of Figure 1 as a figure of its own, one column wide."""
-    import matplotlib.pyplot as plt
-
-    figure, axes = plt.subplots(figsize=(COLUMN_INCHES, 3.2 if len(panel.points) > 16 else 2.7))
-    lines = draw_panel(axes, panel)
-    mixed = len({point.epochs for point in panel.points}) > 1
-    family_legend(figure, [family(point.model) for point in panel.points], "open: 200 epochs" if mixed else "")
-    freeze_layout(figure)
-    write_labels(axes, panel, lines)
     return figure
 
 

@@ -4,9 +4,11 @@ Colours are those of Okabe and Ito, which people with colour vision deficiencies
 its own as well, the paper's where it has one.
 """
 
+import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -89,8 +91,6 @@ def separate_labels(
 
     `lines` are the [(x, y), ...] that join points. The figure's layout must be frozen.
     """
-    import itertools
-
     import numpy as np
     from adjustText import adjust_text
     from matplotlib.collections import LineCollection
@@ -109,7 +109,7 @@ def separate_labels(
     along = [
         to_data(np.linspace(to_pixels(start), to_pixels(end), 12)[1:-1])
         for line in lines
-        for start, end in itertools.pairwise(line)
+        for start, end in pairwise(line)
     ]
     obstacles = np.concatenate(along) if along else np.empty((0, 2))
     np.random.seed(0)  # adjustText draws from the global generator
@@ -138,8 +138,6 @@ def separate_labels(
 
 def wrapped(label: str, width: int = 30) -> str:
     """A long label on several lines, broken at spaces and hyphens."""
-    import textwrap
-
     return "\n".join(textwrap.wrap(label, width, break_on_hyphens=True, break_long_words=False))
 
 
@@ -170,8 +168,6 @@ def named_bands(axes: "Axes", names: list[str]) -> None:
 
 def empty_panel(axes: "Axes", why: str) -> None:
     """A panel without data says why."""
-    import textwrap
-
     axes.set_axis_off()
     axes.text(0.5, 0.5, textwrap.fill(why, 58), ha="center", va="center", transform=axes.transAxes, color=GREY)
 

@@ -6,9 +6,9 @@ Only what was measured on the paper's images with the paper's network counts for
 
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
-from functools import cache, cached_property
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -18,9 +18,6 @@ from repvgg_companion.identity import predictions_of
 from repvgg_companion.models.names import MODELS, ModelSpec, require_model
 from repvgg_companion.paper.grammar import NotAvailable, Quantity
 from repvgg_companion.paper.printed import Facts
-
-if TYPE_CHECKING:
-    from repvgg_companion.complexity.count_complexity import Complexity
 
 PAPER_DATASET = "imagenet"
 PAPER_SEGMENTATION = "cityscapes"
@@ -120,7 +117,9 @@ def count(results: Results, quantity: Quantity) -> Reading:
             value, evidence, rows = row[column], f"complexity.csv {spec.name} {quantity.form}", (row,)
             break
     else:
-        value = getattr(_counted(spec.name, quantity.form), column)
+        from repvgg_companion.complexity.count_complexity import count_model
+
+        value = getattr(count_model(spec.name, form=quantity.form), column)
         evidence = f"count of {spec.name} {quantity.form}"
     if value is None:
         raise NotAvailable(f"{spec.name} has no convolution that counts as accelerated")
@@ -231,13 +230,6 @@ def correct_images(rows: Iterable[Row]) -> tuple[np.ndarray, np.ndarray]:
     if labels is None:
         raise NotAvailable("no predictions were given")
     return np.mean(shares, axis=0), labels
-
-
-@cache
-def _counted(name: str, form: str) -> "Complexity":
-    from repvgg_companion.complexity.count_complexity import count_model
-
-    return count_model(name, form=form)
 
 
 def _known(name: str) -> ModelSpec:

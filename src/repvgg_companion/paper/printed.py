@@ -106,11 +106,15 @@ class Facts:
         if quantity.input_px is not None:
             rows = [row for row in self.table("released") if row["model"] == quantity.subject]
             return next((row["top1_official_pct"] for row in rows if row["test_px"] == quantity.input_px), None)
-        epochs = 200 if quantity.recipe == "200-epochs" else 120
+        found = self.trained(quantity.subject, 200 if quantity.recipe == "200-epochs" else 120)
+        return found and found[1]["top1_pct"]
+
+    def trained(self, model: str, epochs: int = 120) -> tuple[str, dict[str, Any]] | None:
+        """The first table with the top-1 of `model` after so many epochs, and its row there; None if it is in none."""
         for name in ("table4", "table5", "table6", "table7"):
-            row = self.row(name, quantity.subject)
+            row = self.row(name, model)
             if row is not None and row["epochs"] == epochs:
-                return row["top1_pct"]
+                return name, row
         return None
 
 
