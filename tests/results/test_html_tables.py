@@ -6,20 +6,20 @@ from repvgg_companion.errors import CompanionError
 from repvgg_companion.results.html_tables import Pivot, claims_table, markdown_table, pivot_table, rows_table
 
 
-def test_shared_columns_stand_once_and_intervals_with_their_value():
-    names = ["model", "batch_size", "flags", "examples_per_s", "low_examples_per_s", "high_examples_per_s"]
-    page = rows_table(names, [["A", 1, None, 1234.5, 1200.0, 1300.0], ["B", 1, None, None, None, None]])
-    assert "<p>In every row: batch_size 1.</p>" in page and "flags" not in page and "low" not in page
-    assert '<td class="n">1,234.50 [1,200.00, 1,300.00]</td>' in page and "<td>B</td><td></td>" in page
+def test_shared_columns_stand_once_and_empty_ones_not_at_all():
+    rows = [{"model": "A", "seed": "0", "note": None, "n_inputs": 1234}, {"model": "B", "seed": "0", "note": None}]
+    page = rows_table(["model", "seed", "note", "n_inputs"], [{"n_inputs": None} | row for row in rows])
+    assert "<p>In every row: seed 0.</p>" in page and "note" not in page
+    assert '<td class="n">1,234</td>' in page and "<td>B</td><td></td>" in page
 
 
 def test_a_single_row_keeps_all_its_columns():
-    page = rows_table(["model", "width"], [["A", 0.25]])
+    page = rows_table(["model", "width"], [{"model": "A", "width": 0.25}])
     assert "In every row" not in page and '<td>A</td><td class="n">0.25</td>' in page
 
 
 def test_small_errors_keep_their_size_and_text_is_escaped():
-    page = rows_table(["name", "error"], [["<a>", 1.5e-15], ["b", 0.0]])
+    page = rows_table(["name", "error"], [{"name": "<a>", "error": 1.5e-15}, {"name": "b", "error": 0.0}])
     assert "&lt;a&gt;" in page and "1.50e-15" in page and "0.00" in page
 
 

@@ -1,11 +1,11 @@
 """The verb `count-complexity`: parameters, FLOPs and Wino MULs of the networks, as the paper counts them.
 
-FLOPs are multiply-adds counted once over all convolutions and linear layers
-(footnote 2); Wino MULs count the accelerated 3x3 convolutions at 4/9 (section 4.1 and footnote 3).
+FLOPs are multiply-adds counted once over all convolutions and linear layers (footnote 2); Wino MULs count the
+accelerated 3x3 convolutions at 4/9 (section 4.1 and footnote 3).
 """
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -19,18 +19,8 @@ from repvgg_companion.errors import CompanionError
 from repvgg_companion.identity import FORMS
 from repvgg_companion.models.build import build_model
 from repvgg_companion.models.load_form import parameter_count
-from repvgg_companion.models.names import ModelSpec, require_model
+from repvgg_companion.models.names import require_model
 from repvgg_companion.runs import new_run_id, write_run
-
-# Which stride-1 3x3 convolutions count at 4/9; None if the paper prints a dash. The authors timed each operator to find
-# out. Counting all of them reproduces the printed cells of ResNet, VGG and RepVGG (grouped layers included). Those of
-# RegNetX and ResNeXt are between all and none: counting grouped convolutions only if their output has at least 28 px
-# gives 3 of the 4 printed cells (our inference; no rule by layer shape gives ResNeXt-50's). EfficientNet: dash.
-WINOGRAD_RULES: dict[str, Callable[[Layer], bool] | None] = {
-    "all": lambda layer: layer.winograd_shape,
-    "large-if-grouped": lambda layer: layer.winograd_shape and (layer.groups == 1 or layer.output_px >= 28),
-    "none": None,
-}
 
 
 @dataclass(frozen=True)
@@ -42,30 +32,33 @@ class Complexity:
     wino_muls: float | None
 
 
-def winograd_rule(spec: ModelSpec) -> str:
-    """The key of `WINOGRAD_RULES` that reproduces the paper's column for the family of `spec`."""
-    return {"RegNetX": "large-if-grouped", "ResNeXt": "large-if-grouped", "EfficientNet": "none"}.get(
-        spec.family, "all"
-    )
-
-
-def count(module: nn.Module, input_px: int, *, winograd: str = "all") -> Complexity:
+def count(module: nn.Module, input_px: int, family: str = "RepVGG") -> Complexity:
     """Count one image of `input_px` pixels a side through `module` as it is built (train or deploy form).
 
-    `winograd` is a key of `WINOGRAD_RULES`. Modules that eval mode does not use (PSPNet's auxiliary head in train form)
-    count with their parameters, but not with multiply-adds.
+    Modules that eval mode does not use (PSPNet's auxiliary head in train form) count with their parameters, but not
+    with multiply-adds.
     """
-    return _counted(parameter_count(module), trace_layers(module, input_px), winograd)
+    return _counted(parameter_count(module), trace_layers(module, input_px), family)
 
 
-def _counted(params: int, layers: Sequence[Layer], winograd: str) -> Complexity:
-    rule = WINOGRAD_RULES[winograd]
+def _counted(params: int, layers: Sequence[Layer], family: str) -> Complexity:
     flops = sum(layer.flops for layer in layers)
-    wino_muls = None
-    if rule is not None:
-        accelerated = sum(layer.flops for layer in layers if rule(layer))
-        wino_muls = float(flops - accelerated + WINOGRAD_RATIO * accelerated)
-    return Complexity(params, flops, wino_muls)
+    if family == "EfficientNet":  # the paper prints a dash
+        return Complexity(params, flops, None)
+    accelerated = sum(layer.flops for layer in layers if _is_accelerated(layer, family))
+    return Complexity(params, flops, float(flops - accelerated + WINOGRAD_RATIO * accelerated))
+
+
+def _is_accelerated(layer: Layer, family: str) -> bool:
+    """Whether a layer counts at 4/9. The authors timed each operator to find out which do.
+
+    Counting all convolutions that Winograd's algorithm fits reproduces the printed cells of ResNet, VGG and RepVGG
+    (grouped layers included). Those of RegNetX and ResNeXt are between all and none: counting grouped convolutions only
+    if their output has at least 28 px gives 3 of the 4 printed cells (our inference; no rule by layer shape gives
+    ResNeXt-50's).
+    """
+    small_and_grouped = layer.groups > 1 and layer.output_px < 28
+    return layer.winograd_shape and not (family in ("RegNetX", "ResNeXt") and small_and_grouped)
 
 
 @cache
@@ -90,12 +83,12 @@ def count_model(
     Raises CompanionError for an unknown name and for the deploy form of a network that has none.
     """
     spec = require_model(name)
-    pixels, rule = input_px or spec.input_px, winograd_rule(spec)
+    pixels = input_px or spec.input_px
     if width == 1 and num_classes in (None, spec.num_classes):
-        return _counted(parameter_count(paper_network(name, form)), paper_layers(name, form, pixels), rule)
+        return _counted(parameter_count(paper_network(name, form)), paper_layers(name, form, pixels), spec.family)
     with torch.device("meta"):
         module = build_model(name, num_classes=num_classes or spec.num_classes, width=width, form=form)
-    return count(module, pixels, winograd=rule)
+    return count(module, pixels, spec.family)
 
 
 def convolution_flops(batch: int, in_channels: int, out_channels: int, output_px: int, kernel: int) -> int:

@@ -4,7 +4,8 @@ Unknown keys are refused everywhere. The JSON schema in `workflow/schemas/` is g
 """
 
 import os
-from typing import Annotated, Literal, Self
+from collections.abc import Callable
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -41,23 +42,24 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-def _known_model(name: str) -> str:
+def _known(text: str, check: Callable[[str], Any]) -> str:
+    """`text`, if `check` knows it; pydantic wants a ValueError where it does not."""
     try:
-        require_model(name)
+        check(text)
     except CompanionError as error:
         raise ValueError(str(error)) from None
-    return name
+    return text
+
+
+def _known_model(name: str) -> str:
+    return _known(name, require_model)
 
 
 def _known_protocol(label: str) -> str:
-    try:
-        parse_protocol(label)
-    except CompanionError as error:
-        raise ValueError(str(error)) from None
-    return label
+    return _known(label, parse_protocol)
 
 
-def _no_doubles(names: list[str], what: str) -> list[str]:
+def _no_doubles(names: list, what: str) -> list:
     if doubles := sorted({name for name in names if names.count(name) > 1}):
         raise ValueError(f"{what} {doubles[0]} is named twice; name it once")
     return names
@@ -67,11 +69,22 @@ def _known_models(names: list[str]) -> list[str]:
     return _no_doubles([_known_model(name) for name in names], "model")
 
 
+Seeds = Annotated[
+    list[Annotated[int, Field(ge=0)]], Field(min_length=1), AfterValidator(lambda seeds: _no_doubles(seeds, "seed"))
+]
 Classes = Annotated[list[str], AfterValidator(lambda names: _no_doubles(names, "class"))]
 """Names of classes, each once."""
 Models = Annotated[list[str], AfterValidator(_known_models)]
 SomeModels = Annotated[list[str], Field(min_length=1), AfterValidator(_known_models)]
 """Names of networks that this companion builds, each once; at least one of them."""
+Protocol = Annotated[str, AfterValidator(_known_protocol)]
+Protocols = Annotated[
+    list[str], AfterValidator(lambda labels: _no_doubles([_known_protocol(label) for label in labels], "protocol"))
+]
+ProtocolByModel = Annotated[
+    dict[str, str],
+    AfterValidator(lambda chosen: {_known_model(model): _known_protocol(label) for model, label in chosen.items()}),
+]
 
 
 class Data(Strict):
@@ -142,18 +155,12 @@ class TrainingGroup(Strict):
 
     models: SomeModels = Field(description="names of networks")
     recipe: Name = Field(description="a name from recipes")
-    seeds: list[Annotated[int, Field(ge=0)]] = Field([0], min_length=1, description="one training for each seed")
+    seeds: Seeds = Field([0], description="one training for each seed")
     width: float = Field(1.0, gt=0, le=4, description="factor on every stage's width; 1 is the paper's network")
     backbones: dict[str, Place] = Field(
         {},
         description="the train file that a network starts from (fine-tuning), or for PSPNet the backbone (or random)",
     )
-
-    @field_validator("seeds")
-    @classmethod
-    def _seeds(cls, seeds: list[int]) -> list[int]:
-        _no_doubles([str(seed) for seed in seeds], "seed")
-        return seeds
 
     @model_validator(mode="after")
     def _every_backbone(self) -> Self:
@@ -183,26 +190,11 @@ class Released(Strict):
 class Evaluation(Strict):
     """How accuracy is measured."""
 
-    protocol: str = Field("resize256-crop224-bilinear-pillow", description="the protocol of the reported accuracy")
-    protocol_by_model: dict[str, str] = Field({}, description="models that are evaluated otherwise, such as D2se")
-    further_protocols: list[str] = Field([], description="reported as rows of their own")
+    protocol: Protocol = Field("resize256-crop224-bilinear-pillow", description="the protocol of the reported accuracy")
+    protocol_by_model: ProtocolByModel = Field({}, description="models that are evaluated otherwise, such as D2se")
+    further_protocols: Protocols = Field([], description="reported as rows of their own")
     batch_size: int = Field(100, ge=1, description="images at a time")
     workers: int = Field(0, ge=0, description="loader processes where there is no cache")
-
-    @field_validator("protocol")
-    @classmethod
-    def _protocol(cls, label: str) -> str:
-        return _known_protocol(label)
-
-    @field_validator("further_protocols")
-    @classmethod
-    def _further(cls, labels: list[str]) -> list[str]:
-        return _no_doubles([_known_protocol(label) for label in labels], "protocol")
-
-    @field_validator("protocol_by_model")
-    @classmethod
-    def _by_model(cls, chosen: dict[str, str]) -> dict[str, str]:
-        return {_known_model(model): _known_protocol(label) for model, label in chosen.items()}
 
     def protocols_of(self, model: str) -> list[str]:
         """The protocols of one model, the reported one first."""

@@ -5,7 +5,6 @@ A claim about speed gets one row for each device, precision and backend on which
 
 import argparse
 from collections import Counter
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,17 +25,6 @@ DECIDED_WITHOUT_TRAINING = ("arithmetic", "structural")
 _MOST_SOURCES = 12
 
 
-@dataclass(frozen=True)
-class ClaimsRequest:
-    """Which experiment to judge and where to write the verdicts."""
-
-    experiment: str
-    facts: Facts
-    results: Results
-    output: Path
-    markdown: Path
-
-
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the `claims` verb."""
     parser.add_argument("--experiment", required=True)
@@ -48,19 +36,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Judge every claim, write both files, print how many of each kind came out how."""
-    request = ClaimsRequest(
-        arguments.experiment,
-        Facts(Path(arguments.paper)),
-        Results(Path(arguments.results)),
-        Path(arguments.output),
-        Path(arguments.markdown),
-    )
-    rows = claim_rows(request.facts, request.results)
-    write_rows(request.output, "claims", rows, keep_order=True)
-    write_text(request.markdown, markdown(rows, request))
+    facts, results = Facts(Path(arguments.paper)), Results(Path(arguments.results))
+    rows = claim_rows(facts, results)
+    write_rows(arguments.output, "claims", rows, keep_order=True)
+    write_text(arguments.markdown, markdown(rows, arguments.experiment, facts, results.other_datasets))
     print(summary(rows))
-    if request.results.other_datasets:
-        print(f"Accuracies on {', '.join(request.results.other_datasets)} decide no claim about ImageNet.")
+    if results.other_datasets:
+        print(f"Accuracies on {', '.join(results.other_datasets)} decide no claim about ImageNet.")
 
 
 def claim_rows(facts: Facts, results: Results) -> list[dict[str, Any]]:
@@ -156,13 +138,13 @@ def setting_of(row: dict[str, Any]) -> str:
     return f" on {row['device']} ({row['precision']}, {row['backend']}, batch {row['batch_size']})"
 
 
-def markdown(rows: list[dict[str, Any]], request: ClaimsRequest) -> str:
+def markdown(rows: list[dict[str, Any]], experiment: str, facts: Facts, other_datasets: list[str]) -> str:
     """claims.md: what the verdicts mean, the counts, and every claim with its reason."""
-    where = {claim["id"]: claim["where_in_paper"] for claim in request.facts.table("claims")}
-    parts = [f"# The paper's claims, experiment {request.experiment}", ""]
-    if other := request.results.other_datasets:
+    where = {claim["id"]: claim["where_in_paper"] for claim in facts.table("claims")}
+    parts = [f"# The paper's claims, experiment {experiment}", ""]
+    if other_datasets:
         parts += [
-            f"**Accuracies of this experiment were measured on {', '.join(other)}. They decide no claim about "
+            f"**Accuracies of this experiment were measured on {', '.join(other_datasets)}. They decide no claim about "
             "ImageNet.** Counts, and speeds of full-width networks, do not depend on the images.",
             "",
         ]

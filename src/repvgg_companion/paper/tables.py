@@ -5,7 +5,6 @@ macros.
 """
 
 import argparse
-from dataclasses import dataclass
 from pathlib import Path
 
 from repvgg_companion.files import csv_text, write_text
@@ -29,15 +28,6 @@ TITLES = {
 NUMBERS = "numbers.tex"
 
 
-@dataclass(frozen=True)
-class TablesRequest:
-    """Which experiment to put beside the paper, and the folder for the tables."""
-
-    experiment: str
-    evidence: Evidence
-    output: Path
-
-
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the `tables` verb."""
     parser.add_argument("--experiment", required=True)
@@ -49,19 +39,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Write all eight tables in three formats, and the macros."""
     evidence = Evidence.shown(Facts(Path(arguments.paper)), Results(Path(arguments.results)))
-    write_tables(TablesRequest(arguments.experiment, evidence, Path(arguments.output)))
-
-
-def write_tables(request: TablesRequest) -> None:
-    """Write `table1` to `table8` as CSV, Markdown and LaTeX, and `numbers.tex`."""
-    tables = {name: rows_of(request.evidence) for name, rows_of in TABLES.items()}
+    tables = {name: rows_of(evidence) for name, rows_of in TABLES.items()}
     for name, rows in tables.items():
-        caption = f"{TITLES[name]}. {provenance(rows, request.evidence.results, request.experiment)}"
-        target = request.output / name
+        caption = f"{TITLES[name]}. {provenance(rows, evidence.results, arguments.experiment)}"
+        target = Path(arguments.output, name)
         write_text(target.with_suffix(".csv"), as_csv(rows))
         write_text(target.with_suffix(".md"), as_markdown(rows, f"Table {name[5:]}. {caption}"))
         write_text(target.with_suffix(".tex"), as_latex(rows, caption, name))
-    write_text(request.output / NUMBERS, as_macros(tables, request.experiment))
+    write_text(Path(arguments.output, NUMBERS), as_macros(tables, arguments.experiment))
 
 
 def provenance(rows: list[TableRow], results: Results, experiment: str) -> str:

@@ -70,8 +70,7 @@ def _preprocessing(facts: Mapping[str, Any]) -> str:
     else:
         resize = f"the short side is resized to {facts['resize_px']} px ({facts['interpolation']})"
         how = (f"{resize}, then " if facts["resize_px"] else "") + f"the central {facts['crop_px']} px are cut out"
-    numbers = (", ".join(f"{value:g}" for value in facts[name]) for name in ("mean", "std"))
-    mean, std = numbers
+    mean, std = (", ".join(f"{value:g}" for value in facts[name]) for name in ("mean", "std"))
     return (
         f"## Preprocessing\n\n`{facts['protocol']}`: {how}. Values of red, green and blue go from 0 to 1. "
         f"Then the mean ({mean}) is subtracted, and the result is divided by ({std})."

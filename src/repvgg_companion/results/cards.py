@@ -5,7 +5,7 @@ fact for programs; the card is drawn from it alone.
 """
 
 import argparse
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -29,16 +29,6 @@ CERTIFICATE = ("float64_max_relative_error", "file_matches_conversion", "float32
 STRUCTURE = ("family", "layers", "strides", "a", "b", "groups", "squeeze_excitation", "block", "backbone")
 
 
-@dataclass(frozen=True)
-class CardsRequest:
-    """The folders of the weights, and where the facts on them are: results, manifest and resolved experiment."""
-
-    weights: tuple[Path, ...]
-    results: Path
-    val_manifest: Path
-    configuration: Path
-
-
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the `cards` verb."""
     parser.add_argument("--weights", nargs="+", required=True, metavar="FOLDER", help="folders of published weights")
@@ -48,27 +38,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Write README.md and config.json into each folder."""
-    write_cards(
-        CardsRequest(
-            tuple(map(Path, arguments.weights)),
-            Path(arguments.results),
-            Path(arguments.val_manifest),
-            Path(arguments.configuration),
-        )
-    )
-
-
-def write_cards(request: CardsRequest) -> None:
-    """Do what `run` does, for a request; raises CompanionError where a folder holds no weights or rows are missing."""
-    rows = {
-        table: read_rows(request.results / f"{table}.csv", table)
-        for table in (*SCORES, "reparameterization")
-        if (request.results / f"{table}.csv").exists()
-    }
-    classes = list(Manifest.read(request.val_manifest).class_names)
-    configuration = read_json(request.configuration)
-    for folder in request.weights:
+    """Write README.md and config.json into each folder; raises CompanionError where weights or rows are missing."""
+    paths = {table: Path(arguments.results, f"{table}.csv") for table in (*SCORES, "reparameterization")}
+    rows = {table: read_rows(path, table) for table, path in paths.items() if path.exists()}
+    classes = list(Manifest.read(Path(arguments.val_manifest)).class_names)
+    configuration = read_json(arguments.configuration)
+    for folder in map(Path, arguments.weights):
         facts = _facts(folder, rows, configuration) | {"classes": classes}
         write_json(folder / CONFIG_NAME, facts)
         write_text(folder / CARD_NAME, card_text(facts))
@@ -117,8 +92,8 @@ def preprocessing(label: str) -> dict[str, Any]:
 
 
 def _training(identity: WeightsIdentity, configuration: dict[str, Any]) -> dict[str, Any]:
-    values = {key: value for key, value in asdict(identity).items() if key not in ("model", "width", "num_classes")}
-    del values["form"]
+    named = ("model", "width", "num_classes", "form")
+    values = {key: value for key, value in asdict(identity).items() if key not in named}
     return values | {"settings": configuration["recipes"].get(identity.recipe, {})}
 
 

@@ -35,7 +35,7 @@ def pivot_table(pivot: Pivot, rows: Sequence[dict[str, Any]]) -> str:
     for row in rows:
         line = lines.setdefault(tuple(row[name] for name in keys), {})
         line.setdefault(tuple(row[name] for name in varied), []).append(row)
-    said = [f"{pivot.values[0]}", *(f"{name} {_text(rows[0][name])}" for name in single if rows[0][name] is not None)]
+    said = [pivot.values[0], *(f"{name} {_text(rows[0][name])}" for name in single if rows[0][name] is not None)]
     head = [html.escape(name) for name in keys]
     for column in columns:
         words = [f"batch {part}" if name == "batch_size" else str(part) for name, part in zip(varied, column)]
@@ -66,39 +66,13 @@ def _pivot_cell(pivot: Pivot, rows: list[dict[str, Any]]) -> str:
     return f'<td class="n">{"<br>".join(parts)}</td>'
 
 
-def rows_table(names: list[str], rows: list[list[Any]]) -> str:
-    """Measured rows as a table.
-
-    Columns with the same value in every row are listed once above it, empty columns are left out, and an interval
-    shares a cell with its value, as in `95.61 [92.63, 97.42]`.
-    """
-    names, rows = _with_intervals(names, [list(row) for row in rows])
-    shared, kept = [], []
-    for place, name in enumerate(names):
-        values = {str(row[place]) for row in rows}
-        if len(rows) > 1 and len(values) == 1:
-            if rows[0][place] not in (None, ""):
-                shared.append(f"{name} {_text(rows[0][place])}")
-        else:
-            kept.append(place)
-    above = f"<p>In every row: {html.escape(', '.join(shared))}.</p>" if shared else ""
-    head = [html.escape(names[place]) for place in kept]
-    return above + _table(head, [[_cell(row[place]) for place in kept] for row in rows])
-
-
-def _with_intervals(names: list[str], rows: list[list[Any]]) -> tuple[list[str], list[list[Any]]]:
-    for low in [name for name in names if "low" in name.split("_")]:
-        words = low.split("_")
-        high = "_".join("high" if word == "low" else word for word in words)
-        value = "_".join(word for word in words if word != "low")
-        if value in names and high in names:
-            at, a, b = names.index(value), names.index(low), names.index(high)
-            for row in rows:
-                if row[at] is not None and row[a] is not None:
-                    row[at] = f"{_text(row[at])} [{_text(row[a])}, {_text(row[b])}]"
-            keep = [place for place in range(len(names)) if place not in (a, b)]
-            names, rows = [names[place] for place in keep], [[row[place] for place in keep] for row in rows]
-    return names, rows
+def rows_table(names: list[str], rows: list[dict[str, Any]]) -> str:
+    """The named columns of rows as a table; a column with one value in all rows is said above it, an empty one not."""
+    shared = [name for name in names if len(rows) > 1 and len({str(row[name]) for row in rows}) == 1]
+    kept = [name for name in names if name not in shared]
+    said = [f"{name} {_text(rows[0][name])}" for name in shared if rows[0][name] not in (None, "")]
+    above = f"<p>In every row: {html.escape(', '.join(said))}.</p>" if said else ""
+    return above + _table(list(map(html.escape, kept)), [[_cell(row[name]) for name in kept] for row in rows])
 
 
 def is_untested(row: dict[str, Any]) -> bool:
@@ -182,7 +156,7 @@ def _cell(value: Any) -> str:
     if value is None:
         return "<td></td>"
     text = html.escape(_text(value))
-    if (isinstance(value, int | float) and not isinstance(value, bool)) or re.fullmatch(r"[0-9.,]+ \[.*\]", text):
+    if isinstance(value, int | float) and not isinstance(value, bool):
         return f'<td class="n">{text}</td>'
     kind = text.replace(" ", "-") if value in VERDICTS else "wrap" if len(text) > 40 else ""
     return f'<td class="{kind}">{text}</td>' if kind else f"<td>{text}</td>"

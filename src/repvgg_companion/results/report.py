@@ -237,7 +237,7 @@ def _measured(results: Path) -> Iterator[tuple[str, str, str, str]]:
             yield table, heading, pivot_table(pivot, rows), note
         else:
             heading, note, names = CERTIFICATE
-            yield table, heading, rows_table(names, [[row[name] for name in names] for row in rows]), note
+            yield table, heading, rows_table(names, rows), note
 
 
 def _figures(folder: Path) -> Iterator[PageFigure]:

@@ -2,11 +2,13 @@
 
 import contextlib
 import math
+import shutil
 import sys
+import tempfile
 from pathlib import Path
 
 from repvgg_companion.errors import CompanionError
-from repvgg_companion.files import NoFileLocksError, locked_file, sha256_of_file, write_text
+from repvgg_companion.files import NoFileLocksError, atomic_path, locked_file, sha256_of_file, write_text
 from repvgg_companion.weights.published_files import SUMS_FILE, TIMM_FILE, TIMM_NAMES, recorded_digests, timm_repository
 
 
@@ -42,13 +44,8 @@ def fetch(model: str, folder: str | Path, *, endpoint: str | None = None) -> Pat
 
 
 def _download(repository: str, final: Path, endpoint: str | None) -> None:
-    import shutil
-    import tempfile
-
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-
-    from repvgg_companion.files import atomic_path
 
     final.parent.mkdir(parents=True, exist_ok=True)
     # In a folder of its own, because the library writes other files next to the one it downloads.

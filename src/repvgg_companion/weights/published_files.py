@@ -17,23 +17,17 @@ OFFICIAL_FILES: dict[str, str] = {
 }
 _ALSO_NAMED = {"RepVGG-B2g4-train.pth": "RepVGG-B2g4"}
 
-# Size in bytes and SHA-384 of the authors' files, from the model descriptions of OpenVINO's open model zoo (a third
-# party; the authors publish no digests).
-PUBLISHED_DIGESTS: dict[str, tuple[int, str, str]] = {
+# SHA-384 of the authors' files, from the model descriptions of OpenVINO's open model zoo (a third party; the authors
+# publish no digests).
+PUBLISHED_DIGESTS = {
     "RepVGG-A0-train.pth": (
-        36588855,
-        "sha384",
-        "7efb6b28b0376d80753c86b43687b38f2a7ae94f3ef58552b602a55767b4187dbb7b1fe8770b16133427c93e6cf137d7",
+        "7efb6b28b0376d80753c86b43687b38f2a7ae94f3ef58552b602a55767b4187dbb7b1fe8770b16133427c93e6cf137d7"
     ),
     "RepVGG-B1-train.pth": (
-        230009223,
-        "sha384",
-        "23d9bea60e7bf0c184e0ec273ac228cda6ee8afcd4abe734cd1b02ca48253143000b41e299124601252a4498fe6ba379",
+        "23d9bea60e7bf0c184e0ec273ac228cda6ee8afcd4abe734cd1b02ca48253143000b41e299124601252a4498fe6ba379"
     ),
     "RepVGG-B3-200epochs-train.pth": (
-        492817293,
-        "sha384",
-        "647371bdfad380c1001d16c2dae0cd244974b11b2464933f7508c1ae3e82976eab2e0f940a5192a3a75db7363d0e8db4",
+        "647371bdfad380c1001d16c2dae0cd244974b11b2464933f7508c1ae3e82976eab2e0f940a5192a3a75db7363d0e8db4"
     ),
 }
 
@@ -74,8 +68,7 @@ def expected_digest(path: str | Path) -> tuple[str, str, str] | None:
     if digest := recorded_digests(path.parent).get(path.name):
         return "sha256", digest, str(path.with_name(SUMS_FILE))
     if path.name in PUBLISHED_DIGESTS:
-        _, algorithm, digest = PUBLISHED_DIGESTS[path.name]
-        return algorithm, digest, "OpenVINO's open model zoo"
+        return "sha384", PUBLISHED_DIGESTS[path.name], "OpenVINO's open model zoo"
     return None
 
 
@@ -121,8 +114,3 @@ def check_digest(path: str | Path) -> tuple[str, str]:
             "damaged or another file; use an undamaged copy, or give it another name if it is your own"
         )
     return sha256, f"{algorithm} as in {source}"
-
-
-def released_digest(sha256: str) -> str:
-    """The training digest of imported weights: `released_` and 8 digits of the SHA-256 of the imported file."""
-    return f"released_{sha256[:8]}"
