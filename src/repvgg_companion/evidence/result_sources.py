@@ -145,7 +145,7 @@ def history_nodes(chosen: Chosen, _: Facts) -> list[Node]:
         root = path.resolve().parents[5]
         children += images_nodes({"_folder": root / "experiment", "dataset": dataset})
     found = []
-    for _, row in chosen.rows:
+    for _number, row in chosen.rows:
         cells = [chosen.column] if chosen.column else [name for name in row if name != "epoch"]
         values = ", ".join(f"{name} = {row[name]}" for name in cells)
         found.append(Node(f"{path}: epoch {row['epoch']}: {values}", tuple(children)))

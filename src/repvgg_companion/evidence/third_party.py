@@ -231,7 +231,7 @@ def _timm(path: Path) -> list[PublishedAccuracy]:
     return rows
 
 
-def _strict(path: Path, columns: Sequence[str], key: Sequence[str]) -> list[tuple[int, Row]]:
+def _strict(path: Path, columns: Sequence[str], key: Sequence[str]) -> list[tuple[int, dict[str, str]]]:
     header, rows = read_facts(path)
     if wrong := [name for name in header if name not in columns] or [name for name in columns if name not in header]:
         raise CompanionError(

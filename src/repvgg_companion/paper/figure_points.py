@@ -111,10 +111,10 @@ def _branches(evidence: Evidence, _: list[Path] | None) -> Iterator[FigurePoint]
             yield point((table, "printed", model), x, Axis(), printed_row(evidence.facts, *found) if found else "")
     for column in ablation_columns(evidence):
         for model, accuracy in column.accuracies.items():
-            x, sources = one_line(column.label), "; ".join(accuracy_sources(accuracy.rows))
+            x = Axis(one_line(column.label), accuracy.top1, (accuracy.low, accuracy.high))
             for table in (table for table, names in printed.items() if model in names):
                 where = (table, one_line(column.title), model)
-                yield point(where, Axis(x, accuracy.top1, (accuracy.low, accuracy.high)), Axis(), sources)
+                yield point(where, x, Axis(), "; ".join(accuracy_sources(accuracy.rows)))
 
 
 def _proxies(evidence: Evidence, _: list[Path] | None) -> Iterator[FigurePoint]:
