@@ -12,8 +12,8 @@ from repvgg_companion.evidence.cell import Chosen, NoSuchCell, TextTable, choose
 from repvgg_companion.evidence.named_sources import Places, followed
 from repvgg_companion.evidence.pictures import PICTURES, pictures
 from repvgg_companion.evidence.pictures import data_digest as picture_digest
+from repvgg_companion.evidence.raw_row import Node
 from repvgg_companion.evidence.sources import read_sources
-from repvgg_companion.evidence.tree import Node
 from repvgg_companion.paper.claim_evidence import Evidence
 from repvgg_companion.paper.figure_points import POINTS, FigurePoint
 from repvgg_companion.paper.figures import PANELS, TITLES, data_digest

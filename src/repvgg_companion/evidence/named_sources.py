@@ -8,9 +8,8 @@ from pathlib import Path
 
 from repvgg_companion.errors import CompanionError
 from repvgg_companion.evidence.cell import read_table
-from repvgg_companion.evidence.raw_row import raw_node
+from repvgg_companion.evidence.raw_row import Node, raw_node
 from repvgg_companion.evidence.table_sources import NOW, printed
-from repvgg_companion.evidence.tree import Node
 from repvgg_companion.paper.grammar import Quantity
 from repvgg_companion.paper.ours import Results, Row
 from repvgg_companion.paper.printed import FILES, Facts

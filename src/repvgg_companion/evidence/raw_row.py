@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from repvgg_companion.errors import CompanionError
-from repvgg_companion.evidence.tree import Node
 from repvgg_companion.files import read_json, sha256_of_file
 from repvgg_companion.paper.accuracies import history_path
 from repvgg_companion.paper.ours import Results, Row, predictions_path
@@ -14,6 +13,20 @@ from repvgg_companion.speed.samples import find_run
 
 _NAMING = ("model", "kernel_size", "form", "layer", "dataset", "width", "recipe", "seed", "protocol", "device",
            "precision", "memory_format", "backend", "batch_size", "input_px", "work", "way")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Node:
+    """One sentence of a tree: what a number rests on; `children` say what that rests on in turn."""
+
+    text: str
+    children: tuple["Node", ...] = ()
+
+    def lines(self, depth: int = 0) -> Iterator[str]:
+        """The tree as indented lines."""
+        yield f"{'  ' * depth}{'- ' if depth else ''}{self.text}"
+        for child in self.children:
+            yield from child.lines(depth + 1)
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,9 @@ from repvgg_companion.evidence.evidence_classes import WHOLE
 from repvgg_companion.evidence.from_studies import read_study
 from repvgg_companion.evidence.named_sources import Places, followed
 from repvgg_companion.evidence.picture_points import pair_source, printed_pair_source
-from repvgg_companion.evidence.raw_row import basis_node, images_nodes, raw_node
+from repvgg_companion.evidence.raw_row import Node, basis_node, images_nodes, raw_node
 from repvgg_companion.evidence.study_picture import pair_name
 from repvgg_companion.evidence.table_sources import cell_basis
-from repvgg_companion.evidence.tree import Node
 from repvgg_companion.files import sha256_of_file
 from repvgg_companion.paper.claim_evidence import Evidence
 from repvgg_companion.paper.comparable_runs import widest

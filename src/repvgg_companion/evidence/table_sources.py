@@ -3,15 +3,14 @@
 from collections.abc import Callable
 
 from repvgg_companion.evidence.raw_row import Basis, rows_basis
-from repvgg_companion.models.names import MODELS
 from repvgg_companion.paper import mean_iou
 from repvgg_companion.paper.accuracies import history_path, other_accuracies
 from repvgg_companion.paper.claim_evidence import Evidence
-from repvgg_companion.paper.comparable_runs import has_paper_shape
 from repvgg_companion.paper.grammar import NotAvailable, Quantity
 from repvgg_companion.paper.ours import Row
 from repvgg_companion.paper.printed import FILES, Facts
-from repvgg_companion.paper.table_rows import ablations, kernel_row_order
+from repvgg_companion.paper.table_columns import kernel_row, small_speed_row
+from repvgg_companion.paper.table_rows import ablations
 
 NOW = "counted by this companion on the built network, when the table was made"
 
@@ -71,10 +70,8 @@ def count_basis(evidence: Evidence, quantity: Quantity) -> list[Basis]:
 
 
 def _kernels(evidence: Evidence, fact: Row, column: str) -> list[Basis]:
-    rows = [row for row in evidence.results.rows("kernel_size") if row["kernel_size"] == fact["kernel_size"]]
-    full = column.startswith("ours_")
-    mine = [row for row in sorted(rows, key=kernel_row_order) if has_paper_shape(row) == full]
-    return rows_basis("kernel_size", mine[:1])
+    row = kernel_row(evidence.results, fact["kernel_size"], papers_shape=column.startswith("ours_"))
+    return rows_basis("kernel_size", [row] if row else [])
 
 
 def speed_basis(evidence: Evidence, model: str, form: str) -> list[Basis]:
@@ -121,8 +118,8 @@ def _segmentation(evidence: Evidence, fact: Row, column: str) -> list[Basis]:
     if column.startswith("ours_speed"):
         return speed_basis(evidence, name, "deploy")
     if column == "small_speed_examples_per_s":
-        rows = [row for row in results.rows("speed") if row["model"] == name and row["form"] == "deploy"]
-        return rows_basis("speed", [row for row in rows if row["input_px"] != MODELS[name].input_px][:1])
+        row = small_speed_row(results, name)
+        return rows_basis("speed", [row] if row else [])
     if column.startswith("conversion"):
         rows = [row for row in results.rows("reparameterization") if row["model"] == name]
         return rows_basis("reparameterization", rows) or [

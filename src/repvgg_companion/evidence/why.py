@@ -12,6 +12,7 @@ from repvgg_companion.evidence.dictionary import HEADER as DICTIONARY
 from repvgg_companion.evidence.figure_sources import figure_nodes, is_points, places_of, point_nodes
 from repvgg_companion.evidence.ledger_columns import COLUMNS as LEDGER
 from repvgg_companion.evidence.ledger_columns import HEADER as LEDGER_DICTIONARY
+from repvgg_companion.evidence.raw_row import Node
 from repvgg_companion.evidence.result_sources import (
     claim_nodes,
     history_nodes,
@@ -21,7 +22,6 @@ from repvgg_companion.evidence.result_sources import (
     table_nodes,
 )
 from repvgg_companion.evidence.third_party import SPEED_FILE, TIMM_FILE
-from repvgg_companion.evidence.tree import Node
 from repvgg_companion.files import read_json
 from repvgg_companion.paper.printed import FILES as PRINTED
 from repvgg_companion.paper.printed import Facts

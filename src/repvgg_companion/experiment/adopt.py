@@ -16,10 +16,11 @@ from repvgg_companion.contract import TABLES, read_rows
 from repvgg_companion.data.manifest import Manifest, dataset_sha256
 from repvgg_companion.errors import CompanionError
 from repvgg_companion.files import atomic_path, read_json, sha256_of_file
-from repvgg_companion.identity import FORMS, WeightsIdentity, predictions_of
+from repvgg_companion.identity import FORMS, predictions_of
 from repvgg_companion.training.job.checkpoint import checkpoint_files
 from repvgg_companion.training.job.publish import HISTORY, SEAL, WEIGHTS, is_final, tensors_sha256
 from repvgg_companion.training.job.state import StateFolder
+from repvgg_companion.weights_file import read_header
 
 NOT_CARRIED = ("lock", "holder.json")
 
@@ -163,15 +164,9 @@ def _check_weights(folder: Path, source: Path) -> dict[str, str]:
         path = folder / f"{form}.safetensors"
         if not path.exists():
             continue
-        identity = WeightsIdentity.from_metadata(_metadata(path), path)
-        expected = (dataset, model, digest, seed, form)
-        if (
-            identity.dataset,
-            identity.model,
-            identity.training_digest,
-            f"seed{identity.seed}",
-            identity.form,
-        ) != expected:
+        identity, _ = read_header(path)
+        named = (identity.dataset, identity.model, identity.training_digest, f"seed{identity.seed}", identity.form)
+        if named != (dataset, model, digest, seed, form):
             raise CompanionError(f"{path} holds the weights of another training ({identity.model}); copy it again")
         found[form] = sha256_of_file(path)
     state = source / "state" / folder.relative_to(source / "weights")
@@ -183,16 +178,6 @@ def _check_weights(folder: Path, source: Path) -> dict[str, str]:
         if history.exists() and sha256_of_file(history) != read_json(state / SEAL)["sha256"][HISTORY]:
             raise CompanionError(f"{history} differs from what was trained; copy it again")
     return found
-
-
-def _metadata(path: Path) -> dict[str, str] | None:
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(str(path), framework="np") as stream:
-            return stream.metadata()
-    except (SafetensorError, OSError) as error:
-        raise CompanionError(f"{path} is not readable as safetensors ({error}); copy it again") from None
 
 
 def _check_rows(path: Path, experiment: Path, digests: dict[tuple[str, ...], dict[str, str]]) -> None:

@@ -30,11 +30,8 @@ CARRIED = (
 """Verbs whose work is worth a machine of its own; none of them imports more than torch's own dependencies."""
 
 MARK = "written by `python -m repvgg_companion jobs`"
-HEAD = (
-    """#!/usr/bin/env bash
-# {count} jobs of {origin}, """
-    + MARK
-    + """. The other machine needs Python 3.11 or newer with
+HEAD = """#!/usr/bin/env bash
+# {count} jobs of {origin}, {mark}. The other machine needs Python 3.11 or newer with
 # torch, torchvision, numpy, scipy, pyarrow, safetensors, pillow, rich and nvidia-ml-py; and in one folder:
 #   this script
 #   src/
@@ -57,7 +54,6 @@ job() {{ # OUTPUTS (one word), then the command
     [ $status = 0 ] || {{ failed=$((failed + 1)); echo "failed with status $status: $*" >&2; }}
 }}
 """
-)
 
 TAIL = """
 [ $failed = 0 ] || { echo "$failed jobs failed" >&2; exit 1; }
@@ -164,6 +160,6 @@ def parse_dry_run(text: str) -> list[Job]:
 def script(jobs: list[Job], origin: str, files: Sequence[str] = ()) -> str:
     """The shell script that runs the jobs one after the other; `files` are what must be carried along."""
     told = "".join(f"#   {path}\n" for path in dict.fromkeys(files))
-    lines = [HEAD.format(count=len(jobs), origin=origin, files=told, commit=shlex.quote(commit()))]
+    lines = [HEAD.format(count=len(jobs), origin=origin, mark=MARK, files=told, commit=shlex.quote(commit()))]
     lines += [f"job {shlex.quote(' '.join(job.outputs))} {shlex.join(job.command)}" for job in jobs]
     return "\n".join(lines) + "\n" + TAIL

@@ -48,18 +48,19 @@ def released_files(folder: str | Path, models: tuple[str, ...], dataset: str, me
         found.append(ReleasedFile(**{**known[key], "path": str(path)}))
     if changed:
         write_json(memory, known)
-    if models:
-        for model in models:
-            if not any(file.model == model for file in found):
-                raise CompanionError(
-                    f"released.models names {model}, but no file in {folder} holds it; see 'weights fetch --help'"
-                )
-        found = [file for file in found if file.model in models]
+    if absent := [model for model in models if model not in {file.model for file in found}]:
+        raise CompanionError(
+            f"released.models names {absent[0]}, but no file in {folder} holds it; see 'weights fetch --help'"
+        )
+    found = [file for file in found if not models or file.model in models]
     if not found:
         raise CompanionError(
             f"{folder} holds no weights file ({', '.join(SUFFIXES)}); download some, or use 'weights fetch'"
         )
-    return _without_doubles(found)
+    unique: dict[tuple[str, str], ReleasedFile] = {}  # two copies of one file are one set of weights
+    for file in found:
+        unique.setdefault((file.digest, file.form), file)
+    return list(unique.values())
 
 
 def _read(path: Path, dataset: str) -> ReleasedFile:
@@ -71,11 +72,3 @@ def _read(path: Path, dataset: str) -> ReleasedFile:
     return ReleasedFile(
         str(path), identity.model, identity.width, identity.form, identity.recipe, identity.training_digest
     )
-
-
-def _without_doubles(files: list[ReleasedFile]) -> list[ReleasedFile]:
-    """Two copies of one file are one set of weights."""
-    unique: dict[tuple[str, str], ReleasedFile] = {}
-    for file in files:
-        unique.setdefault((file.digest, file.form), file)
-    return list(unique.values())

@@ -11,7 +11,7 @@ from repvgg_companion.errors import CompanionError
 from repvgg_companion.paper.grammar import NotAvailable, Quantity
 from repvgg_companion.paper.ours import Reading, Results, Row, is_paper_speed
 from repvgg_companion.speed.speed_settings import PAPER_BATCH_SIZE
-from repvgg_companion.speed.statistics import Interval
+from repvgg_companion.speed.statistics import Interval, chained_ratio
 
 SETTING = ("device", "precision", "backend", "run_id", "protocol", "batch_size", "memory_format")
 PAPER_SHAPE = {"batch_size": 32, "channels": 2048, "resolution_px": 56}
@@ -115,8 +115,6 @@ def interval_of(row: Row) -> Interval:
 
 def ratio_of_rows(top: Row, bottom: Row) -> Interval:
     """The quotient of two rows of one run with its interval; raises NotAvailable for rows of two runs."""
-    from repvgg_companion.speed.statistics import chained_ratio
-
     if top["run_id"] != bottom["run_id"]:
         raise NotAvailable(
             f"a ratio across the runs {top['run_id']} and {bottom['run_id']} means nothing, because clocks and "

@@ -3,10 +3,11 @@
 from dataclasses import dataclass
 from typing import Any
 
+from repvgg_companion.models.names import MODELS
 from repvgg_companion.paper.claim_evidence import Evidence
 from repvgg_companion.paper.comparable_runs import has_paper_shape
 from repvgg_companion.paper.grammar import Quantity
-from repvgg_companion.paper.ours import Row, traced
+from repvgg_companion.paper.ours import Results, Row, traced
 from repvgg_companion.paper.printed import Facts
 
 
@@ -37,6 +38,18 @@ def kernel_row_order(row: Row) -> tuple:
     paper_last = (row["precision"] != "fp32", row["backend"] != "eager", row["memory_format"] != "contiguous")
     names = ("device", "run_id", "precision", "backend", "memory_format", "batch_size", "channels", "resolution_px")
     return (not has_paper_shape(row), row["tflops"] is None, *paper_last, *(row[name] for name in names))
+
+
+def kernel_row(results: Results, size: int, *, papers_shape: bool) -> Row | None:
+    """The row of a kernel size that is shown, at the paper's shape or at a smaller one."""
+    rows = [row for row in results.rows("kernel_size") if row["kernel_size"] == size]
+    return min((row for row in rows if has_paper_shape(row) == papers_shape), key=kernel_row_order, default=None)
+
+
+def small_speed_row(results: Results, model: str) -> Row | None:
+    """A speed of the deploy form at another input size than the paper's."""
+    rows = [row for row in results.rows("speed") if row["model"] == model and row["form"] == "deploy"]
+    return next((row for row in rows if row["input_px"] != MODELS[model].input_px), None)
 
 
 def kernel_columns(prefix: str, row: Row | None) -> Row:

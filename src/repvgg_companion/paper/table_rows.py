@@ -12,12 +12,11 @@ from repvgg_companion.models.names import MODELS
 from repvgg_companion.paper import mean_iou
 from repvgg_companion.paper.accuracies import accuracy_columns
 from repvgg_companion.paper.claim_evidence import Evidence
-from repvgg_companion.paper.comparable_runs import has_paper_shape
 from repvgg_companion.paper.grammar import NotAvailable, Quantity
 from repvgg_companion.paper.ours import Row, traced
 from repvgg_companion.paper.printed import Facts
 from repvgg_companion.paper.rounding import rounded, truncated
-from repvgg_companion.paper.table_columns import Recount, kernel_columns, kernel_row_order, speed_columns
+from repvgg_companion.paper.table_columns import Recount, kernel_columns, kernel_row, small_speed_row, speed_columns
 
 NARROW, NARROW_PX = 0.125, 97
 """Width and input of the networks that certify the conversion of Table 8 where none was trained."""
@@ -53,11 +52,8 @@ def table1(evidence: Evidence) -> list[Row]:
             "recount_density_tflops": density,
             "density_match": recount.match("density_tflops", fact["density_tflops"], density),
         }
-        measured = sorted(
-            (part for part in evidence.results.rows("kernel_size") if part["kernel_size"] == size), key=kernel_row_order
-        )
         for prefix, full in (("ours", True), ("small", False)):
-            part = next((part for part in measured if has_paper_shape(part) == full), None)
+            part = kernel_row(evidence.results, size, papers_shape=full)
             row |= kernel_columns(prefix, part)
             if part is None and full:
                 notes.append("ours: the paper's shape was not measured; it needs a GPU")
@@ -205,8 +201,7 @@ def table8(evidence: Evidence) -> list[Row]:
             row[f"recount_{column}"] = rule(evidence.read(Quantity(quantity, name)).value / unit, decimals)
         row |= mean_iou.columns(evidence.results, name, notes)
         row |= speed_columns(evidence, Quantity("speed", name), notes)
-        small = [part for part in evidence.results.rows("speed") if part["model"] == name and part["form"] == "deploy"]
-        part = next((part for part in small if part["input_px"] != MODELS[name].input_px), None)
+        part = small_speed_row(evidence.results, name)
         row["small_speed_examples_per_s"] = part["examples_per_s"] if part else None
         row |= traced("small_speed", [part] if part else [])
         if part:
