@@ -43,10 +43,6 @@ class Pair:
             return NOT_RESOLVED
         return SAME if self.difference > 0 else OPPOSITE
 
-    def is_of(self, term: Term) -> bool:
-        """Whether a term of a claim compares these two networks."""
-        return {quantity.subject for quantity in term.quantities} == {self.upper, self.lower}
-
 
 def compares_two_accuracies(term: Term) -> bool:
     """Whether a term of a claim compares the top-1 of two networks."""
@@ -95,7 +91,12 @@ def _paired(upper: Seeds, lower: Seeds) -> Span | None:
 def compared(claim: Claim, pairs: Sequence[Pair]) -> list[tuple[Term, Pair]]:
     """The terms of a claim that compare one of the pairs."""
     terms = [term for term in parse(claim["condition"]) if compares_two_accuracies(term)]
-    return [(term, pair) for term in terms for pair in pairs if pair.is_of(term)]
+    return [
+        (term, pair)
+        for term in terms
+        for pair in pairs
+        if {part.subject for part in term.quantities} == {pair.upper, pair.lower}
+    ]
 
 
 def worst(pairs: Sequence[Pair]) -> str:

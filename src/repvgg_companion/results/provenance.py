@@ -44,7 +44,9 @@ def provenance(results: Path, dataset: Path, configuration: dict[str, Any], expe
                 weights[digest]["note"] = note
     trainings = {}
     for entry in weights.values():
-        if facts := _training_facts(results, entry):
+        path = weights_folder(results, entry) / f"train{FACTS_SUFFIX}"
+        if path.exists():  # released weights have none, nor do those of an earlier version
+            facts = read_json(path)
             entry["training_commits"] = facts["commits"]
             trainings[entry["training_digest"]] = {key: facts[key] for key in ("recipe_name", "recipe", "training")}
     return {
@@ -64,12 +66,6 @@ def provenance(results: Path, dataset: Path, configuration: dict[str, Any], expe
         },
         "contract_tables": sorted(TABLES),
     }
-
-
-def _training_facts(results: Path, entry: dict[str, Any]) -> dict[str, Any] | None:
-    """What stands beside trained weights; None for released ones, and for those of an earlier version."""
-    path = weights_folder(results, entry) / f"train{FACTS_SUFFIX}"
-    return read_json(path) if path.exists() else None
 
 
 def run(arguments: argparse.Namespace) -> None:
