@@ -159,7 +159,9 @@ def comparable_runs(results: Results, quantities: Iterable[Quantity]) -> tuple[l
     settings: dict[tuple, dict[tuple[str, str], Row]] = {}
     for row in usable:
         settings.setdefault(tuple(row.get(name) for name in SETTING), {})[_row_key(row)] = row
-    candidates = [ComparableRun(*setting, rows=members) for setting, members in settings.items()]
+    candidates = [
+        ComparableRun(**dict(zip(SETTING, setting, strict=True)), rows=members) for setting, members in settings.items()
+    ]
     candidates += _best(settings, "memory_format") + _best(settings, "backend")
     fitting = [run for run in candidates if needed <= set(run.rows)]
     chosen: dict[tuple, ComparableRun] = {}
@@ -236,7 +238,7 @@ def _best(settings: Mapping[tuple, dict[tuple[str, str], Row]], over: str) -> li
             if "examples_per_s" in row and (best is None or row["examples_per_s"] > best["examples_per_s"]):
                 entry["rows"][network] = row
     return [
-        ComparableRun(*key, rows=entry["rows"])
+        ComparableRun(**dict(zip(SETTING, key, strict=True)), rows=entry["rows"])
         for key, entry in merged.items()
         if len(entry["varied"]) > 1 and entry["rows"]
     ]
