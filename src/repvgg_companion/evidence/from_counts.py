@@ -1,6 +1,7 @@
 """Rows of the class *counted*: arithmetic and structure, decided on the networks themselves."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 from repvgg_companion.evidence.deciding import Answer, Claim, RowOrigin, is_exact, ledger_row
@@ -8,7 +9,7 @@ from repvgg_companion.evidence.evidence_classes import COUNTED
 from repvgg_companion.paper.claim_evidence import Evidence
 from repvgg_companion.paper.grammar import Check, Comparison, parse
 from repvgg_companion.paper.named_checks import CHECKS
-from repvgg_companion.paper.verdicts import Finding, judge
+from repvgg_companion.paper.verdicts import judge
 
 STRUCTURAL = (
     "plain-inference-body", "conversion-keeps-function", "winograd-f2x2-3x3", "operators-per-block",
@@ -27,14 +28,10 @@ def counted_row(claim: Claim, evidence: Evidence) -> Iterator[dict[str, Any]]:
     answers = []
     for term in terms:
         if isinstance(term, Check) and term.name in STRUCTURAL:
-            answers.append(Answer(term, _worded(term.name, CHECKS[term.name](evidence))))
+            finding = CHECKS[term.name](evidence)
+            if term.name in _SAME_EVERYWHERE and not finding.reason:
+                finding = replace(finding, value=_SAME_EVERYWHERE[term.name])
+            answers.append(Answer(term, finding))
         elif isinstance(term, Comparison) and is_exact(term):
             answers.append(Answer(term, judge(term, evidence)))
     return ledger_row(claim, RowOrigin(COUNTED, "this companion"), answers, len(terms))
-
-
-def _worded(name: str, finding: Finding) -> Finding:
-    value = _SAME_EVERYWHERE.get(name)
-    return finding if value is None or finding.reason else Finding(
-        finding.number, finding.inference, value, evidence=finding.evidence
-    )  # fmt: skip

@@ -58,7 +58,8 @@ def rows_of_claim(claim: dict[str, Any], facts: Facts, results: Results) -> list
         raise CompanionError(f"claim {claim['id']} has {which}; use one of {', '.join(KINDS)}")
     if unknown := [term.name for term in terms if isinstance(term, Check) and term.name not in CHECKS]:
         raise CompanionError(f"claim {claim['id']} names the check {unknown[0]!r}, which does not exist")
-    tolerances = (_number(claim["tolerance_released"]), _number(claim["tolerance_retrained"]))
+    released, retrained = claim["tolerance_released"], claim["tolerance_retrained"]
+    tolerances = (released and float(released), retrained and float(retrained))
     rows = []
     for evidence in evidence_for(facts, results, terms):
         findings = [
@@ -105,10 +106,6 @@ def _row(claim: dict[str, Any], terms: tuple[Term, ...], findings: list[Finding]
         "flags": "; ".join(dict.fromkeys(flag for finding in findings for flag in finding.flags)),
         "evidence": "; ".join(sources),
     }
-
-
-def _number(text: str | None) -> float | None:
-    return None if text is None else float(text)
 
 
 def summary(rows: list[dict[str, Any]]) -> str:
