@@ -12,6 +12,7 @@ from pathlib import Path
 
 from images import index, load_jpegs, write_train_tar, write_tree
 from interleaved import measure, print_machine, print_table
+from repvgg_companion.data.batches import training_input
 from repvgg_companion.data.batches.normalize import normalize
 from repvgg_companion.data.batches.training_input import TrainingInput
 from repvgg_companion.data.index.pack import write_packed
@@ -83,8 +84,11 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=200)
     parser.add_argument("--batch", type=int, default=50)
     parser.add_argument("--workers", type=int, default=0)
+    parser.add_argument("--keep", action="store_true", help="keep decoded images, as for small sets")
     parser.add_argument("--rounds", type=int, default=7)
     arguments = parser.parse_args()
+    if not arguments.keep:
+        training_input.MOST_BYTES_IN_MEMORY = 0
     if not arguments.workers:
         torch.set_num_threads(1)
     print_machine("torch", "torchvision", "timm", "pillow", "simplejpeg", "opencv-python-headless")

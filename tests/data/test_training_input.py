@@ -185,7 +185,7 @@ def test_a_crop_is_cut_resized_and_mirrored_as_torchvision_does_it(manifest):
     from torchvision.transforms import functional
 
     from repvgg_companion.data.batches.augment import crop_flip_pillow, crop_flip_torchvision
-    from repvgg_companion.data.decode import decode_pillow
+    from repvgg_companion.data.decode import decode_pillow, decode_torchvision
     from repvgg_companion.data.reader import ImageReader
 
     reader = ImageReader(manifest)
@@ -195,8 +195,8 @@ def test_a_crop_is_cut_resized_and_mirrored_as_torchvision_does_it(manifest):
         left, top, width, height = crop_box(*image.size, row)
         expected = functional.resized_crop(image, top, left, height, width, [16, 16])
         expected = np.asarray(functional.hflip(expected) if flips(row) else expected)
-        assert np.array_equal(crop_flip_pillow(data, 16, row), expected)
-        fast = crop_flip_torchvision(data, 16, row).numpy()
+        assert np.array_equal(crop_flip_pillow(image, 16, row), expected)
+        fast = crop_flip_torchvision(decode_torchvision(data), 16, row).numpy()
         assert np.abs(fast.astype(int) - expected).max() <= 1
 
 
@@ -224,15 +224,22 @@ def test_shift_flip_is_the_shift_and_then_half_of_the_images_mirrored(manifest):
     assert 10 < sum(mirrored) < 41  # 51 images
 
 
-def test_images_decoded_once_serve_all_epochs_without_the_archive(manifest, monkeypatch):
+@pytest.mark.parametrize("decoder", DECODERS)
+@pytest.mark.parametrize("augmentation", ["shift", "crop-flip", "crop-flip-autoaugment"])
+def test_images_decoded_once_serve_all_epochs_without_the_archive(manifest, monkeypatch, augmentation, decoder):
+    from repvgg_companion.data.batches import training_input
     from repvgg_companion.data.reader import ImageReader
 
-    source = _input(manifest, augmentation="shift", decoder="pillow")
-    _epoch(source, batch_size=51)
-    reads = []
-    monkeypatch.setattr(ImageReader, "read", lambda self, place: reads.append(place))
-    second = _epoch(source, epoch=1, batch_size=51)
-    assert not reads and len(second[0][1]) == 51
+    with monkeypatch.context() as patched:
+        patched.setattr(training_input, "MOST_BYTES_IN_MEMORY", 1)
+        read_again = _input(manifest, augmentation=augmentation, decoder=decoder)
+        epochs = [_epoch(read_again, epoch, batch_size=51) for epoch in (0, 1)]
+    source = _input(manifest, augmentation=augmentation, decoder=decoder)
+    _same(_epoch(source, batch_size=51), epochs[0])
+    monkeypatch.setattr(ImageReader, "read", lambda self, place: pytest.fail("the image is read again"))
+    _same(_epoch(source, epoch=1, batch_size=51), epochs[1])
+    with pytest.raises(pytest.fail.Exception, match="is read again"):
+        _epoch(read_again, epoch=1, batch_size=51)
 
 
 def test_the_light_path_imports_no_torchvision(manifest):

@@ -7,7 +7,8 @@ and flip that are usual for photographs of 32 px; `none` resizes only.
 """
 
 import math
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,6 +17,7 @@ from repvgg_companion.errors import CompanionError
 
 if TYPE_CHECKING:
     import torch
+    from PIL import Image
 
 AUGMENTATIONS = ("crop-flip", "crop-flip-autoaugment", "shift", "shift-flip", "none")
 OF_WHOLE_IMAGES = ("shift", "shift-flip", "none")
@@ -61,11 +63,25 @@ def flips(draws: np.ndarray) -> bool:
     return bool(draws[4 * CROP_TRIES] < 0.5)
 
 
-def crop_flip_torchvision(data: bytes, px: int, draws: np.ndarray, *, autoaugment: bool = False) -> "torch.Tensor":
-    """`decode_jpeg` and transforms.v2 on uint8: [px, px, 3]. Raises UndecodableImage."""
+DECODE: dict[str, Callable[[bytes], Any]] = {
+    "torchvision": decode_torchvision,
+    "pillow": decode_pillow,
+    "opencv": decode_simplejpeg,
+}
+"""From bytes to what the crop of the same decoder takes. Each raises UndecodableImage."""
+
+
+def decoded_bytes(image: "Image.Image | torch.Tensor | np.ndarray") -> int:
+    """The memory of a decoded image; Pillow stores four bytes a pixel."""
+    return image.nbytes if hasattr(image, "nbytes") else 4 * image.width * image.height
+
+
+def crop_flip_torchvision(
+    image: "torch.Tensor", px: int, draws: np.ndarray, *, autoaugment: bool = False
+) -> "torch.Tensor":
+    """transforms.v2 on uint8 [3, height, width]: [px, px, 3]."""
     from torchvision.transforms.v2 import functional
 
-    image = decode_torchvision(data)
     left, top, width, height = crop_box(image.shape[2], image.shape[1], draws)
     # A crop whose pixels lie together is resized in half the time of a view into the whole image.
     crop = image.permute(1, 2, 0)[top : top + height, left : left + width].contiguous().permute(2, 0, 1)
@@ -88,12 +104,11 @@ def _auto_augment(image: "torch.Tensor", draws: np.ndarray) -> "torch.Tensor":
 
 
 def crop_flip_pillow(
-    data: bytes, px: int, draws: np.ndarray, *, autoaugment: bool = False
+    image: "Image.Image", px: int, draws: np.ndarray, *, autoaugment: bool = False
 ) -> "np.ndarray | torch.Tensor":
-    """Pillow crop and bilinear resize, as in the PyTorch ImageNet example: [px, px, 3]. Raises UndecodableImage."""
+    """Pillow crop and bilinear resize, as in the PyTorch ImageNet example: [px, px, 3]."""
     from PIL import Image
 
-    image = decode_pillow(data)
     left, top, width, height = crop_box(*image.size, draws)
     image = image.crop((left, top, left + width, top + height)).resize((px, px), Image.Resampling.BILINEAR)
     if flips(draws):
@@ -106,16 +121,12 @@ def crop_flip_pillow(
 
 
 def crop_flip_opencv(
-    data: bytes, px: int, draws: np.ndarray, *, autoaugment: bool = False
+    image: np.ndarray, px: int, draws: np.ndarray, *, autoaugment: bool = False
 ) -> "np.ndarray | torch.Tensor":
-    """Decode by simplejpeg, crop, and resize by OpenCV: by area to shrink, else linear. For packed copies.
-
-    Raises UndecodableImage.
-    """
+    """Crop uint8 [height, width, 3] and resize by OpenCV: by area to shrink, else linear. For packed copies."""
     import cv2
 
     cv2.setNumThreads(1)  # workers share out the cores; OpenCV's own threads would only get in their way
-    image = decode_simplejpeg(data)
     left, top, width, height = crop_box(image.shape[1], image.shape[0], draws)
     image = image[top : top + height, left : left + width]
     shrinks = width > px and height > px
@@ -129,7 +140,11 @@ def crop_flip_opencv(
     return image
 
 
-CROP_FLIP = {"torchvision": crop_flip_torchvision, "pillow": crop_flip_pillow, "opencv": crop_flip_opencv}
+CROP_FLIP: dict[str, Callable[..., Any]] = {
+    "torchvision": crop_flip_torchvision,
+    "pillow": crop_flip_pillow,
+    "opencv": crop_flip_opencv,
+}
 
 
 def shift(images: "torch.Tensor", draws: np.ndarray) -> "torch.Tensor":

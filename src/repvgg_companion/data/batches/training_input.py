@@ -4,13 +4,24 @@ The order of an epoch depends on (seed, epoch) only and the augmentation of an i
 any number of workers and processes sees the same batches, and an epoch can be entered in its middle.
 """
 
+import contextlib
+import math
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
-from repvgg_companion.data.batches.augment import CROP_FLIP, DRAWS, OF_WHOLE_IMAGES, flip, require_augmentation, shift
+from repvgg_companion.data.batches.augment import (
+    CROP_FLIP,
+    DECODE,
+    DRAWS,
+    OF_WHOLE_IMAGES,
+    decoded_bytes,
+    flip,
+    require_augmentation,
+    shift,
+)
 from repvgg_companion.data.batches.evaluation_input import decode_evaluation_image
 from repvgg_companion.data.batches.loading import load
 from repvgg_companion.data.batches.randomness import epoch_order, uniform_draws
@@ -24,16 +35,17 @@ if TYPE_CHECKING:
     import torch
 
 MOST_BYTES_IN_MEMORY = 512_000_000
+SAMPLED = 64
+"""Images that are decoded to judge the memory of all of them."""
 
 
 class TrainingInput:
     """Batches of one training split.
 
     `augmentation` is one of `AUGMENTATIONS`, `decoder` one of `DECODERS` (`opencv` is meant for packed copies).
-    `workers` are processes that decode; they share one descriptor per archive. With workers=0 and an augmentation that
-    starts from whole images (`OF_WHOLE_IMAGES`), at most 512 MB of decoded images are kept. An image that cannot be
-    decoded stops the run, or (`undecodable="count"`) is replaced by the next one that can, and is listed in
-    `undecodable.found`.
+    `workers` are processes that decode; they share one descriptor per archive. With workers=0 the decoded images are
+    kept if all of them take at most 512 MB. An image that cannot be decoded stops the run, or (`undecodable="count"`)
+    is replaced by the next one that can, and is listed in `undecodable.found`.
     """
 
     def __init__(  # noqa: PLR0913 - settings of the input pipeline, taken from a recipe
@@ -139,6 +151,7 @@ class _AugmentedImages:
         self.whole = EvaluationProtocol(px, px, decoder=decoder if decoder != "opencv" else "pillow")
         self._kept: torch.Tensor | None = None
         self._is_kept = np.zeros(0, bool)
+        self._decoded: dict[int, Any] | None = None
 
     @property
     def starts_from_whole_images(self) -> bool:
@@ -149,9 +162,27 @@ class _AugmentedImages:
         import torch
 
         n = len(self.reader.manifest)
-        if self.starts_from_whole_images and self._kept is None and n * self.px**2 * 3 <= MOST_BYTES_IN_MEMORY:
+        if not self.starts_from_whole_images:
+            if self._decoded is None and self._mean_decoded_bytes() * n <= MOST_BYTES_IN_MEMORY:
+                self._decoded = {}
+        elif self._kept is None and n * self.px**2 * 3 <= MOST_BYTES_IN_MEMORY:
             self._kept = torch.empty((n, self.px, self.px, 3), dtype=torch.uint8)
             self._is_kept = np.zeros(n, bool)
+
+    def _mean_decoded_bytes(self) -> float:
+        n, sizes = len(self.reader.manifest), []
+        for index in np.linspace(0, n - 1, min(n, SAMPLED)).astype(int).tolist():
+            with contextlib.suppress(UndecodableImage):
+                sizes.append(decoded_bytes(DECODE[self.decoder](self.reader.read(index))))
+        return float(np.mean(sizes)) if sizes else math.inf
+
+    def _decode(self, index: int) -> Any:
+        """The whole image of a place of the manifest, as its decoder gives it."""
+        if self._decoded is None:
+            return DECODE[self.decoder](self.reader.read(index))
+        if index not in self._decoded:
+            self._decoded[index] = DECODE[self.decoder](self.reader.read(index))
+        return self._decoded[index]
 
     def batch(self, indices: np.ndarray, epoch: int) -> "tuple[torch.Tensor, torch.Tensor]":
         import torch
@@ -161,10 +192,10 @@ class _AugmentedImages:
         if not self.starts_from_whole_images:
             images = torch.empty((len(indices), self.px, self.px, 3), dtype=torch.uint8)
             autoaugment = self.augmentation == "crop-flip-autoaugment"
-            augmented = CROP_FLIP[self.decoder]
+            augment = partial(CROP_FLIP[self.decoder], px=self.px, autoaugment=autoaugment)
             for place, index in enumerate(indices.tolist()):
-                decode = partial(augmented, px=self.px, draws=draws[place], autoaugment=autoaugment)
-                pixels, label = self._first_decodable(index, decode)
+                image, label = self._first_decodable(index, self._decode)
+                pixels = augment(image, draws=draws[place])
                 images[place] = torch.as_tensor(pixels)
                 labels[place] = label
             return images.permute(0, 3, 1, 2), labels
@@ -182,7 +213,7 @@ class _AugmentedImages:
         for place, index in enumerate(indices.tolist()):
             if self._kept is not None and self._is_kept[index]:
                 continue
-            pixels, label = self._first_decodable(index, lambda data: decode_evaluation_image(data, self.whole))
+            pixels, label = self._first_decodable(index, self._whole_image)
             images[place] = pixels
             labels[place] = label
             if self._kept is not None and index not in self.undecodable.found:
@@ -193,13 +224,16 @@ class _AugmentedImages:
             images[torch.from_numpy(known)] = self._kept[torch.from_numpy(indices[known])]
         return images, labels
 
-    def _first_decodable(self, index: int, decode: Callable[[bytes], Any]) -> tuple[Any, int]:
+    def _whole_image(self, index: int) -> "torch.Tensor":
+        return decode_evaluation_image(self.reader.read(index), self.whole)
+
+    def _first_decodable(self, index: int, decode: Callable[[int], Any]) -> tuple[Any, int]:
         """The decoded image, or under the policy `count` the next one of the manifest that can be decoded."""
         manifest = self.reader.manifest
         for step in range(len(manifest)):
             candidate = (index + step) % len(manifest)
             try:
-                return decode(self.reader.read(candidate)), int(manifest.labels[candidate])
+                return decode(candidate), int(manifest.labels[candidate])
             except UndecodableImage as error:
                 self.undecodable.report(manifest, candidate, str(error))
         raise CompanionError("no image of the training set can be decoded; check the archives")
