@@ -218,3 +218,33 @@ def write_zip(path: Path, images: Images, *, compression: int = zipfile.ZIP_STOR
             archive.writestr(f"{root}/val/images/{name}", content)
         archive.writestr(f"{root}/test/images/test_0.JPEG", jpeg(9))
     return path
+
+
+CIFAR_CLASSES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
+
+
+def write_cifar(path: Path, *, fine: bool = False) -> Path:
+    """CIFAR's binary version in small: 150 training images and three (`fine`: one) validation images of each class."""
+    random = np.random.default_rng(0)
+    names = [f"fine {number:02d}" for number in range(100)] if fine else CIFAR_CLASSES
+
+    def batch(labels: list[int]) -> bytes:
+        head = ([label % 20, label] if fine else [label] for label in labels)
+        return b"".join(bytes(found) + random.bytes(3072) for found in head)
+
+    every = list(range(len(names)))
+    if fine:
+        members = {"train.bin": batch((every * 2)[:150]), "test.bin": batch(every), "fine_label_names.txt": names}
+        members["coarse_label_names.txt"] = [f"coarse {number:02d}" for number in range(20)]
+    else:
+        members = {f"data_batch_{number}.bin": batch(every * 3) for number in range(1, 6)}
+        members |= {"test_batch.bin": batch(every * 3), "batches.meta.txt": names, "readme.html": ["<p>CIFAR</p>"]}
+    folder = "cifar-100-binary" if fine else "cifar-10-batches-bin"
+    with tarfile.open(path, "w:gz") as archive:
+        archive.addfile(tarfile.TarInfo(folder))
+        for name, content in members.items():
+            data = content if isinstance(content, bytes) else "".join(f"{line}\n" for line in (*content, "")).encode()
+            info = tarfile.TarInfo(f"{folder}/{name}")
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+    return path

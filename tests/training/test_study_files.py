@@ -1,10 +1,11 @@
-"""Each study file trains: one epoch of one network on a hundred images, from a zip with a class too many."""
+"""Each study file trains: one epoch of one network on a hundred images, from an archive of the form that it names."""
 
 import io
 import json
 import zipfile
 from pathlib import Path
 
+import data_layouts
 import numpy as np
 import pytest
 from PIL import Image
@@ -34,10 +35,13 @@ def write_zip(path: Path, classes: list[str]) -> None:
 def test_a_study_file_trains(path, tmp_path):
     experiment = read_experiment(path)
     data, group = experiment.data, experiment.training[0]
-    classes = data.classes or [f"n0000000{number}" for number in range(data.num_classes)]
-    write_zip(tmp_path / "images.zip", [*classes, "n99999999"])
-    images = ["--dataset", data.dataset, "--zip", str(tmp_path / "images.zip"), "--classes", *classes]
-    assert main(["index", *images, "--num-classes", str(data.num_classes), "--output", str(tmp_path / "data")]) == 0
+    if data.cifar_archive:
+        images = ["--cifar-archive", str(data_layouts.write_cifar(tmp_path / "images.tar.gz"))]
+    else:
+        write_zip(tmp_path / "images.zip", [*data.classes, "n99999999"])
+        images = ["--zip", str(tmp_path / "images.zip"), "--classes", *data.classes]
+    named = ["--dataset", data.dataset, "--num-classes", str(data.num_classes), "--output", str(tmp_path / "data")]
+    assert main(["index", *named, *images]) == 0
     recipe = experiment.recipes[group.recipe].settings() | {"epochs": 1}
     state, output, history = (str(tmp_path / name) for name in ("state", "train.safetensors", "history.csv"))
     words = ["--model", group.models[0], "--width", str(group.width), "--recipe-name", group.recipe]

@@ -25,6 +25,7 @@ SOURCES: dict[str, tuple[str, ...]] = {
     "train_folder": ("val_folder", "devkit_archive", "labels"),
     "kaggle_folder": ("labels",),
     "parquet_folder": ("devkit_archive", "labels"),
+    "cifar_archive": (),
     "cityscapes_folder": (),
     "val_archive": ("devkit_archive", "labels"),
     "val_folder": ("devkit_archive", "labels"),
@@ -102,6 +103,7 @@ class Data(Strict):
     val_folder: Place | None = Field(None, description="the same for validation, or a flat folder beside a devkit")
     kaggle_folder: Place | None = Field(None, description="the folder that holds ILSVRC/ and LOC_val_solution.csv")
     parquet_folder: Place | None = Field(None, description="Parquet shards train-* and validation-*")
+    cifar_archive: Place | None = Field(None, description="cifar-10-binary.tar.gz or cifar-100-binary.tar.gz")
     cityscapes_folder: Place | None = Field(None, description="the folder that holds leftImg8bit/ and gtFine/")
     labels: Place | None = Field(
         None, description="a file that says which label each class folder has; for folders not called by WNIDs"

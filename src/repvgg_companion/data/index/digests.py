@@ -12,12 +12,14 @@ from repvgg_companion.data.index.source import HashedSource
 from repvgg_companion.errors import CompanionError
 from repvgg_companion.files import read_json, write_json
 
-# MD5 by name: torchvision's datasets/imagenet.py (ARCHIVE_META); Tiny-ImageNet: the course page that publishes it.
+# MD5 by name: torchvision's datasets/imagenet.py (ARCHIVE_META); Tiny-ImageNet and CIFAR: the pages that publish them.
 PUBLISHED_MD5 = {
     "ILSVRC2012_img_train.tar": "1d675b47d978889d74fa0da5fadfb00e",
     "ILSVRC2012_img_val.tar": "29b22e2961454d5413ddabcf34fc5622",
     "ILSVRC2012_devkit_t12.tar.gz": "fa75699e90414af021442c21a62c3abf",
     "tiny-imagenet-200.zip": "90528d7ca1a48142e341f4ef8d21d0de",
+    "cifar-10-binary.tar.gz": "c32a1d4ab5d03f1284b67883e8d87530",
+    "cifar-100-binary.tar.gz": "03b5dce01913d631647c71ecec9e9cb8",
 }
 SUMS_FILE = "MD5SUMS"
 

@@ -13,11 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from repvgg_companion.data.index.archive_opener import ArchiveOpener
+from repvgg_companion.data.index.cifar_archive import from_cifar
 from repvgg_companion.data.index.devkit import read_devkit
 from repvgg_companion.data.index.digests import DigestRecord
 from repvgg_companion.data.index.known_classes import KnownClasses
 from repvgg_companion.data.index.labels_file import read_labels
 from repvgg_companion.data.index.overlap import shared_images
+from repvgg_companion.data.index.parquet_shards import from_parquet
 from repvgg_companion.data.index.split import IndexJob, Split
 from repvgg_companion.data.index.splits import (
     from_kaggle,
@@ -67,6 +69,7 @@ SOURCES = {
     "val_folder": ("FOLDER", "the same, or a flat folder with --devkit"),
     "kaggle_folder": ("FOLDER", "the folder that holds LOC_val_solution.csv"),
     "parquet_folder": ("FOLDER", "Parquet shards train-* and validation-*"),
+    "cifar_archive": ("FILE", "cifar-10-binary.tar.gz or cifar-100-binary.tar.gz"),
     "cityscapes_folder": ("FOLDER", "the folder that holds leftImg8bit and gtFine"),
 }
 
@@ -86,33 +89,20 @@ def _folders(sources: dict[str, str], job: IndexJob) -> Splits:
     return {"train": train_from_folder(sources["train_folder"]), "val": val}
 
 
-def _kaggle(sources: dict[str, str], _: IndexJob) -> Splits:
-    return from_kaggle(sources["kaggle_folder"])
-
-
-def _zip(sources: dict[str, str], job: IndexJob) -> Splits:
-    return from_zip(sources["zip"], job)
-
-
-def _parquet(sources: dict[str, str], job: IndexJob) -> Splits:
-    from repvgg_companion.data.index.parquet_shards import from_parquet
-
-    return from_parquet(sources["parquet_folder"], job)
-
-
 READERS: dict[frozenset[str], tuple[Callable[[dict[str, str], IndexJob], Splits], bool]] = {
     frozenset({"train_archive", "val_archive"}): (_archives, True),
     frozenset({"val_archive"}): (_archives, True),
     frozenset({"train_folder", "val_folder"}): (_folders, True),
     frozenset({"val_folder"}): (_folders, True),
-    frozenset({"zip"}): (_zip, False),
-    frozenset({"kaggle_folder"}): (_kaggle, False),
-    frozenset({"parquet_folder"}): (_parquet, True),
+    frozenset({"zip"}): (lambda sources, job: from_zip(sources["zip"], job), False),
+    frozenset({"kaggle_folder"}): (lambda sources, _: from_kaggle(sources["kaggle_folder"]), False),
+    frozenset({"parquet_folder"}): (lambda sources, job: from_parquet(sources["parquet_folder"], job), True),
+    frozenset({"cifar_archive"}): (lambda sources, job: from_cifar(sources["cifar_archive"], job), False),
 }
 """The reader of each combination of sources, and whether a devkit may come with it."""
 
 FORMS = """--val-archive or --val-folder, each alone or with --train-archive or --train-folder; --zip; --kaggle-folder;
---parquet-folder; --cityscapes-folder. Flat validation images need --devkit"""
+--parquet-folder; --cifar-archive; --cityscapes-folder. Flat validation images need --devkit"""
 
 
 def _option(name: str) -> str:

@@ -24,6 +24,8 @@ def compression_of(head: bytes) -> str | None:
 
 def option_for(head: bytes, name: str = "") -> str:
     """Which option takes a file of another form, told by its first bytes (and the name of a tar); empty if none."""
+    if "cifar" in os.path.basename(name).lower():  # noqa: PTH119 - as below
+        return "name CIFAR's binary version with --cifar-archive (data.cifar_archive)"
     if head.startswith(ZIP):
         return "name a zip with --zip (data.zip)"
     if head.startswith(PARQUET):
