@@ -117,6 +117,26 @@ def test_what_is_missing_or_does_not_follow_is_one_sentence(damage, folder, caps
     assert status == 2 and sentence in said and said.count("\n") == 1
 
 
+def test_recipes_of_a_study_differ_in_the_learning_rate_only(folder, facts):
+    path = folder / "accuracy.csv"
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(line.replace(",study,", ",slow,") if PLAIN in line else line for line in lines))
+    settings = read_json(folder / "experiment.json")
+    study = settings["recipes"]["study"]
+
+    def with_recipe(changes):
+        write_json(folder / "experiment.json", settings | {"recipes": {"study": study, "slow": study | changes}})
+
+    with_recipe({"learning_rate": 0.1})
+    assert {row["recipe"] for row in read_study(folder, facts).rows} == {"study", "slow"}
+    with_recipe({"learning_rate": 0.1, "epochs": 3})
+    with pytest.raises(CompanionError, match="RepVGG-B0_plain has recipe slow instead of study; a study has"):
+        read_study(folder, facts)
+    write_json(folder / "experiment.json", settings)
+    with pytest.raises(CompanionError, match="has recipe slow instead of study"):
+        read_study(folder, facts)
+
+
 def test_pairs_agree_with_scipy(finished, facts):
     study = read_study(finished / "results" / "studies" / STUDY, facts)
     assert [(pair.upper, pair.lower) for pair in study.pairs] == [

@@ -18,7 +18,7 @@ from repvgg_companion.experiment.schema import SCHEMA_FILE, schema_text
 from repvgg_companion.models.names import VARIATIONS
 
 ROOT = Path(__file__).resolve().parents[2]
-STUDIES = ("study-tiny-imagenet", "study-tiny-imagenet-table7", "study-cifar10")
+STUDIES = ("study-tiny-imagenet", "study-tiny-imagenet-table7", "study-cifar10", "study-cifar10-table7")
 CONFIGS = [
     ROOT / "config" / f"{name}.yaml"
     for name in ("cityscapes", "demo", "imagenet", "released", "tiny-imagenet", *STUDIES)

@@ -15,7 +15,10 @@ from repvgg_companion.contract import read_rows
 from repvgg_companion.experiment.load import read_experiment
 
 ROOT = Path(__file__).parents[2]
-STUDIES = [ROOT / "config" / f"study-{name}.yaml" for name in ("tiny-imagenet", "tiny-imagenet-table7", "cifar10")]
+STUDIES = [
+    ROOT / "config" / f"study-{name}.yaml"
+    for name in ("tiny-imagenet", "tiny-imagenet-table7", "cifar10", "cifar10-table7")
+]
 
 
 def write_zip(path: Path, classes: list[str]) -> None:

@@ -15,6 +15,7 @@ from repvgg_companion.evidence.deciding import Answer, Claim, RowOrigin, ledger_
 from repvgg_companion.evidence.device_folders import visible_folders
 from repvgg_companion.evidence.evidence_classes import STUDY, WHOLE
 from repvgg_companion.evidence.study_pairs import NOT_RESOLVED, Pair, Seeds, compared, pairs_of, variation, worst
+from repvgg_companion.files import read_json
 from repvgg_companion.models.names import require_model
 from repvgg_companion.paper.grammar import Term, parse
 from repvgg_companion.paper.ours import PAPER_DATASET, Results, Row, describe_network
@@ -22,7 +23,7 @@ from repvgg_companion.paper.printed import Facts
 from repvgg_companion.paper.verdicts import INCONCLUSIVE, NOT_TESTED, Finding
 
 OTHER_IMAGES = "other images than the paper's: the direction of the effect only"
-_SETTING = ("dataset", "width", "num_classes", "recipe", "protocol", "input_px")
+_SETTING = ("dataset", "width", "num_classes", "protocol", "input_px")
 
 
 @dataclass(frozen=True)
@@ -65,15 +66,18 @@ def read_study(path: Path, facts: Facts) -> Study:
     if not rows:
         raise CompanionError(f"{path}/accuracy.csv has no rows of the deploy form; a study needs its accuracies")
     first = rows[0]
+    odd_recipes = _odd_recipes(path, rows)
     for number, row in enumerate(results.rows("accuracy"), start=2):
         with located(f"{path}/accuracy.csv line {number}"):
             require_model(row["model"])
         odd = [f"{key} {row[key]} instead of {first[key]}" for key in _SETTING if row[key] != first[key]]
+        if row["recipe"] in odd_recipes:
+            odd.append(f"recipe {row['recipe']} instead of {first['recipe']}")
         if odd or row["dataset"] == PAPER_DATASET:
             reason = ", ".join(odd) or f"dataset {PAPER_DATASET}"
             raise CompanionError(
                 f"{path}/accuracy.csv line {number}: {row['model']} has {reason}; a study has one dataset (not "
-                f"{PAPER_DATASET}), one width, one recipe, one protocol and one input size"
+                f"{PAPER_DATASET}), one width, one recipe but for its learning rate, one protocol and one input size"
             )
     digests = {row["model"]: row["training_digest"] for row in rows}
     for row in rows:
@@ -83,6 +87,20 @@ def read_study(path: Path, facts: Facts) -> Study:
                 "seeds; train it again by the recipe of the study"
             )
     return Study(path.name, results, rows, facts)
+
+
+def _odd_recipes(path: Path, rows: Sequence[Row]) -> set[str]:
+    """The recipes that differ from that of the first row in more than the learning rate."""
+    names = {row["recipe"] for row in rows}
+    if len(names) == 1:
+        return set()
+    recipes = read_json(path / "experiment.json")["recipes"]
+
+    def but_for_rate(name: str) -> dict[str, Any]:
+        return {key: value for key, value in recipes.get(name, {"name": name}).items() if key != "learning_rate"}
+
+    first = but_for_rate(rows[0]["recipe"])
+    return {name for name in names if but_for_rate(name) != first}
 
 
 def study_rows(claim: Claim, studies: Sequence[Study]) -> Iterator[dict[str, Any]]:

@@ -24,8 +24,8 @@ def compression_of(head: bytes) -> str | None:
 
 def option_for(head: bytes, name: str = "") -> str:
     """Which option takes a file of another form, told by its first bytes (and the name of a tar); empty if none."""
-    if "cifar" in os.path.basename(name).lower():  # noqa: PTH119 - as below
-        return "name CIFAR's binary version with --cifar-archive (data.cifar_archive)"
+    if way := option_for_cifar(name):
+        return way
     if head.startswith(ZIP):
         return "name a zip with --zip (data.zip)"
     if head.startswith(PARQUET):
@@ -33,6 +33,12 @@ def option_for(head: bytes, name: str = "") -> str:
     if name.lower().endswith((".tar", *(f".tar{end}" for end in (".gz", ".bz2", ".xz", ".zst")), ".tgz")):
         return "name a tar with --val-archive or --train-archive (data.val_archive, data.train_archive)"
     return ""
+
+
+def option_for_cifar(path: str) -> str:
+    """Which option takes an archive that is called after CIFAR; empty for another."""
+    named = "cifar" in os.path.basename(path).lower()  # noqa: PTH119 - as below
+    return "name CIFAR's binary version with --cifar-archive (data.cifar_archive)" if named else ""
 
 
 def require_folder(path: str | os.PathLike) -> str:

@@ -12,7 +12,7 @@ from typing import NamedTuple, NoReturn, Protocol
 
 import numpy as np
 
-from repvgg_companion.data.index.source import compression_of, option_for
+from repvgg_companion.data.index.source import compression_of, option_for, option_for_cifar
 from repvgg_companion.errors import CompanionError
 
 BLOCK = tarfile.BLOCKSIZE
@@ -303,7 +303,8 @@ class _Walk:
         self._fail(offset, f"is no tar archive (it begins with {header[:16]!r}); {way}")
 
     def _fail_compressed(self, offset: int, packed: str) -> NoReturn:
-        self._fail(offset, f"is compressed with {packed}, so its images are no byte ranges; decompress it first")
+        way = option_for_cifar(self.where) or "decompress it first"
+        self._fail(offset, f"is compressed with {packed}, so its images are no byte ranges; {way}")
 
     def _fail(self, offset: int, what: str) -> NoReturn:
         raise CompanionError(f"{self.where} {what} (byte {offset})")
