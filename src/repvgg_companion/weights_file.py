@@ -78,6 +78,8 @@ def _opened(path: str | Path, framework: str) -> Iterator[Any]:
     """A safetensors file open to be read by torch (`pt`) or NumPy (`np`); failures are sentences that name it."""
     from safetensors import SafetensorError, safe_open
 
+    if Path(path).is_dir():
+        raise CompanionError(f"{path} is a folder; name the weights file in it")
     try:
         with safe_open(str(path), framework=framework, device="cpu") as stream:
             yield stream

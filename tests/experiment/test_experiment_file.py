@@ -12,7 +12,7 @@ import yaml
 from repvgg_companion.data.index import index
 from repvgg_companion.errors import CompanionError
 from repvgg_companion.experiment.experiment_file import SOURCES
-from repvgg_companion.experiment.load import load_experiment, read_experiment, require_sources
+from repvgg_companion.experiment.load import load_experiment, read_experiment, require_backbones, require_sources
 from repvgg_companion.experiment.paths import batches, digest_of, source_options, weights_of
 from repvgg_companion.experiment.schema import SCHEMA_FILE, schema_text
 from repvgg_companion.models.names import VARIATIONS
@@ -96,10 +96,21 @@ def test_missing_keys_files_and_yaml_are_named(tmp_path):
     (tmp_path / "bad.yaml").write_text("a: [1\n")
     with pytest.raises(CompanionError, match="not valid YAML"):
         read_experiment(tmp_path / "bad.yaml")
+    with pytest.raises(CompanionError, match="is a folder; name the experiment file in it"):
+        read_experiment(tmp_path)
     tiny = yaml.safe_load((ROOT / "config" / "tiny-imagenet.yaml").read_text())
     tiny["data"]["zip"] = str(tmp_path / "none.zip")
     with pytest.raises(CompanionError, match=r"tiny\.yaml: data\.zip is .*none\.zip, which does not exist"):
         require_sources(load_experiment(tiny, "tiny.yaml"), "tiny.yaml")
+
+
+def test_a_backbone_that_is_no_file_is_named(tmp_path):
+    config = yaml.safe_load((ROOT / "config" / "cityscapes.yaml").read_text())
+    for path, said in ((tmp_path, "is a folder; name the weights file in it"), (tmp_path / "none", "does not exist")):
+        for group in config["training"]:
+            group["backbones"] = dict.fromkeys(group["backbones"], str(path))
+        with pytest.raises(CompanionError, match=f"city.yaml: training backbones .* is {path}, which {said}"):
+            require_backbones(load_experiment(config, "city.yaml"), "city.yaml")
 
 
 def test_sources_need_their_companions():

@@ -13,7 +13,7 @@ from repvgg_companion.identity import WeightsIdentity
 from repvgg_companion.models.build import build_model
 from repvgg_companion.weights.key_layouts import from_official
 from repvgg_companion.weights.recognize import recognize
-from repvgg_companion.weights_file import load_weights, save_weights
+from repvgg_companion.weights_file import load_weights, read_header, save_weights
 
 IDENTITY = WeightsIdentity("digits", "0" * 64, "RepVGG-A0", 0.125, 10, "short", "01234567", "0", 32)
 
@@ -154,6 +154,12 @@ def test_tensors_that_share_memory_are_written_each_with_its_own(a0, tmp_path):
         assert weights("convert", tmp_path / "x.pth", "--to", layout, "--output", output) == 0
         found = recognize(output)
         assert all(torch.equal(found.state[key], shared[key]) for key in shared)
+
+
+def test_a_folder_in_place_of_weights_is_named(tmp_path):
+    for read in (load_weights, read_header, recognize):
+        with pytest.raises(CompanionError, match=f"^{tmp_path} is a folder; name the weights file in it$"):
+            read(tmp_path)
 
 
 def test_our_own_file_with_impossible_tensors_or_identity_is_refused(tmp_path):

@@ -32,6 +32,8 @@ def read_experiment(path: str | Path) -> Experiment:
         text = Path(path).read_text(encoding="utf-8")
     except FileNotFoundError:
         raise CompanionError(f"{path} does not exist; the experiment files are in config/") from None
+    except IsADirectoryError:
+        raise CompanionError(f"{path} is a folder; name the experiment file in it") from None
     try:
         config = yaml.safe_load(text)
     except yaml.YAMLError as error:
@@ -60,6 +62,10 @@ def require_backbones(experiment: Experiment, origin: str) -> None:
     """Raise CompanionError naming model and file where the weights that a PSPNet starts from do not exist."""
     for group in experiment.training:
         for model, path in group.backbones.items():
+            if path != "random" and Path(path).is_dir():
+                raise CompanionError(
+                    f"{origin}: training backbones {model} is {path}, which is a folder; name the weights file in it"
+                )
             if path != "random" and not Path(path).is_file():
                 raise CompanionError(
                     f"{origin}: training backbones {model} is {path}, which does not exist; train that network, or "
