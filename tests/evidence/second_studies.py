@@ -42,7 +42,10 @@ def compared_models(term: Term) -> tuple[str, ...]:
 def study_rows(paper: Paper, folder: Path) -> Iterator[Row]:
     """The rows of the class *small study*."""
     for path in sorted(folder.iterdir()) if folder.is_dir() else []:
-        rows = [row for row in read(path / "accuracy.csv") if row["form"] == "deploy"]
+        every = list(read(path / "accuracy.csv"))
+        converted = {row["model"] for row in every if row["form"] == "deploy"}
+        form = {row["model"]: "deploy" if row["model"] in converted else "train" for row in every}
+        rows = [row for row in every if row["form"] == form[row["model"]]]
         values: dict[str, list[float]] = {}
         for row in rows:
             values.setdefault(row["model"], []).append(float(row["top1_pct"]))
@@ -55,7 +58,7 @@ def study_rows(paper: Paper, folder: Path) -> Iterator[Row]:
             found = [(term, pair) for term in terms if len(compared_models(term)) == 2 for pair in pairs
                      if set(compared_models(term)) == {pair.upper, pair.lower}]  # fmt: skip
             if found:
-                evidence = [f"accuracy.csv {model} deploy, {len(values[model])} seeds" for _, pair in found
+                evidence = [f"accuracy.csv {model} {form[model]}, {len(values[model])} seeds" for _, pair in found
                             for model in (pair.upper, pair.lower)]  # fmt: skip
                 yield dict.fromkeys(COLUMNS, "") | {
                     "id": claim["id"],

@@ -117,6 +117,18 @@ def test_what_is_missing_or_does_not_follow_is_one_sentence(damage, folder, caps
     assert status == 2 and sentence in said and said.count("\n") == 1
 
 
+def test_networks_that_cannot_be_converted_are_judged_in_train_form(facts):
+    study = read_study(ROOT / "results" / "studies" / "study-tiny-imagenet-table7", facts)
+    forms = {row["model"]: row["form"] for row in study.rows}
+    assert {model for model, form in forms.items() if form == "train"} == {
+        f"{BOTH}_relu-in-branch",
+        f"{BOTH}_residual-reorg",
+    }
+    assert len(forms) == 11 and len(study.rows) == 55
+    curves = study_figure(study).axes[1].get_lines()
+    assert len({(line.get_color(), line.get_linestyle(), line.get_marker()) for line in curves}) == 11
+
+
 def test_recipes_of_a_study_differ_in_the_learning_rate_only(folder, facts):
     path = folder / "accuracy.csv"
     lines = path.read_text().splitlines(keepends=True)

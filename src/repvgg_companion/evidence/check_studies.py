@@ -1,6 +1,6 @@
 """The `check-studies` verb: are small studies complete, and do their rows follow from their files?
 
-Layout: `results/studies/NAME/` with `experiment.json`, `provenance.json`, `accuracy.csv` (deploy form),
+Layout: `results/studies/NAME/` with `experiment.json`, `provenance.json`, `accuracy.csv` (`judged_form`),
 `reparameterization.csv`, `runs/RUN_ID.json`, `predictions/` (one file a row) and `history/MODEL/seedK.csv`. `--add`
 makes such a folder from a finished experiment.
 """
@@ -15,7 +15,7 @@ from repvgg_companion.errors import CompanionError
 from repvgg_companion.evaluation.accuracy import accuracy_columns
 from repvgg_companion.evaluation.predictions import read_predictions
 from repvgg_companion.evidence.device_folders import visible_folders
-from repvgg_companion.evidence.from_studies import Study, read_study
+from repvgg_companion.evidence.from_studies import Study, judged_form, read_study
 from repvgg_companion.files import read_json
 from repvgg_companion.identity import predictions_of, training_digest
 from repvgg_companion.paper.accuracies import history_path
@@ -51,7 +51,8 @@ def add_study(results: Path, folder: Path) -> None:
     target = folder / results.name
     if target.exists():
         raise CompanionError(f"{target} exists already; move it away first")
-    rows = [row for row in read_rows(results / "accuracy.csv", "accuracy") if row["form"] == "deploy"]
+    every = read_rows(results / "accuracy.csv", "accuracy")
+    rows = [row for row in every if row["form"] == judged_form(row["model"])]
     certificates = read_rows(results / "reparameterization.csv", "reparameterization")
     runs = {row["run_id"] for row in (*rows, *certificates)}
     copies = {name: results / name for name in ("experiment.json", "provenance.json")}
@@ -82,7 +83,8 @@ def check_study(folder: Path, facts: Facts) -> Study:
         where = f"{folder}/accuracy.csv: row {number}"
         _require_recipe(row, settings, where)
         _require_predictions(folder, row, where)
-        _require_certificate(certificates.get((row["model"], row["seed"])), row, where)
+        if row["form"] == "deploy":
+            _require_certificate(certificates.get((row["model"], row["seed"])), row, where)
         history = folder / history_of(row)
         if not history.is_file():
             raise CompanionError(f"{where}: {history} is missing; copy it from the training")

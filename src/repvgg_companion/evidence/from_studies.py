@@ -28,7 +28,7 @@ _SETTING = ("dataset", "width", "num_classes", "protocol", "input_px")
 
 @dataclass(frozen=True)
 class Study:
-    """One study: its rows of the deploy form, all of one setting, and what they say about the paper's pairs."""
+    """One study: its rows of the judged form, all of one setting, and what they say about the paper's pairs."""
 
     name: str
     results: Results
@@ -54,6 +54,11 @@ class Study:
         return describe_network(self.rows[0])
 
 
+def judged_form(model: str) -> str:
+    """The form whose accuracy counts: deploy, or train where the network cannot be converted."""
+    return "deploy" if require_model(model).convertible else "train"
+
+
 def read_studies(folder: Path, facts: Facts) -> list[Study]:
     """The studies below a folder; raises CompanionError for one without rows, or whose rows do not belong together."""
     return [read_study(path, facts) for path in visible_folders(folder)]
@@ -62,14 +67,16 @@ def read_studies(folder: Path, facts: Facts) -> list[Study]:
 def read_study(path: Path, facts: Facts) -> Study:
     """One study; raises CompanionError where its rows cannot be compared with each other."""
     results = Results(path)
-    rows = [row for row in results.rows("accuracy") if row["form"] == "deploy"]
+    rows = []
+    for number, row in enumerate(results.rows("accuracy"), start=2):
+        with located(f"{path}/accuracy.csv line {number}"):
+            if row["form"] == judged_form(row["model"]):
+                rows.append(row)
     if not rows:
         raise CompanionError(f"{path}/accuracy.csv has no rows of the deploy form; a study needs its accuracies")
     first = rows[0]
     odd_recipes = _odd_recipes(path, rows)
     for number, row in enumerate(results.rows("accuracy"), start=2):
-        with located(f"{path}/accuracy.csv line {number}"):
-            require_model(row["model"])
         odd = [f"{key} {row[key]} instead of {first[key]}" for key in _SETTING if row[key] != first[key]]
         if row["recipe"] in odd_recipes:
             odd.append(f"recipe {row['recipe']} instead of {first['recipe']}")
@@ -122,7 +129,8 @@ def _answer(term: Term, pair: Pair, study: Study) -> Answer:
     if pair.verdict == NOT_RESOLVED and pair.seeds_needed is not None:
         reason += f", {pair.seeds_needed} seeds each might do"
     evidence = tuple(
-        f"accuracy.csv {name} deploy, {len(study.accuracies[name])} seeds" for name in (pair.upper, pair.lower)
+        f"accuracy.csv {name} {judged_form(name)}, {len(study.accuracies[name])} seeds"
+        for name in (pair.upper, pair.lower)
     )
     low, high = pair.span.low, pair.span.high
     value = f"{pair.difference:+.2f}"

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from repvgg_companion.errors import one_line
 from repvgg_companion.evidence.accuracy_picture import accuracy_points
 from repvgg_companion.evidence.figure1_others import others_panels
-from repvgg_companion.evidence.from_studies import Study
+from repvgg_companion.evidence.from_studies import Study, judged_form
 from repvgg_companion.evidence.sources import Sources
 from repvgg_companion.evidence.speedups_picture import PAIRS, printed_ratio, speed_ups
 from repvgg_companion.evidence.study_pairs import Pair
@@ -56,7 +56,8 @@ def pair_source(study: Study, pair: Pair) -> str:
     """`accuracy.csv NETWORK deploy, N seeds of STUDY`: the accuracies of both networks."""
     names = (pair.upper, pair.lower)
     return "; ".join(
-        f"accuracy.csv {name} deploy, {len(study.accuracies[name])} seeds of {study.name}" for name in names
+        f"accuracy.csv {name} {judged_form(name)}, {len(study.accuracies[name])} seeds of {study.name}"
+        for name in names
     )
 
 

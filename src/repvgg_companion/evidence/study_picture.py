@@ -1,5 +1,6 @@
 """The picture and the tables of a small study: the paper's differences beside ours, and the accuracy by epoch."""
 
+from itertools import cycle
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,7 +19,11 @@ if TYPE_CHECKING:
 WORDS = {"plain": "plain", "1x1-only": "1x1", "identity-only": "identity", "B0": "both"}
 """How the networks of Table 6 are called; any other keeps its own name."""
 _LINES = (("#000000", ":", "v"), ("#009E73", "--", "s"), ("#0072B2", "-.", "^"), ("#D55E00", "-", "o"),
-          ("#CC79A7", "--", "D"), ("#E69F00", ":", "P"), ("#56B4E9", "-.", "X"))  # fmt: skip
+          ("#CC79A7", "--", "D"), ("#E69F00", ":", "P"), ("#56B4E9", "-.", "X"), ("#000000", "-", "*"),
+          ("#009E73", "-.", "<"), ("#0072B2", ":", ">"), ("#D55E00", "--", "h"))  # fmt: skip
+"""Colour, dash and marker of each network; a study has at most the eleven of Tables 6 and 7."""
+_FEW = 4
+"""So many networks stand side by side in the legend, with bands that can be told apart."""
 
 
 def named(model: str) -> str:
@@ -92,19 +97,22 @@ def _curves(axes: "Axes", study: Study) -> None:
     from matplotlib.ticker import MaxNLocator
 
     order = sorted(study.accuracies, key=lambda model: float(np.mean(list(study.accuracies[model].values()))))
-    for model, (colour, line, marker) in zip(order, _LINES, strict=False):
+    for model, (colour, line, marker) in zip(order, cycle(_LINES), strict=False):
         epochs, means, spans = curve_of(study, model)
         axes.plot(epochs, means, color=colour, linestyle=line, marker=marker, markersize=3, label=named(model))
-        if all(spans):
+        if all(spans) and len(order) <= _FEW:
             low, high = zip(*[(span.low, span.high) for span in spans if span is not None], strict=True)
             axes.fill_between(epochs, low, high, color=colour, alpha=0.13, linewidth=0)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_facecolor(OTHER_IMAGES_TINT)
     seeds = sorted({len(part) for part in study.accuracies.values()})
-    axes.set(title=f"(b) mean of {'/'.join(map(str, seeds))} seeds, bands: 95 %", ylabel="top-1 (%)")
+    bands = ", bands: 95 %" if len(order) <= _FEW else ""
+    axes.set(title=f"(b) mean of {'/'.join(map(str, seeds))} seeds{bands}", ylabel="top-1 (%)", xlabel="epoch")
     words = f"{study.setting}: not ImageNet; {len(study.rows)} trainings"
-    axes.set_xlabel(f"epoch\n{wrapped(words, 48)}")
-    axes.figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=4)
+    axes.figure.legend(
+        *axes.get_legend_handles_labels(), loc="outside lower center", ncols=4 if len(order) <= _FEW else 2,
+        title=wrapped(words, 48), title_fontsize=7,
+    )  # fmt: skip
 
 
 def pair_rows(study: Study) -> list[dict[str, Any]]:
