@@ -24,7 +24,9 @@ class Evidence:
     def shown(cls, facts: Facts, results: Results) -> "Evidence":
         """The evidence that tables and figures show: the speeds of the widest setting."""
         speeds = widest(results)
-        return cls(facts, results, speeds, "" if speeds else "no speed was measured")
+        measured = any(row["examples_per_s"] is not None for row in results.rows("speed"))
+        why = "no speed was measured" + (" at the paper's width and input size" if measured else "")
+        return cls(facts, results, speeds, "" if speeds else why)
 
     def read(self, quantity: Quantity) -> Reading:
         """Our value of a quantity; raises NotAvailable with the reason if there is none."""

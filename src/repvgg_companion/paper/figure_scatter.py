@@ -222,7 +222,7 @@ def _other_panel(prefix: str, found: Comparable, run: ComparableRun) -> Panel:
 
 def draw_panel(axes: "Axes", panel: Panel) -> list[list[tuple[float, float]]]:
     """Draw a panel without labels; returns the points of each line in it."""
-    axes.set_title(wrapped(panel.title, 50) if panel.tint else panel.title)
+    axes.set_title(wrapped(panel.title, 50) if panel.tint or not panel.points else panel.title)
     if not panel.points:
         empty_panel(axes, "no network has both a speed and an accuracy")
         return []

@@ -173,11 +173,29 @@ def empty_panel(axes: "Axes", why: str) -> None:
 
 
 def mark_experiment(figure: "Figure", experiment: str, datasets: list[str]) -> None:
-    """Say below a figure that its experiment used other images than the paper's; the figure itself needs no images."""
+    """Say below a figure that its experiment used other images than the paper's; the figure itself needs no images.
+
+    The figure grows at its bottom by the lines of these words, so that they lie below everything else.
+    """
     kind = "DEMO" if all(name.startswith("demo") for name in datasets) else "OTHER IMAGES"
-    words = wrapped(f"{kind}: experiment {experiment}, {', '.join(datasets)}, not ImageNet", 56)
-    figure.set_figheight(figure.get_figheight() + 0.12)
-    figure.supxlabel("\n".join(filter(None, [figure.get_supxlabel(), words])), fontsize=7)
+    words = f"{kind}: experiment {experiment}, {', '.join(datasets)}, not ImageNet"
+    freeze_layout(figure)
+    texts, size, characters = list(figure.texts), 7, 56
+    note = figure.text(0.5, 0, textwrap.fill(words, characters), fontsize=size, ha="center", va="bottom")
+    while note.get_window_extent().width > 0.97 * figure.bbox.width:
+        characters -= 2
+        note.set_text(textwrap.fill(words, characters))
+    before = figure.get_figheight()
+    grown = (note.get_text().count("\n") + 1) * 1.3 * size / 72
+    after = before + grown
+    figure.set_figheight(after)
+    note.set_y(0.04 / after)
+    for axes in figure.axes:
+        x, y, width, height = axes.get_position().bounds
+        places = (x, (y * before + grown) / after, width, height * before / after)
+        axes.set_position(tuple(round(value, 6) for value in places))
+    for text in texts:
+        text.set_y((text.get_position()[1] * before + grown) / after)
 
 
 def save(figure: "Figure", stem: Path, title: str, commit: str, data_digest: str) -> None:

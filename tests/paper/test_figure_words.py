@@ -1,0 +1,45 @@
+"""What figures and captions say of an experiment of one's own: nothing untrue, and nothing overprinted."""
+
+import pytest
+from paper_synthetic import speed_row
+
+from repvgg_companion.contract import write_rows
+from repvgg_companion.paper import figure_style
+from repvgg_companion.paper.claim_evidence import Evidence
+from repvgg_companion.paper.figure_captions import caption
+from repvgg_companion.paper.figure_scatter import draw_panel, our_panels
+from repvgg_companion.paper.ours import Results
+
+
+@pytest.mark.parametrize("name", ["flowers", "a-very-long-name-" * 9, "m" * 120])
+def test_the_words_on_other_images_lie_below_everything_else(name):
+    import matplotlib.pyplot as plt
+
+    with figure_style.style():
+        figure, (_, last) = plt.subplots(2, 1)
+        last.set_xlabel("Wino MULs (B)")
+        figure.supxlabel("device", fontsize=7)
+        figure_style.freeze_layout(figure)
+        high = last.get_window_extent().height
+        figure_style.mark_experiment(figure, name, ["flowers"])
+        figure.draw_without_rendering()
+        device, words = (text.get_window_extent() for text in figure.texts)
+        assert words.y0 >= 0 and words.y1 <= device.y0 and device.y1 <= last.xaxis.label.get_window_extent().y0
+        assert words.x0 >= 0 and words.x1 <= figure.bbox.x1
+        assert last.get_window_extent().height == pytest.approx(high, abs=0.01), "labels keep their distances"
+
+
+def test_speeds_at_another_width_than_the_papers_are_not_denied(tmp_path, facts):
+    import matplotlib.pyplot as plt
+
+    empty = Evidence.shown(facts, Results(tmp_path))
+    assert "(c) measured here: no speed was measured." in caption("figure1", empty, None)
+    write_rows(tmp_path / "speed.csv", "speed", [speed_row("RepVGG-A0", "deploy", 1000.0) | {"width": 0.25}])
+    evidence = Evidence.shown(facts, Results(tmp_path))
+    assert "(c) measured here: no speed was measured at the paper's width and" in caption("figure1", evidence, None)
+    with figure_style.style():
+        figure, axes = plt.subplots()
+        (panel,) = our_panels(evidence)
+        draw_panel(axes, panel)
+        figure.draw_without_rendering()
+        assert axes._left_title.get_window_extent().x1 <= figure.bbox.x1
