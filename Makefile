@@ -57,8 +57,10 @@ endif
 
 QUICK := not slow and not slurm and not conda and not kubernetes and not browser
 
-# What a run that found this folder locked should be told; a run that fails otherwise has given its lock back.
-RUN = stopped=; trap 'stopped=yes' INT; snakemake --cores $(CORES) --logger steps $(CONFIG) $(ARGS) || { status=$$?; \
+# One run at a time: Snakemake's own lock is gone as soon as a second run ends. What a run that found this folder locked should be told; a run that fails otherwise has given its lock back.
+RUN = exec 8<requirements.lock; if command -v flock >/dev/null && ! flock -n 8; then \
+  echo "make: another run works in this folder; wait for it, or work in a copy of the folder" >&2; exit 1; fi; \
+  stopped=; trap 'stopped=yes' INT; snakemake --cores $(CORES) --logger steps $(CONFIG) $(ARGS) || { status=$$?; \
   if [ -n "$$stopped" ]; then echo "make: stopped; type the same command again to continue" >&2; exit $$status; fi; \
   if [ -n "$$(ls .snakemake/locks 2>/dev/null)" ]; then \
     echo "make: this folder is locked by another run. Wait for it; if none is running, since the last one was killed," \
@@ -147,7 +149,7 @@ $(READY): requirements.lock $(STALE)
 	"$(BIN)/python" -m pip install $$quiet --disable-pip-version-check --no-user --target= \
 	  --prefix="$(CURDIR)/$(VENV)" --root=/ \
 	  --require-hashes -r requirements.lock || { \
-	  echo "make: installing the packages failed, for the reason above; is the network (or a proxy) and 6 GB of disk" \
+	  echo "make: installing the packages failed, for the reason above; is the network (or a proxy) and 8 GB of disk" \
 	    "there? Type the same command again then: what was downloaded is kept." >&2; exit 1; }; \
 	"$(BIN)/python" -c 'import snakemake' || { \
 	  echo "make: pip did not install the packages into $(VENV); see where its settings send them:" \

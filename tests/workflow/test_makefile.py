@@ -1,5 +1,6 @@
 """The Makefile: the set-up whatever the user's settings of pip are, and the experiment that is named."""
 
+import fcntl
 import hashlib
 import os
 import shutil
@@ -97,17 +98,33 @@ def test_help_lists_every_target(companion):
         assert f"\nmake {target} " in said
 
 
-def test_ctrl_c_says_stopped_and_how_to_go_on(tmp_path):
-    """A stand-in for Snakemake presses Ctrl-C: the signal goes to make, its shell and Snakemake alike."""
-    shutil.copy(ROOT / "Makefile", tmp_path)
-    (tmp_path / "requirements.lock").touch()
-    programs = tmp_path / ".venv/bin"
+def stand_in(folder: Path, script: str) -> None:
+    """A folder with the Makefile, set up with a shell script in place of Snakemake."""
+    shutil.copy(ROOT / "Makefile", folder)
+    (folder / "requirements.lock").touch()
+    programs = folder / ".venv/bin"
     programs.mkdir(parents=True)
     (programs / "python").symlink_to(sys.executable)
     snakemake = programs / "snakemake"
-    snakemake.write_text("#!/bin/bash\ntrap 'exit 1' INT\nkill -INT 0\nwhile :; do sleep 0.1; done\n")
+    snakemake.write_text(f"#!/bin/bash\n{script}\n")
     snakemake.chmod(0o755)
-    (tmp_path / ".venv/.ready").write_text(f"{tmp_path}\n")
+    (folder / ".venv/.ready").write_text(f"{folder}\n")
+
+
+@pytest.mark.skipif(shutil.which("flock") is None, reason="needs flock")
+def test_a_second_run_in_the_folder_is_refused(tmp_path):
+    stand_in(tmp_path, "echo it runs")
+    with (tmp_path / "requirements.lock").open() as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        second = make(tmp_path)
+    assert second.returncode != 0 and "another run works in this folder; wait for it" in second.stderr
+    assert "it runs" not in second.stdout
+    assert "it runs" in make(tmp_path).stdout
+
+
+def test_ctrl_c_says_stopped_and_how_to_go_on(tmp_path):
+    """A stand-in for Snakemake presses Ctrl-C: the signal goes to make, its shell and Snakemake alike."""
+    stand_in(tmp_path, "trap 'exit 1' INT\nkill -INT 0\nwhile :; do sleep 0.1; done")
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("PIP_", "PYTHON"))}
     done = subprocess.run(
         ["make", f"PYTHON={sys.executable}"], cwd=tmp_path, env=inherited, capture_output=True, text=True, check=False,

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from repvgg_companion.files import sha256_of_file
 
@@ -123,6 +124,27 @@ def test_an_edited_plot_draws_again_and_trains_nothing(copied, tmp_path):
     again = jobs()
     assert again.get("figures") == 1 and "train" not in again and "measure_speed" not in again
     assert digests(copied) == before
+
+
+def test_a_copied_folder_of_images_is_not_indexed_again_but_a_new_image_is(tmp_path):
+    for split in ("train", "val"):
+        for name in ("ant", "bee"):
+            (tmp_path / "images" / split / name).mkdir(parents=True)
+            Image.new("RGB", (16, 16)).save(tmp_path / "images" / split / name / f"{split}.png")
+    config = {
+        "experiment": "folders",
+        "data": {"dataset": "folders", "train_folder": "images/train", "val_folder": "images/val"},
+        "recipes": MICRO["recipes"],
+        "training": MICRO["training"],
+        "evaluation": MICRO["evaluation"],
+    }
+    words = ("results/data/folders/val.parquet", "--configfile", write_config(tmp_path, config))
+    snakemake(tmp_path, *words)
+    for path in (tmp_path / "images", *(tmp_path / "images").rglob("*")):
+        os.utime(path)
+    assert planned(snakemake(tmp_path, "--dry-run", *words)) == {}
+    Image.new("RGB", (16, 16)).save(tmp_path / "images/val/ant/new.png")
+    assert planned(snakemake(tmp_path, "--dry-run", *words))["index"] == 1
 
 
 def test_the_default_profile_is_loaded_by_itself_wherever_the_run_is(tmp_path):

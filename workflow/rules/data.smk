@@ -1,8 +1,10 @@
 # Archives to manifests and to the decode-once cache of the validation images.
+import os
 import shlex
 
 DEMO_FOLDER = f"{DATA}/archives"
 SOURCE = source_options(EXPERIMENT, DEMO_FOLDER)
+FOLDERS = [path for path in SOURCE.values() if os.path.isdir(path)]
 CHOSEN = ["--classes", *map(shlex.quote, EXPERIMENT.data.classes)] if EXPERIMENT.data.classes else []
 SPLITS = ["train", "val"] if EXPERIMENT.training else ["val"]
 # Only the images themselves show whether these forms hold training images.
@@ -35,7 +37,12 @@ rule index:
     input:
         # Missing files are named by require_sources before any job starts; a dry run goes on without them. A path with
         # braces cannot be an input, since Snakemake takes them for wildcards: such a file re-runs nothing.
-        [] if missing_sources(EXPERIMENT) else [path for path in SOURCE.values() if "{" not in path],
+        # The date of a folder says nothing: a copy has another one, and a new image below it leaves it as it was.
+        (
+            []
+            if missing_sources(EXPERIMENT)
+            else [ancient(path) if path in FOLDERS else path for path in SOURCE.values() if "{" not in path]
+        ),
     output:
         manifests=[f"{DATA}/{split}.parquet" for split in SPLITS],
         dataset=f"{DATA}/dataset.json",
@@ -48,6 +55,7 @@ rule index:
     resources:
         **asked(EXPERIMENT.execution.index),
     params:
+        **({"names": lambda wildcards: [names_below(path) for path in FOLDERS]} if FOLDERS else {}),
         source=lambda wildcards: " ".join(
             [*(f"{option} {shlex.quote(path)}" for option, path in SOURCE.items()), *CHOSEN, *NEEDS_TRAIN]
         ),
@@ -55,6 +63,7 @@ rule index:
         folder=lambda wildcards: DATA,
         classes=f"--num-classes {EXPERIMENT.data.num_classes}" if EXPERIMENT.data.num_classes else "",
         verify="--verify" if EXPERIMENT.data.verify else "--no-verify",
+        # Images that came or went index again.
     shell:
         "python -m repvgg_companion index --dataset {params.dataset} {params.source} {params.classes} {params.verify} "
         "--output {params.folder} --log {log}"

@@ -1,8 +1,9 @@
 """From an experiment to names and paths: which weights there are, where each file lives, what each job is told.
 
-Pure functions of the checked experiment; the workflow's rules and `plan` read the same ones.
+Pure functions of the checked experiment, but for `names_below`; the workflow's rules and `plan` read the same ones.
 """
 
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from typing import Any
 
 from repvgg_companion.data.protocols import parse_protocol
 from repvgg_companion.experiment.experiment_file import Experiment, Released, Resources, TrainingGroup
-from repvgg_companion.files import canonical_json, json_text, sha256_of_file, write_text
+from repvgg_companion.files import canonical_json, json_text, sha256_of_file, short_digest, write_text
 from repvgg_companion.identity import predictions_name, training_digest
 from repvgg_companion.models.names import MODELS, require_model
 
@@ -269,6 +270,15 @@ def source_options(experiment: Experiment, demo_folder: str) -> dict[str, str]:
         }
     options = {key: "devkit" if key == "devkit_archive" else key.replace("_", "-") for key in source}
     return {f"--{options[key]}": path for key, path in source.items()}
+
+
+def names_below(folder: str) -> str:
+    """A digest of the names of all files below a folder: a copy has the same, whatever its dates."""
+    names = []
+    for place, folders, files in os.walk(folder):
+        folders.sort()
+        names += [os.path.relpath(os.path.join(place, name), folder) for name in (*folders, *sorted(files))]  # noqa: PTH118
+    return short_digest(names)
 
 
 def plain(settings: Any) -> str:
