@@ -35,7 +35,7 @@ from repvgg_companion.weights.fetch import fetch
 from repvgg_companion.weights.published_files import TIMM_NAMES
 from repvgg_companion.weights.recognize import companion_identity, recognize
 from repvgg_companion.weights.writing import identity_of
-from repvgg_companion.weights_file import load_weights
+from repvgg_companion.weights_file import WEIGHTS_SUFFIXES, is_weights_file, load_weights
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -58,8 +58,8 @@ def load(
     if form not in FORMS:
         raise CompanionError(f"form {form!r} is unknown; use one of {', '.join(FORMS)}")
     path = Path(source)
-    if str(source) in TIMM_NAMES and not path.exists():
-        path = fetch(str(source), folder)
+    if not path.exists() and _is_model_name(str(source)):
+        path = fetch(str(source), folder)  # names the nearest models where there is none of this name
     if not prefix and companion_identity(path) is not None:
         state, identity = load_weights(path)
     else:
@@ -72,6 +72,12 @@ def load(
             identity.model, state, num_classes=identity.num_classes, width=identity.width, dtype=torch.float32
         )
     return load_form(identity, form, state, dtype=torch.float32, device="cpu", what=path)
+
+
+def _is_model_name(source: str) -> bool:
+    return source in TIMM_NAMES or (
+        source.lower().startswith("repvgg") and "/" not in source and not source.endswith(WEIGHTS_SUFFIXES)
+    )
 
 
 @one_thread()
@@ -167,12 +173,21 @@ def transform(protocol: str) -> "Callable[[str | Path | bytes | Image], Tensor]"
 def class_names(source: str | Path | None = None) -> list[str]:
     """The name of each class in label order: of ImageNet's 1000 classes, or those that a file lists.
 
-    `source` is a `config.json` that lies beside weights, or a manifest that `index` wrote.
+    `source` is a weights file with a `config.json` beside it, that `config.json`, or a manifest that `index` wrote.
     """
     if source is None:
         from torchvision.models import ResNet18_Weights
 
         return list(ResNet18_Weights.IMAGENET1K_V1.meta["categories"])
+    if Path(source).is_dir():
+        raise CompanionError(f"{source} is a folder; name the config.json beside the weights, or a manifest")
+    if Path(source).is_file() and is_weights_file(source):
+        beside = Path(source).with_name("config.json")
+        if not beside.is_file():
+            raise CompanionError(
+                f"{source} is a weights file without a config.json beside it; name the config.json, or a manifest"
+            )
+        source = beside
     if Path(source).suffix != ".json":
         return list(Manifest.read(source).class_names)
     facts = read_json(source)

@@ -15,6 +15,8 @@ from repvgg_companion.identity import WeightsIdentity
 if TYPE_CHECKING:
     from torch import Tensor
 
+WEIGHTS_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt")
+
 
 def save_weights(path: str | Path, state: "Mapping[str, Tensor]", identity: WeightsIdentity) -> None:
     """Write a state dict as safetensors by rename; the same tensors and identity give the same bytes."""
@@ -98,6 +100,11 @@ def stored_parameters(shapes: Mapping[str, Sequence[int]]) -> int:
     """Values in the parameters among the tensors of a file, by name and shape; statistics of batch norms are none."""
     buffers = ("running_mean", "running_var", "num_batches_tracked")
     return sum(math.prod(shape) for name, shape in shapes.items() if not name.endswith(buffers))
+
+
+def is_weights_file(path: str | Path) -> bool:
+    """Whether a file that exists is one of weights, by its name or by its first bytes."""
+    return Path(path).suffix in WEIGHTS_SUFFIXES or kind_of_file(path) in ("safetensors", "pytorch")
 
 
 def kind_of_file(path: str | Path) -> str:

@@ -120,6 +120,8 @@ def test_class_names():
 def test_class_names_of_a_config_beside_weights(tmp_path):
     write_json(tmp_path / "config.json", {"classes": ["daisy", "tulip"]})
     assert rc.class_names(tmp_path / "config.json") == ["daisy", "tulip"]
+    (tmp_path / "deploy.safetensors").touch()
+    assert rc.class_names(tmp_path / "deploy.safetensors") == ["daisy", "tulip"]
     write_json(tmp_path / "config.json", ["daisy"])
     with pytest.raises(CompanionError, match="lists no classes"):
         rc.class_names(tmp_path / "config.json")
@@ -133,7 +135,10 @@ def test_class_names_of_a_config_beside_weights(tmp_path):
         (lambda file: rc.convert(nn.Linear(2, 2)), "Linear contains no RepVGG block in train form"),
         (lambda file: rc.transform("crop32"), "is no evaluation protocol"),
         (rc.transform(PROTOCOL), "train.safetensors cannot be decoded"),
-        (rc.class_names, "train.safetensors"),
+        (rc.class_names, "train.safetensors is a weights file without a config.json beside it; name the config.json"),
+        (lambda file: rc.class_names(file.parent), "is a folder; name the config.json"),
+        (lambda file: rc.load("RepVGG-A9"), "no model 'RepVGG-A9'; the nearest names are RepVGG-A"),
+        (lambda file: rc.load("RepVGG-B1g2"), "timm publishes no weights of RepVGG-B1g2"),
     ],
 )
 def test_what_cannot_be_done_is_one_sentence(train_file, call, message):

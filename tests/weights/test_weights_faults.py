@@ -56,7 +56,11 @@ def test_a_network_inside_a_larger_model_is_read_by_its_prefix(a0, tmp_path, cap
     larger = below("student.", a0) | {"decoder.weight": torch.zeros(3)}
     torch.save(larger, tmp_path / "x.pth")
     message = refused(capsys, "inspect", tmp_path / "x.pth")
-    assert "'student.'" in message and "decoder.weight" in message and "--prefix student." in message
+    assert (
+        "'student.'" in message
+        and "decoder.weight" in message
+        and "--prefix student. (in Python prefix='student.')" in message
+    )
     output = tmp_path / "out.pth"
     convert = ["convert", tmp_path / "x.pth", "--to", "official", "--output", output, "--prefix"]
     assert "--prefix student." in refused(capsys, *convert, "teacher.")
@@ -195,6 +199,7 @@ def test_other_files_beside_the_weights_are_skipped_and_never_unpickled(a0, tmp_
     assert "RepVGG-A0, train form" in told.out and told.err.count("skipped, not a weights file") == len(others) == 6
     assert opened == [tmp_path / "x.pth"]
     assert weights("inspect", *others) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1, "one sentence"
     for letter in "abe":  # with the suffix of a weights file it is refused
         (tmp_path / f"{letter}.pth").write_text(f"{letter} text\n")
         assert "neither a safetensors nor a PyTorch file" in refused(capsys, "inspect", tmp_path / f"{letter}.pth")

@@ -1,7 +1,7 @@
 """Remove what trainers and larger models put in front of the keys of a RepVGG."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from torch import Tensor
 
@@ -30,7 +30,7 @@ def bare_names(tensors: Mapping[str, Tensor], path: object, prefix: str = "") ->
         chosen = {key.removeprefix(prefix): tensor for key, tensor in tensors.items() if key.startswith(prefix)}
         chosen = chosen or {key.removeprefix(prefix): stripped[key] for key in stripped if key.startswith(prefix)}
         if not chosen:
-            hint = f"--prefix {' or --prefix '.join(found)}" if any(found) else "no --prefix"
+            hint = _choices([name for name in found if name]) or "no prefix"
             raise CompanionError(f"{path} has no keys that begin with {prefix!r}; give {hint}")
         return strip_prefixes(chosen), prefix
     if not found or "" in found:
@@ -42,8 +42,16 @@ def bare_names(tensors: Mapping[str, Tensor], path: object, prefix: str = "") ->
     beside = f" beside {len(outside)} other tensors ({', '.join(outside[:3])})" if not others else ""
     raise CompanionError(
         f"{path} holds a RepVGG under the prefix {' and one under '.join(map(repr, found))}{beside}; give "
-        f"--prefix {' or --prefix '.join(found)} to read it alone"
+        f"{_choices(found)} to read it alone"
     )
+
+
+def _choices(prefixes: Sequence[str]) -> str:
+    """The prefixes as options of the command line and as arguments of Python; empty if there is none."""
+    options, arguments = (
+        " or ".join(form.format(name) for name in prefixes) for form in ("--prefix {}", "prefix={!r}")
+    )
+    return f"{options} (in Python {arguments})" if prefixes else ""
 
 
 def _prefixes(keys: Iterable[str]) -> list[str]:

@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from repvgg_companion.identity import WeightsIdentity
     from repvgg_companion.weights.recognize import RecognizedWeights
 
-_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt")
-
 
 @dataclass(frozen=True)
 class ConvertRequest:
@@ -96,10 +94,13 @@ def inspect(paths: list[Path], prefix: str = "") -> None:
     from repvgg_companion.weights_file import stored_parameters
 
     skipped = [path for path in paths if not _is_weights(path)]
+    if skipped == paths:
+        if len(paths) == 1:
+            what = "is a folder; name the weights file in it" if paths[0].is_dir() else "is no weights file; name one"
+            raise CompanionError(f"{paths[0]} {what}")
+        raise CompanionError(f"{', '.join(map(str, paths))}: no weights file among these; name at least one")
     for path in skipped:
         print(f"{path}: skipped, not a weights file", file=sys.stderr)
-    if skipped == paths:
-        raise CompanionError(f"{', '.join(map(str, paths))}: no weights file among these; name at least one")
     for path in (path for path in paths if path not in skipped):
         weights = recognize(path, prefix=prefix)
         params = stored_parameters({key: tensor.shape for key, tensor in weights.state.items()})
@@ -111,12 +112,10 @@ def inspect(paths: list[Path], prefix: str = "") -> None:
 
 
 def _is_weights(path: Path) -> bool:
-    """Whether a file is one of weights by its first bytes or by its name; a missing file is for the reader to name."""
-    from repvgg_companion.weights_file import kind_of_file
+    """Whether a path is a weights file; a missing file is for the reader to name."""
+    from repvgg_companion.weights_file import is_weights_file
 
-    if not path.is_file():
-        return not path.is_dir()
-    return path.suffix in _SUFFIXES or kind_of_file(path) in ("safetensors", "pytorch")
+    return is_weights_file(path) if path.is_file() else not path.is_dir()
 
 
 def _below(weights: "RecognizedWeights") -> str:
