@@ -35,7 +35,8 @@ EXPERIMENT ?=
 MINUTES ?= 8
 ifneq ($(EXPERIMENT),)
 ifneq ($(shell [ -f "$(EXPERIMENT)" ] && echo yes),yes)
-$(error EXPERIMENT=$(EXPERIMENT): there is no such file; config/ holds examples)
+$(error EXPERIMENT=$(EXPERIMENT): $(shell [ -d "$(EXPERIMENT)" ] && echo "this is a folder; name an experiment file in it" \
+  || echo "there is no such file; config/ holds examples"))
 endif
 endif
 CONFIG := $(if $(EXPERIMENT),--configfile "$(EXPERIMENT)")

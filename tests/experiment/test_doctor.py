@@ -85,3 +85,10 @@ def test_images_that_are_not_there_and_that_are(root, tmp_path):
 def test_a_folder_that_is_none(tmp_path, capsys):
     assert main(["doctor", "--folder", str(tmp_path / "none")]) == 2
     assert "is not a folder" in capsys.readouterr().err
+
+
+def test_an_experiment_that_is_no_file_is_refused_before_the_list(tmp_path, capsys):
+    for path, said in ((tmp_path, "is a folder; name an experiment file in it"), (tmp_path / "nope.yaml", "not exist")):
+        assert main(["doctor", str(path)]) == 2
+        told = capsys.readouterr()
+        assert told.out == "" and f"{path} " in told.err and said in told.err

@@ -88,6 +88,8 @@ def test_every_target_is_about_the_experiment_that_is_named(companion, target):
 def test_an_experiment_file_that_is_missing_is_named(companion):
     done = make(companion, "EXPERIMENT=config/mien.yaml")
     assert done.returncode != 0 and "EXPERIMENT=config/mien.yaml: there is no such file" in done.stderr
+    done = make(companion, "EXPERIMENT=src")
+    assert done.returncode != 0 and "EXPERIMENT=src: this is a folder; name an experiment file in it" in done.stderr
     assert not (companion / ".venv").exists()
 
 

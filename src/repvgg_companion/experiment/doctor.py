@@ -60,9 +60,12 @@ class DoctorRequest:
     experiment: Path | None
 
     def __post_init__(self) -> None:
-        """Raise CompanionError where the folder is not one."""
+        """Raise CompanionError where the folder is not one, or the experiment is no file."""
         if not self.folder.is_dir():
             raise CompanionError(f"{self.folder} is not a folder; name the one that the results will lie in")
+        if self.experiment is not None and not self.experiment.is_file():
+            what = "is a folder; name an experiment file in it" if self.experiment.is_dir() else "does not exist"
+            raise CompanionError(f"{self.experiment} {what}")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
