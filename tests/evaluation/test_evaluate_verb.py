@@ -71,7 +71,7 @@ def test_the_note_of_a_weights_file_reaches_run_provenance_and_report(data, tmp_
     assert evaluate(data, tmp_path / "results", *files) == 0
     found = provenance(tmp_path / "results", data / "dataset.json", {}, "test")
     assert [found["weights"][sha256_of_file(file)].get("note") for file in files] == [NOTE, None]
-    assert dict(_facts(found))["notes on weights"] == f"1 x {NOTE}"
+    assert dict(_facts(found))["notes on weights"] == NOTE
 
 
 def test_weights_that_do_not_fit_their_network_are_refused_in_one_sentence(data, tmp_path, capsys):

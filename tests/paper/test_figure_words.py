@@ -8,7 +8,10 @@ from repvgg_companion.paper import figure_style
 from repvgg_companion.paper.claim_evidence import Evidence
 from repvgg_companion.paper.figure_captions import caption
 from repvgg_companion.paper.figure_scatter import draw_panel, our_panels
+from repvgg_companion.paper.figure_training import trainings
+from repvgg_companion.paper.figures import FiguresRequest, write_figures
 from repvgg_companion.paper.ours import Results
+from repvgg_companion.results.report import _notes
 
 
 @pytest.mark.parametrize("name", ["flowers", "a-very-long-name-" * 9, "m" * 120])
@@ -43,3 +46,29 @@ def test_speeds_at_another_width_than_the_papers_are_not_denied(tmp_path, facts)
         draw_panel(axes, panel)
         figure.draw_without_rendering()
         assert axes._left_title.get_window_extent().x1 <= figure.bbox.x1
+
+
+def test_a_caption_cites_printed_values_only_where_there_are_some(tmp_path, facts, demo):
+    evidence = Evidence.shown(facts, Results(demo))
+    one = trainings(evidence, None)[0].source.split()[2:]
+    (history,) = [path for path in (demo.parent / "weights").rglob("history.csv") if path.parts[-5:-1] == tuple(one)]
+    request = FiguresRequest("demo", evidence, tmp_path / "figures", ("training", "table1"), [history])
+    write_figures(request)
+    cited = {name: "\\cite" in (request.output / f"{name}.tex").read_text() for name in request.names}
+    assert cited == {"training": False, "table1": True}
+    assert "Training curves of 1 training on" in (request.output / "training.md").read_text()
+    assert "1 training<" in (request.output / "training.svg").read_text()
+    assert (request.output / "references.bib").read_text().count("year ") == 2
+
+
+def test_a_caption_names_no_side_where_nothing_stands_beside_the_printed_values(tmp_path, facts, demo):
+    empty, full = (caption("branches", Evidence.shown(facts, Results(folder)), None) for folder in (tmp_path, demo))
+    assert "Left" not in empty and "Printed in Tables 6 and 7" in empty
+    assert "Left: printed" in full and "Beside them" in full
+
+
+def test_the_two_forms_of_one_training_carry_a_note_once():
+    form = {"dataset": "flowers", "model": "RepVGG-A0", "training_digest": "94e1492a", "note": "small batches"}
+    weights = [form | {"seed": seed, "form": kind} for seed in ("0", "1") for kind in ("train", "deploy")]
+    assert _notes(weights[:2]) == "small batches"
+    assert _notes(weights) == "small batches (2 trainings)"

@@ -12,17 +12,19 @@ from repvgg_companion.paper.figure_proxies import proxy_panels
 from repvgg_companion.paper.figure_roofline import roofline_of
 from repvgg_companion.paper.figure_scatter import Panel, figure1_panels
 from repvgg_companion.paper.figure_style import PAPER_DEVICE
-from repvgg_companion.paper.figure_training import trainings
+from repvgg_companion.paper.figure_training import counted, trainings
 from repvgg_companion.paper.latex import as_figure
 from repvgg_companion.paper.named_checks import block_rows
 
 Histories = list[Path] | None
+MEASURED_ONLY = ("roofline", "training")
+"""Figures without values of the paper."""
 
 
-def write_caption(stem: Path, words: str, label: str) -> None:
-    """Write `stem`.md and `stem`.tex, which holds a figure environment."""
+def write_caption(stem: Path, words: str, label: str, printed: bool = True) -> None:
+    """Write `stem`.md and `stem`.tex, which holds a figure environment; `printed`: it has values of the paper."""
     write_text(stem.with_suffix(".md"), words + "\n")
-    write_text(stem.with_suffix(".tex"), as_figure(stem.name, words, label))
+    write_text(stem.with_suffix(".tex"), as_figure(stem.name, words, label, printed))
 
 
 def caption(name: str, evidence: Evidence, histories: Histories) -> str:
@@ -83,8 +85,10 @@ def _table1(evidence: Evidence, _: Histories) -> str:
 
 
 def _branches(evidence: Evidence, _: Histories) -> str:
-    words = "Top-1 accuracy (%) of the ablations of RepVGG-B0. Left: printed in Tables 6 and 7, ImageNet, 120 epochs."
-    for column in ablation_columns(evidence):
+    columns = ablation_columns(evidence)
+    printed = "Left: printed" if columns else "Printed"
+    words = f"Top-1 accuracy (%) of the ablations of RepVGG-B0. {printed} in Tables 6 and 7, ImageNet, 120 epochs."
+    for column in columns:
         over = seeds_or_images(column.accuracies)
         first = next(iter(column.accuracies.values())).rows[0]
         images_of = f"{first['form']} form, {first['n_images']:,} images"
@@ -115,7 +119,7 @@ def _training(evidence: Evidence, histories: Histories) -> str:
     datasets = ", ".join(dict.fromkeys(run.dataset for run in runs))
     recipes = ", ".join(sorted({row["recipe"] for row in evidence.results.rows("accuracy") if row["recipe"]}))
     named = f" (recipes: {recipes})" if recipes else ""
-    return (f"Training curves of {len(runs)} trainings on {datasets}{named}, one panel a network, one pair of lines a "
+    return (f"Training curves of {counted(len(runs))} on {datasets}{named}, one panel a network, one pair of lines a "
             f"training: top-1 on the validation images (%, solid, left) and mean training loss (dashed, right) by "
             f"epoch.")  # fmt: skip
 

@@ -64,13 +64,18 @@ def training(evidence: Evidence, histories: list[Path] | None) -> "Figure":
     return figure
 
 
+def counted(n: int) -> str:
+    """`1 training`, `2 trainings`."""
+    return f"{n} training{'' if n == 1 else 's'}"
+
+
 def _title(runs: list[Training]) -> str:
     """Which images, and how many trainings: on the face of a demo's figure too."""
     words = []
     for dataset in dict.fromkeys(run.dataset for run in runs):
         prefix = prefix_of(dataset)
         kind = {"ours": "ImageNet", "demo": f"DEMO ({dataset}): not ImageNet"}.get(prefix, f"{dataset}: not ImageNet")
-        words.append(f"{kind}; {sum(run.dataset == dataset for run in runs)} trainings")
+        words.append(f"{kind}; {counted(sum(run.dataset == dataset for run in runs))}")
     return "; ".join(words)
 
 

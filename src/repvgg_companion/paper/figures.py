@@ -16,7 +16,7 @@ from repvgg_companion.files import sha256_of_file, short_digest, write_text
 from repvgg_companion.paper.claim_evidence import Evidence
 from repvgg_companion.paper.figure_ablations import branches
 from repvgg_companion.paper.figure_bars import figure3, table1
-from repvgg_companion.paper.figure_captions import caption, images, panel_caption, write_caption
+from repvgg_companion.paper.figure_captions import MEASURED_ONLY, caption, images, panel_caption, write_caption
 from repvgg_companion.paper.figure_points import POINTS, write_points
 from repvgg_companion.paper.figure_proxies import proxies_figure
 from repvgg_companion.paper.figure_roofline import roofline
@@ -110,7 +110,8 @@ def write_figures(request: FiguresRequest) -> None:
             save(figure, request.output / name, title, *drawn_from)
         write_points(request.output / f"{name}.csv", list(POINTS[name](evidence, request.histories)))
         words = caption(name, evidence, request.histories)
-        write_caption(request.output / name, words, f"repvgg-{request.experiment}-{name}")
+        label = f"repvgg-{request.experiment}-{name}"
+        write_caption(request.output / name, words, label, name not in MEASURED_ONLY)
     if "figure1" in request.names:
         _write_panels(request, drawn_from)
     text = BIBLIOGRAPHY.format(experiment=request.experiment, commit=drawn_from[0], digest=digest)
@@ -125,9 +126,9 @@ def _write_panels(request: FiguresRequest, drawn_from: tuple[str, str]) -> None:
         with style():
             save(panel_figure(panel), stem, f"{panel.title}; experiment {request.experiment}", *drawn_from)
         words = f"Accuracy against speed, panel {panel_caption(panel)}"
-        write_caption(
-            stem, words + (images(request.evidence) if panel.tint else ""), f"repvgg-{request.experiment}-{stem.name}"
-        )
+        words += images(request.evidence) if panel.tint else ""
+        printed = any("paper/" in point.source for point in panel.points)
+        write_caption(stem, words, f"repvgg-{request.experiment}-{stem.name}", printed)
 
 
 def other_images(results: Results) -> str:

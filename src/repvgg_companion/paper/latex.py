@@ -19,6 +19,7 @@ BIBLIOGRAPHY = """@inproceedings{{ding2021repvgg,
   title        = {{{{RepVGG}} companion: an unofficial, reproducible companion to the paper}},
   author       = {{{{The RepVGG companion authors}}}},
   howpublished = {{Software, MIT licence}},
+  year         = {{2026}},
   note         = {{Experiment {experiment}, commit {commit}, data {digest}}},
 }}
 """
@@ -96,15 +97,16 @@ def _tnote(marks: list[int]) -> str:
     return f"\\tnote{{{','.join(letter(place) for place in sorted(set(marks)))}}}" if marks else ""
 
 
-def as_figure(file: str, caption: str, label: str) -> str:
-    """A figure environment of one column with its caption."""
+def as_figure(file: str, caption: str, label: str, printed: bool) -> str:
+    """A figure environment of one column with its caption, which cites the paper if it has `printed` values."""
+    cited = " Printed values: \\cite{ding2021repvgg}." if printed else ""
     return "\n".join(
         [
             f"% needs \\usepackage{{{FIGURE_PACKAGES}}}, \\graphicspath{{{{FOLDER/}}}} and references.bib",
             "\\begin{figure}",
             "\\centering",
             f"\\includegraphics[width=\\linewidth,height=0.8\\textheight,keepaspectratio]{{{file}}}",
-            f"\\caption{{{escaped(caption)} Printed values: \\cite{{ding2021repvgg}}.}}",
+            f"\\caption{{{escaped(caption)}{cited}}}",
             f"\\label{{fig:{label}}}",
             "\\end{figure}",
             "",

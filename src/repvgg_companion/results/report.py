@@ -220,9 +220,11 @@ def _facts(provenance: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def _notes(weights: Iterable[dict[str, Any]]) -> str:
-    """Each distinct note of the weights files, after the number of files that carry it."""
-    counts = Counter(entry["note"] for entry in weights if entry.get("note"))
-    return "; ".join(f"{count} x {note}" for note, count in sorted(counts.items()))
+    """Each distinct note of the weights files; the two forms of one training count once."""
+    network = ("dataset", "model", "width", "recipe", "training_digest", "seed")
+    noted = {(entry["note"], *(entry.get(name) for name in network)) for entry in weights if entry.get("note")}
+    counts = Counter(note for note, *_ in noted)
+    return "; ".join(f"{note} ({count} trainings)" if count > 1 else note for note, count in sorted(counts.items()))
 
 
 def _measured(results: Path) -> Iterator[tuple[str, str, str, str]]:
