@@ -49,7 +49,10 @@ def trees(draw) -> dict[str, object]:
 
 def faults(tree: dict) -> int:
     """How many kinds of faults a tree has; each of them alone is refused."""
-    bad_link = any(kind in ("nothing", "its own folder") for _, kind in tree["links"])
+    bad_link = any(
+        kind in ("nothing", "its own folder") or (kind == "a link" and (name, "an image") not in tree["links"])
+        for name, kind in tree["links"]
+    )
     return bad_link + (tree["empty class"] is not None) + (tree["loose"] == "loose.JPEG")
 
 
@@ -163,6 +166,7 @@ PLAIN = {"links": set(), "foreign": set(), "linked class": False, "empty class":
 
 
 @example({**PLAIN, "classes": {"9": set(), "10": set()}})
+@example({**PLAIN, "classes": {"ant": set(), "bee": set()}, "links": {("bee", "a link")}, "empty class": "nothing"})
 @example({**PLAIN, "classes": {"ant": set(), "bee": set()}, "foreign": {".ipynb_checkpoints", "lost+found"}})
 @example(
     {**PLAIN, "classes": {"ant": {"sub/c.png"}, "bee": set()}, "links": {("ant", "a folder")}, "linked class": True}
