@@ -58,7 +58,8 @@ endif
 
 QUICK := not slow and not slurm and not conda and not kubernetes and not browser
 
-# One run at a time: Snakemake's own lock is gone as soon as a second run ends. What a run that found this folder locked should be told; a run that fails otherwise has given its lock back.
+# One run at a time, by a lock of our own: Snakemake's is gone as soon as a second run ends. Snakemake's lock stays after a
+# kill; a run that finds it is told what to do, and a run that fails otherwise has given it back.
 RUN = exec 8<requirements.lock; if command -v flock >/dev/null && ! flock -n 8; then \
   echo "make: another run works in this folder; wait for it, or work in a copy of the folder" >&2; exit 1; fi; \
   stopped=; trap 'stopped=yes' INT; snakemake --cores $(CORES) --logger steps $(CONFIG) $(ARGS) || { status=$$?; \

@@ -4,6 +4,7 @@ import shlex
 
 DEMO_FOLDER = f"{DATA}/archives"
 SOURCE = source_options(EXPERIMENT, DEMO_FOLDER)
+# For folders of images the names below them are a parameter of `index`: images that came or went index again.
 FOLDERS = [path for path in SOURCE.values() if os.path.isdir(path)]
 CHOSEN = ["--classes", *map(shlex.quote, EXPERIMENT.data.classes)] if EXPERIMENT.data.classes else []
 SPLITS = ["train", "val"] if EXPERIMENT.training else ["val"]
@@ -63,7 +64,6 @@ rule index:
         folder=lambda wildcards: DATA,
         classes=f"--num-classes {EXPERIMENT.data.num_classes}" if EXPERIMENT.data.num_classes else "",
         verify="--verify" if EXPERIMENT.data.verify else "--no-verify",
-        # Images that came or went index again.
     shell:
         "python -m repvgg_companion index --dataset {params.dataset} {params.source} {params.classes} {params.verify} "
         "--output {params.folder} --log {log}"

@@ -120,7 +120,6 @@ class Recipe(Settings):
     frozen_stages: int = setting(
         "How many of the first stages of a RepVGG keep the weights that they started from.", 0, low=0, high=5
     )
-
     validate_every: int = setting(
         "Validate after every so many epochs, and in every case after the last; 0 for the last alone.",
         1,
