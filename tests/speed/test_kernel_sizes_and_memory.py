@@ -8,7 +8,7 @@ import torch
 from repvgg_companion.__main__ import main
 from repvgg_companion.contract import read_rows
 from repvgg_companion.errors import CompanionError
-from repvgg_companion.speed.convolutions import macs
+from repvgg_companion.speed.convolutions import convolution_groups, macs
 from repvgg_companion.speed.measure_memory import FIGURE_3, WHOLE, figure_3_points, trace
 from repvgg_companion.speed.networks import ModelForm
 from repvgg_companion.speed.samples import find_run
@@ -44,6 +44,16 @@ def test_the_winograd_comparison_is_recorded(kernels):
     (compared,) = facts["winograd"][:1]
     assert compared["stride_2_over_stride_1"]["value"] > 0
     assert compared["accelerated"] in (True, False)
+
+
+def test_a_gpu_measures_no_strided_convolution_in_channels_last():
+    found = convolution_groups(KernelSettings(), "cuda")
+    groups = {(group.condition.precision, group.condition.memory_format): group for group in found}
+    for (_, memory_format), group in groups.items():
+        strided = [network.name for network in group.networks if network.stride == 2]
+        assert len(group.networks) == 4 + len(strided)
+        assert bool(strided) == (memory_format == "contiguous")
+    assert len(groups) == 6
 
 
 @pytest.mark.parametrize(("size", "billions"), [(1, 420.9), (3, 3788.1), (5, 10522.6), (7, 20624.4)])
