@@ -175,8 +175,8 @@ def comparable_runs(results: Results, quantities: Iterable[Quantity]) -> tuple[l
 def widest_of_each_device(results: Results) -> list[ComparableRun]:
     """For each device the setting that a table or figure shows, the device with most networks first.
 
-    fp32 and eager before others, then the setting with the most networks. A setting with fewer than half as many
-    networks as the device's largest is not shown.
+    fp32 and eager before others, then the setting with the most networks. A setting with fewer than four fifths of the
+    networks of the device's largest is not shown: a figure without the peers compares nothing.
     """
     every, _ = comparable_runs(results, [])
     single = [run for run in every if run.backend != BEST]
@@ -185,7 +185,7 @@ def widest_of_each_device(results: Results) -> list[ComparableRun]:
         most[run.device] = max(most[run.device], run.networks)
     order = {"fp32": 0, "tf32": 1, "fp16": 2, "bf16": 2}
     ranked = sorted(
-        (run for run in single if 2 * run.networks >= most[run.device]),
+        (run for run in single if run.networks >= 0.8 * most[run.device]),
         key=lambda run: (order.get(run.precision, 9), run.backend != "eager", -run.networks),
     )
     first: dict[str, ComparableRun] = {}
