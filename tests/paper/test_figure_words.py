@@ -63,7 +63,7 @@ def test_a_caption_cites_printed_values_only_where_there_are_some(tmp_path, fact
 
 def test_a_caption_names_no_side_where_nothing_stands_beside_the_printed_values(tmp_path, facts, demo):
     empty, full = (caption("branches", Evidence.shown(facts, Results(folder)), None) for folder in (tmp_path, demo))
-    assert "Left" not in empty and "Printed in Tables 6 and 7" in empty
+    assert "Left" not in empty and "Printed in these tables" in empty
     assert "Left: printed" in full and "Beside them" in full
 
 

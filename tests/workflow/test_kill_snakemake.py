@@ -174,7 +174,12 @@ class Killer(threading.Thread):
             if (
                 (stage == "steps" and in_steps and step >= first + ahead)
                 or (stage == "validation" and in_steps and step % STEPS_PER_EPOCH == 0)
-                or (stage == "checkpoint" and any(name.startswith((".checkpoint", "..checkpoint")) for name in names))
+                # A killed attempt may have left such a file, so this one must have done a step.
+                or (
+                    stage == "checkpoint"
+                    and in_steps
+                    and any(name.startswith((".checkpoint", "..checkpoint")) for name in names)
+                )
                 or (stage == "last files" and any(name.startswith((".final", "final.safe")) for name in names))
                 or (stage == "publishing" and "final.json" in names)
             ):
@@ -206,13 +211,15 @@ def alive(pid: int) -> bool:
 def end(process: subprocess.Popen, number: int, *, group: bool) -> int:
     """Signal a process (and its group) until it has ended, and return its status.
 
-    Snakemake may miss a Ctrl-C, as while it chooses the next jobs; whoever sits before it presses it again.
+    Snakemake may miss a Ctrl-C, as while it chooses the next jobs; whoever sits before it presses it again. A SIGTERM
+    may lock it up, since its handler takes a lock that the interrupted code may hold; batch systems then send SIGKILL.
     """
-    for _ in range(8):
-        (os.killpg if group else os.kill)(process.pid, number)
+    again = [number] * 8 if number != signal.SIGTERM else [number, number, signal.SIGKILL]
+    for one in again:
+        (os.killpg if group else os.kill)(process.pid, one)
         with contextlib.suppress(subprocess.TimeoutExpired):
             return process.wait(15)
-    raise AssertionError(f"Snakemake outlived eight times {signal.Signals(number).name}")
+    raise AssertionError(f"Snakemake outlived {signal.Signals(again[-1]).name}")
 
 
 def test_random_kills_under_snakemake(undisturbed, fresh):
@@ -253,8 +260,7 @@ def test_random_kills_under_snakemake(undisturbed, fresh):
         hit = [line for line in ends if line["reason"] != "finished"]
         print(f"{model}: {executed} steps executed for {STEPS}, {len(ends)} attempts that took steps or could")
         assert executed <= STEPS + INTERVAL * len(hit), ends
-        # Where a kill falls depends on the load of the machine; some must fall between two steps.
-        assert sum(0 < line["to_step"] < STEPS for line in hit) >= KILLS[model] / 4
+        assert sum(0 < line["to_step"] < STEPS for line in hit) >= KILLS[model] / 2
         starts = [line["from_step"] for line in lines if line["event"] == "start"]
         assert starts == sorted(starts), "it went on from an older checkpoint or from nothing"
         assert ends[-1]["to_step"] == STEPS and len(ends) == len(starts)

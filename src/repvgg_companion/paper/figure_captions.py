@@ -87,7 +87,8 @@ def _table1(evidence: Evidence, _: Histories) -> str:
 def _branches(evidence: Evidence, _: Histories) -> str:
     columns = ablation_columns(evidence)
     printed = "Left: printed" if columns else "Printed"
-    words = f"Top-1 accuracy (%) of the ablations of RepVGG-B0. {printed} in Tables 6 and 7, ImageNet, 120 epochs."
+    words = ("Top-1 accuracy (%) of RepVGG-B0 with other branches in its blocks (Table 6) and other structures "
+             f"that are re-parameterized (Table 7). {printed} in these tables, ImageNet, 120 epochs.")  # fmt: skip
     for column in columns:
         over = seeds_or_images(column.accuracies)
         first = next(iter(column.accuracies.values())).rows[0]
