@@ -58,9 +58,14 @@ endif
 
 QUICK := not slow and not slurm and not conda and not kubernetes and not browser
 
+# Snakemake does not say where a file is no YAML.
+READABLE = python -c 'import sys, yaml; sys.excepthook = lambda kind, error, trace: print( \
+  f"make: {sys.argv[1]} is no valid YAML:", " ".join(str(error).split()), file=sys.stderr); \
+  yaml.safe_load(open(sys.argv[1], encoding="utf-8"))' "$(EXPERIMENT)";
+
 # One run at a time, by a lock of our own: Snakemake's is gone as soon as a second run ends. Snakemake's lock stays after a
 # kill; a run that finds it is told what to do, and a run that fails otherwise has given it back.
-RUN = exec 8<requirements.lock; if command -v flock >/dev/null && ! flock -n 8; then \
+RUN = $(if $(EXPERIMENT),$(READABLE)) exec 8<requirements.lock; if command -v flock >/dev/null && ! flock -n 8; then \
   echo "make: another run works in this folder; wait for it, or work in a copy of the folder" >&2; exit 1; fi; \
   stopped=; trap 'stopped=yes' INT; snakemake --cores $(CORES) --logger steps $(CONFIG) $(ARGS) || { status=$$?; \
   if [ -n "$$stopped" ]; then echo "make: stopped; type the same command again to continue" >&2; exit $$status; fi; \

@@ -188,6 +188,8 @@ def class_names(source: str | Path | None = None) -> list[str]:
                 f"{source} is a weights file without a config.json beside it; name the config.json, or a manifest"
             )
         source = beside
+    if not Path(source).exists():
+        raise CompanionError(f"{source} does not exist; name the config.json beside the weights, or a manifest")
     if Path(source).suffix != ".json":
         return list(Manifest.read(source).class_names)
     facts = read_json(source)

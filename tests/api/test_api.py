@@ -136,6 +136,7 @@ def test_class_names_of_a_config_beside_weights(tmp_path):
         (lambda file: rc.transform("crop32"), "is no evaluation protocol"),
         (rc.transform(PROTOCOL), "train.safetensors cannot be decoded"),
         (rc.class_names, "train.safetensors is a weights file without a config.json beside it; name the config.json"),
+        (lambda file: rc.class_names(f"{file}.none"), "train.safetensors.none does not exist; name the config.json"),
         (lambda file: rc.class_names(file.parent), "is a folder; name the config.json"),
         (lambda file: rc.load("RepVGG-A9"), "no model 'RepVGG-A9'; the nearest names are RepVGG-A"),
         (lambda file: rc.load("RepVGG-B1g2"), "timm publishes no weights of RepVGG-B1g2"),

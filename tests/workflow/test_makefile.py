@@ -113,6 +113,18 @@ def stand_in(folder: Path, script: str) -> None:
     (folder / ".venv/.ready").write_text(f"{folder}\n")
 
 
+def test_a_file_that_is_no_yaml_is_told_with_its_line(tmp_path):
+    stand_in(tmp_path, "echo it runs")
+    mine = tmp_path / "mine.yaml"
+    mine.write_text("experiment: mine\ntraining:\n\t- models: [RepVGG-A0]\n")
+    done = make(tmp_path, "EXPERIMENT=mine.yaml")
+    assert done.returncode != 0 and "it runs" not in done.stdout
+    assert "make: mine.yaml is no valid YAML: " in done.stderr and "line 3" in done.stderr
+    assert "Traceback" not in done.stderr
+    mine.write_text("experiment: mine\n")
+    assert "it runs" in make(tmp_path, "EXPERIMENT=mine.yaml").stdout
+
+
 @pytest.mark.skipif(shutil.which("flock") is None, reason="needs flock")
 def test_a_second_run_in_the_folder_is_refused(tmp_path):
     stand_in(tmp_path, "echo it runs")
