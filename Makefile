@@ -75,6 +75,7 @@ RUN = $(if $(EXPERIMENT),$(READABLE)) exec 8<requirements.lock; if command -v fl
   exit $$status; }
 
 .PHONY: demo help test test-all lint lab plan device docs reference report unlock lock setup stale
+.PHONY: reference-figures reference-ledger
 
 demo: $(READY)
 	@$(RUN)
@@ -113,8 +114,13 @@ docs: $(READY)
 reference: $(READY)
 	@python -m repvgg_companion check-devices
 	@python -m repvgg_companion check-studies
+	@$(MAKE) --no-print-directory -j2 reference-figures reference-ledger
+
+reference-figures: $(READY)
 	@python -m repvgg_companion figures --experiment reference --results results/devices \
 	  --output paper_figures/reference --commit $(PINNED)
+
+reference-ledger: $(READY)
 	@python -m repvgg_companion ledger --output results/reference --figures paper_figures/reference \
 	  --commit $(PINNED)
 

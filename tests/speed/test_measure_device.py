@@ -269,7 +269,7 @@ def test_every_part_has_a_name_of_its_own_and_the_order_of_importance():
         assert len(names) == len(set(names))
     assert [part.name for part in gpu_parts()] == [
         *("check", "bf16", "bf16-train", "peers", "training-steps", "table6", "table1", "memory", "digits"),
-        *("compiled", "table4-tf32", "table4-fp32"),
+        *("table4-tf32", "table4-fp32", "compiled", "compiled-resnet"),
     ]
     bf16 = gpu_parts()[1].work
     order = [network.model.removeprefix("RepVGG-") for unit in networks(bf16) for network in unit]
