@@ -151,13 +151,16 @@ def transform(protocol: str) -> "Callable[[str | Path | bytes | Image], Tensor]"
     """A function from an image (path, bytes or Pillow image) to float32 [3, px, px], as the evaluation does it.
 
     `protocol` is a label such as `resize256-crop224-bilinear-pillow`. The function raises CompanionError for what is
-    no image.
+    no image, or no file.
     """
     parsed = EvaluationProtocol.parse(protocol)
 
     def prepare(image: "str | Path | bytes | Image") -> Tensor:
         if isinstance(image, str | Path | bytes):
-            data = image if isinstance(image, bytes) else Path(image).read_bytes()
+            try:
+                data = image if isinstance(image, bytes) else Path(image).read_bytes()
+            except OSError as error:
+                raise CompanionError(f"{error.filename}: {error.strerror}; name an image file") from None
             try:
                 pixels = decode_evaluation_image(data, parsed)
             except UndecodableImage as error:

@@ -187,6 +187,18 @@ def test_a_cell_is_named_in_several_ways(tmp_path):
     assert choose(table, "RepVGG-A0").column is None
 
 
+def test_a_value_of_two_words_stands_in_quotes(root, capsys):
+    def rows(*cell: str) -> list[str]:
+        assert main(["why", str(root / "results/reference/ledger.csv"), *cell]) == 0
+        return [line for line in capsys.readouterr().out.splitlines() if line and not line[0].isspace()]
+
+    unmet = rows("C02", "not met", "reproduced")
+    assert unmet and all("number not met" in row for row in unmet)
+    assert rows('C02 "not met" reproduced') == unmet
+    assert rows("C02", "verdict_number=not met", "reproduced") == unmet
+    assert rows("row 3, column claim")  # words that are no value together are words
+
+
 def test_a_word_inside_a_cell_counts_where_no_cell_is_that_word(tmp_path):
     text = 'id,evidence_class,setting\nC1,measured here,"fp32, eager"\nC1,measured by others,eager\nC2,printed,\n'
     table = _table(tmp_path, text)

@@ -104,6 +104,21 @@ def test_missing_keys_files_and_yaml_are_named(tmp_path):
         require_sources(load_experiment(tiny, "tiny.yaml"), "tiny.yaml")
 
 
+def test_images_may_be_gone_only_where_an_index_was_made_from_them(tmp_path):
+    tiny = yaml.safe_load((ROOT / "config" / "tiny-imagenet.yaml").read_text())
+    tiny["data"]["zip"] = "images/none.zip"
+    experiment = load_experiment(tiny, "tiny.yaml")
+    indexed = tmp_path / "dataset.json"
+    indexed.write_text('{"sources": ["images/none.zip"]}')
+    with pytest.raises(CompanionError, match="does not exist"):  # the index was not finished
+        require_sources(experiment, "tiny.yaml", indexed)
+    (tmp_path / "val.parquet").touch()
+    require_sources(experiment, "tiny.yaml", indexed)
+    indexed.write_text('{"sources": ["images/tiny.zip"]}')
+    with pytest.raises(CompanionError, match=r"tiny\.yaml: data\.zip is images/none\.zip, which does not exist"):
+        require_sources(experiment, "tiny.yaml", indexed)
+
+
 def test_a_backbone_that_is_no_file_is_named(tmp_path):
     config = yaml.safe_load((ROOT / "config" / "cityscapes.yaml").read_text())
     for path, said in ((tmp_path, "is a folder; name the weights file in it"), (tmp_path / "none", "does not exist")):

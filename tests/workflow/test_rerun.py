@@ -146,6 +146,18 @@ def test_a_copied_folder_of_images_is_not_indexed_again_but_a_new_image_is(tmp_p
     Image.new("RGB", (16, 16)).save(tmp_path / "images/val/ant/new.png")
     assert planned(snakemake(tmp_path, "--dry-run", *words))["index"] == 1
 
+    # Images that are indexed may go; a wrong path is refused before the index of other images is lost.
+    index = {path: path.read_bytes() for path in (tmp_path / "results/data/folders").glob("*.*")}
+    assert len(index) == 3
+    assert "index" in planned(snakemake(tmp_path, "--dry-run", *words[1:]))
+    (tmp_path / "images").rename(tmp_path / "gone")
+    left = planned(snakemake(tmp_path, "--dry-run", *words[1:]))
+    assert "train" in left and "index" not in left
+    config["data"]["val_folder"] = "gone/vall"
+    done = snakemake(tmp_path, "--configfile", write_config(tmp_path, config), check=False)
+    assert done.returncode != 0 and "data.val_folder is gone/vall, which does not exist" in done.stdout + done.stderr
+    assert {path: path.read_bytes() for path in index} == index
+
 
 def test_the_default_profile_is_loaded_by_itself_wherever_the_run_is(tmp_path):
     """Without it Snakemake's own triggers hold, by which white space in a rule trains for weeks again."""

@@ -34,39 +34,45 @@ if EXPERIMENT.data.source.get("generate"):
             "python -m repvgg_companion make-demo-data --output {params.folder} --log {log}"
 
 
-rule index:
-    input:
-        # Missing files are named by require_sources before any job starts; a dry run goes on without them. A path with
-        # braces cannot be an input, since Snakemake takes them for wildcards: such a file re-runs nothing.
-        # The date of a folder says nothing: a copy has another one, and a new image below it leaves it as it was.
-        (
-            []
-            if missing_sources(EXPERIMENT)
-            else [ancient(path) if path in FOLDERS else path for path in SOURCE.values() if "{" not in path]
-        ),
-    output:
-        manifests=[f"{DATA}/{split}.parquet" for split in SPLITS],
-        dataset=f"{DATA}/dataset.json",
-    log:
-        f"logs/{NAME}/index.log",
-    benchmark:
-        f"{RESULTS}/benchmarks/index.tsv"
-    conda:
-        ENVIRONMENT
-    resources:
-        **asked(EXPERIMENT.execution.index),
-    params:
-        **({"names": lambda wildcards: [names_below(path) for path in FOLDERS]} if FOLDERS else {}),
-        source=lambda wildcards: " ".join(
-            [*(f"{option} {shlex.quote(path)}" for option, path in SOURCE.items()), *CHOSEN, *NEEDS_TRAIN]
-        ),
-        dataset=DATASET,
-        folder=lambda wildcards: DATA,
-        classes=f"--num-classes {EXPERIMENT.data.num_classes}" if EXPERIMENT.data.num_classes else "",
-        verify="--verify" if EXPERIMENT.data.verify else "--no-verify",
-    shell:
-        "python -m repvgg_companion index --dataset {params.dataset} {params.source} {params.classes} {params.verify} "
-        "--output {params.folder} --log {log}"
+MANIFESTS = [f"{DATA}/{split}.parquet" for split in SPLITS]
+
+# Images that are indexed may go: without the rule their manifests are files like others. With it, Snakemake would take
+# the lost images for a change, and remove the manifests before it indexed again.
+if not (missing_sources(EXPERIMENT) and all(map(os.path.exists, MANIFESTS))):
+
+    rule index:
+        input:
+            # Missing files are named by require_sources before any job starts; a dry run goes on without them. A path
+            # with braces cannot be an input, since Snakemake takes them for wildcards: such a file re-runs nothing. The
+            # date of a folder says nothing: a copy has another one, and a new image below it leaves it as it was.
+            (
+                []
+                if missing_sources(EXPERIMENT)
+                else [ancient(path) if path in FOLDERS else path for path in SOURCE.values() if "{" not in path]
+            ),
+        output:
+            manifests=MANIFESTS,
+            dataset=f"{DATA}/dataset.json",
+        log:
+            f"logs/{NAME}/index.log",
+        benchmark:
+            f"{RESULTS}/benchmarks/index.tsv"
+        conda:
+            ENVIRONMENT
+        resources:
+            **asked(EXPERIMENT.execution.index),
+        params:
+            **({"names": lambda wildcards: [names_below(path) for path in FOLDERS]} if FOLDERS else {}),
+            source=lambda wildcards: " ".join(
+                [*(f"{option} {shlex.quote(path)}" for option, path in SOURCE.items()), *CHOSEN, *NEEDS_TRAIN]
+            ),
+            dataset=DATASET,
+            folder=lambda wildcards: DATA,
+            classes=f"--num-classes {EXPERIMENT.data.num_classes}" if EXPERIMENT.data.num_classes else "",
+            verify="--verify" if EXPERIMENT.data.verify else "--no-verify",
+        shell:
+            "python -m repvgg_companion index --dataset {params.dataset} {params.source} {params.classes} {params.verify} "
+            "--output {params.folder} --log {log}"
 
 
 # For recipes that train on a smaller, re-encoded copy; `packed: short256-q90` in a recipe asks for one. The tar beside

@@ -9,14 +9,15 @@ from repvgg_companion.files import read_csv
 
 SYNTAX = (
     "which cell: parts separated by commas, colons or spaces. 'row 3' is the third row below the header; the name of a "
-    "column, with or without the word 'column', is that column; anything else must be a value of the row. Examples: "
-    "'row 3, column top1_pct', 'C20', 'RepVGG-A0:ours_top1_pct', 'RepVGG-A0 deploy fp32 eager batch_size=8'. "
-    "Without CELL: what the whole file rests on."
+    "column, with or without the word 'column', is that column; anything else must be a value of the row, in quotes of "
+    "its own if it has spaces. Examples: 'row 3, column top1_pct', 'C20', C02 'not met', 'RepVGG-A0:ours_top1_pct', "
+    "'RepVGG-A0 deploy fp32 eager batch_size=8'. Without CELL: what the whole file rests on."
 )
 MOST_ROWS = 12
 """A cell that fits more rows than this is not followed; the answer would not be short."""
 _LONGEST_HINT = 90
 """Letters of a column with its values that the error still names."""
+_WORD = re.compile(r"[^\s,:]*\w[^\s,:]*")
 _PLACE = re.compile(r"\b(row|line)\s*=?\s*(\d+)\b", re.IGNORECASE)
 
 
@@ -61,8 +62,7 @@ def read_table(path: Path) -> TextTable:
 def choose(table: TextTable, cell: str, most: int = MOST_ROWS) -> Chosen:
     """The rows and the column that `cell` means; raises CompanionError where no row, or more than `most`, fit."""
     place = _PLACE.search(cell)
-    words = re.findall(r"[^\s,:]*\w[^\s,:]*", _PLACE.sub(" ", cell))
-    words = [word for word in words if word.lower() != "column"]
+    words = [word for word in _split(_PLACE.sub(" ", cell), table.rows) if word.lower() != "column"]
     known = {name.lower(): name for name in table.columns}
     columns = [known[word.lower()] for word in words if word.lower() in known]
     values = [word for word in words if word.lower() not in known]
@@ -83,6 +83,14 @@ def choose(table: TextTable, cell: str, most: int = MOST_ROWS) -> Chosen:
         rows = [table.rows[number - 1] for number in numbers]
         raise CompanionError(f"{len(numbers)} rows of {table.path} fit {cell!r}; add {_telling(table.columns, rows)}")
     return Chosen(table, numbers, columns[0] if columns else None)
+
+
+def _split(cell: str, rows: list[dict[str, str]]) -> list[str]:
+    """The words of a cell. Words in quotes stay together if they are a value, such as "not met"."""
+    words: list[str] = []
+    for quoted, bare in re.findall(r'"([^"]*)"|([^"]+)', cell):
+        words += [quoted] if quoted.strip() and _fitting(rows, quoted) else _WORD.findall(quoted or bare)
+    return words
 
 
 def _fitting(rows: list[dict[str, str]], word: str) -> set[int]:

@@ -68,7 +68,7 @@ def run(arguments: argparse.Namespace) -> None:
     """Print the tree of what the cell rests on."""
     request = WhyRequest(
         Path(arguments.file),
-        " ".join(arguments.cell),
+        " ".join(f'"{word}"' if " " in word and '"' not in word else word for word in arguments.cell),
         Path(arguments.paper),
         Path(arguments.results) if arguments.results else None,
     )

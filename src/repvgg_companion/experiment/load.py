@@ -13,6 +13,7 @@ from pydantic import BaseModel, ValidationError
 
 from repvgg_companion.errors import CompanionError
 from repvgg_companion.experiment.experiment_file import Experiment
+from repvgg_companion.files import read_json
 
 UNKNOWN = ("extra_forbidden", "unexpected_keyword_argument")
 """How pydantic calls a key that a model, or a dataclass, does not have."""
@@ -49,9 +50,17 @@ def missing_sources(experiment: Experiment) -> dict[str, str]:
     return {key: path for key, path in source.items() if not Path(path).exists()}
 
 
-def require_sources(experiment: Experiment, origin: str) -> None:
-    """Raise CompanionError naming file, key and path where images are not where the experiment says."""
+def require_sources(experiment: Experiment, origin: str, indexed: Path | None = None) -> None:
+    """Raise CompanionError naming file, key and path where images are not where the experiment says.
+
+    `indexed` is the `dataset.json` of an earlier run: images that it was made from may be gone.
+    """
+    known = []
+    if indexed is not None and indexed.exists() and indexed.with_name("val.parquet").exists():
+        known = read_json(indexed).get("sources", [])
     for key, path in missing_sources(experiment).items():
+        if path in known:
+            continue
         raise CompanionError(
             f"{origin}: data.{key} is {path}, which does not exist; put the file there, or name yours with "
             f"--config 'data={{{key}: PATH}}'"
