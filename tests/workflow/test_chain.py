@@ -141,6 +141,7 @@ def test_a_card_lies_beside_each_set_of_weights(micro):
 def test_a_second_run_has_nothing_to_do(micro):
     done = snakemake(micro, "--configfile", write_config(micro, MICRO))
     assert "Nothing to be done" in done.stdout + done.stderr
+    assert not list((micro / RESULTS).glob("measuring*")), "a finished measurement leaves no folder of its state"
 
 
 def test_a_lost_table_is_collected_again_without_training(copied):

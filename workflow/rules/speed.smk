@@ -57,7 +57,7 @@ if SPEEDS:
         shell:
             f"python -m repvgg_companion measure-speed --experiment {{params.experiment}} --plan '{RESOLVED}#{{params.key}}' "
             "--output {output} --samples {params.samples} --runs {params.runs} "
-            f"--state {RESULTS}/measuring/{{wildcards.part}} --forget "
+            f"--state {RESULTS}/measuring-{{wildcards.part}} --forget "
             "--log {log}"
 
 
@@ -82,7 +82,7 @@ if EXPERIMENT.kernel_size:
             "python -m repvgg_companion measure-kernel-sizes --experiment {params.experiment} "
             f"--plan '{RESOLVED}#kernel_size' "
             "--output {output} --samples {params.samples} --runs {params.runs} "
-            f"--state {RESULTS}/measuring/kernel_size --forget "
+            f"--state {RESULTS}/measuring-kernel_size --forget "
             "--log {log}"
 
 
@@ -105,5 +105,5 @@ if EXPERIMENT.memory:
         shell:
             f"python -m repvgg_companion measure-memory --experiment {{params.experiment}} --plan '{RESOLVED}#memory' "
             "--output {output} --runs {params.runs} "
-            f"--state {RESULTS}/measuring/memory --forget "
+            f"--state {RESULTS}/measuring-memory --forget "
             "--log {log}"

@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,6 +56,8 @@ class StateOptions:
             for kind in KINDS:
                 for path in folder.glob(f"{kind}-*.json"):
                     path.unlink()
+                for partial in folder.glob(f".{kind}-*.partial"):  # a kill left it while it was written
+                    shutil.rmtree(partial, ignore_errors=True)
             with contextlib.suppress(OSError):  # something else lies there
                 folder.rmdir()
 
