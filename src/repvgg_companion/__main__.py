@@ -17,7 +17,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from repvgg_companion.errors import CompanionError, Interrupted, one_line
+from repvgg_companion.errors import CompanionError, Interrupted, did_you_mean, one_line
 from repvgg_companion.files import OPEN_FILES
 from repvgg_companion.runs import ensure_user_name
 
@@ -108,6 +108,8 @@ def _parse(argv: list[str]) -> tuple[argparse.Namespace, Any]:
             module = importlib.import_module(f"repvgg_companion.{name}")
             module.add_arguments(command)
             command.add_argument("--log", help="also write what goes to standard error into this file")
+    if chosen is not None and module is None:
+        parser.error(f"there is no verb {chosen!r}; {did_you_mean(chosen, VERBS, 'the verbs are')}")
     return parser.parse_args(argv), module
 
 

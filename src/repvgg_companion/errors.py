@@ -1,7 +1,8 @@
-"""The errors that a user reads."""
+"""The errors that a user reads, and words that their sentences share."""
 
+import difflib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 
@@ -28,3 +29,21 @@ def located(where: object) -> Iterator[None]:
 def one_line(error: object) -> str:
     """The text of an error on one line, whatever line breaks it has."""
     return re.sub(r"\s*[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]\s*", " ", str(error)).strip()
+
+
+def nearest(name: str, known: Iterable[str], count: int = 1) -> list[str]:
+    """Up to `count` of the known names that look most like `name`, upper and lower case alike; none if none does."""
+    by_lower = {one.lower(): one for one in known}
+    return [by_lower[near] for near in difflib.get_close_matches(name.lower(), by_lower, n=count, cutoff=0.5)]
+
+
+def did_you_mean(name: str, known: Iterable[str], otherwise: str = "known are") -> str:
+    """The end of a sentence about an unknown name: the nearest known one, or all of them after `otherwise`."""
+    known = list(known)
+    near = nearest(name, known)
+    return f"did you mean {near[0]}?" if near else f"{otherwise} {', '.join(known) or 'none'}"
+
+
+def counted(number: int, what: str) -> str:
+    """`1 note`, `2 notes`."""
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"

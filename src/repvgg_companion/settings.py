@@ -5,7 +5,6 @@ file embeds these classes and takes their checks and descriptions over.
 """
 
 import dataclasses
-import difflib
 import json
 import math
 import re
@@ -16,7 +15,7 @@ from dataclasses import MISSING, dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
-from repvgg_companion.errors import CompanionError
+from repvgg_companion.errors import CompanionError, did_you_mean, nearest
 
 
 @dataclass(frozen=True)
@@ -135,7 +134,7 @@ def read_mapping(text: str) -> tuple[dict[str, Any], str]:
         known = list(value) if isinstance(value, dict) else []
         key = max((key for key in known if f"{rest}.".startswith(f"{key}.")), key=len, default=None)
         if key is None:
-            raise CompanionError(f"{path} has no key {keys}; it has {', '.join(known) or 'none'} there")
+            raise CompanionError(f"{path} has no key {keys}; {did_you_mean(rest, known)}")
         value, rest = value[key], rest[len(key) + 1 :]
     if not isinstance(value, dict):
         raise CompanionError(f"{text} is not a JSON object of settings")
@@ -164,9 +163,7 @@ def _known(cls: type[Settings], values: Mapping[str, Any]) -> dict[str, Any]:
     """`values`, if every key is a field and every field without a default is there; else ValueError."""
     fields = {field.name: field for field in dataclasses.fields(cls)}
     if unknown := sorted(str(key) for key in values if key not in fields):
-        near = difflib.get_close_matches(unknown[0], fields, n=1, cutoff=0.5)
-        hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(fields)}"
-        raise ValueError(f"{unknown[0]} is not a known key; {hint}")
+        raise ValueError(f"{unknown[0]} is not a known key; {did_you_mean(unknown[0], fields)}")
     if missing := [name for name, field in fields.items() if field.default is MISSING and name not in values]:
         raise ValueError(f"{missing[0]} is missing; add it")
     return dict(values)
@@ -208,7 +205,9 @@ def _checked_text(name: str, value: Any, choices: tuple[str, ...]) -> str:
     if not isinstance(value, str):
         raise ValueError(f"{name} is {value!r} instead of a text")
     if choices and value not in choices:
-        raise ValueError(f"{name} is {value!r}; choose one of {', '.join(choices)}")
+        near = nearest(value, choices)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise ValueError(f"{name} is {value!r}; choose one of {', '.join(choices)}{hint}")
     return value
 
 

@@ -35,6 +35,12 @@ def test_help_starts_with_what_the_program_is_for():
     assert "Reproduce the RepVGG paper step by step" in done.stdout and "thin command line" not in done.stdout
 
 
+def test_an_unknown_verb_is_told_the_nearest_one(capsys):
+    with pytest.raises(SystemExit):
+        __main__.main(["trian", "--help"])
+    assert "there is no verb 'trian'; did you mean train?" in capsys.readouterr().err
+
+
 def test_open_files_are_raised_to_what_the_system_allows():
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
     try:

@@ -46,6 +46,7 @@ WRONG = [
     ({"degrees": 200, "minutes": 2.5}, "instead of a whole number"),
     ({"degrees": 200, "minutes": 0}, "minutes is 0; it must be at least 1"),
     ({"degrees": 200, "mode": "steam"}, "choose one of fan, grill"),
+    ({"degrees": 200, "mode": "Gril"}, "mode is 'Gril'; choose one of fan, grill; did you mean grill?"),
     ({"degrees": 200, "racks": []}, "racks is empty"),
     ({"degrees": 200, "racks": "top"}, "instead of a list"),
     ({"degrees": 200, "racks": ["top", "top"]}, "names top twice"),
@@ -87,7 +88,8 @@ def test_text_file_part_of_a_file_and_pydantic_give_the_same_settings(tmp_path):
     [
         ("nowhere.json", "nowhere.json cannot be read"),
         ("{]", "not valid JSON"),
-        ("FILE#kitchen.sink", "has no key kitchen.sink; it has oven there"),
+        ("FILE#kitchen.ovne", "has no key kitchen.ovne; did you mean oven?"),
+        ("FILE#kitchen.sink", "has no key kitchen.sink; known are oven"),
         ("FILE#kitchen.oven.degrees", "is not a JSON object"),
     ],
 )

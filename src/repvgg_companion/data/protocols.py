@@ -4,10 +4,11 @@
 an image of any size in windows (`SlidingProtocol`).
 """
 
+import itertools
 import re
 from dataclasses import dataclass
 
-from repvgg_companion.errors import CompanionError
+from repvgg_companion.errors import CompanionError, nearest
 
 INTERPOLATIONS = ("bilinear", "bicubic")
 EVALUATION_DECODERS = ("pillow", "torchvision")
@@ -26,9 +27,13 @@ class EvaluationProtocol:
 
     def __post_init__(self) -> None:
         if self.interpolation not in INTERPOLATIONS or self.decoder not in EVALUATION_DECODERS:
+            ends = [f"-{'-'.join(pair)}" for pair in itertools.product(INTERPOLATIONS, EVALUATION_DECODERS)]
+            end = f"-{self.interpolation}-{self.decoder}"
+            near = nearest(end, ends)
+            hint = f"; did you mean {self.label.removesuffix(end)}{near[0]}?" if near else ""
             raise CompanionError(
                 f"protocol {self.label!r}: the interpolation must be one of {', '.join(INTERPOLATIONS)}, "
-                f"the decoder one of {', '.join(EVALUATION_DECODERS)}"
+                f"the decoder one of {', '.join(EVALUATION_DECODERS)}{hint}"
             )
         if self.crop_px < 1 or (self.resize_px is not None and self.resize_px < 1):
             raise CompanionError(f"protocol {self.label!r}: sizes are at least 1 pixel")

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from repvgg_companion.data.protocols import SlidingProtocol, parse_protocol
-from repvgg_companion.errors import CompanionError
+from repvgg_companion.errors import CompanionError, did_you_mean
 from repvgg_companion.models.names import require_model
 from repvgg_companion.speed.speed_settings import KernelSettings, MemorySettings, SpeedSettings
 from repvgg_companion.training.recipe import Recipe
@@ -263,8 +263,8 @@ class Experiment(Strict):
         seen = set()
         for group in self.training:
             if group.recipe not in self.recipes:
-                known = ", ".join(sorted(self.recipes)) or "none"
-                raise ValueError(f"training names the recipe {group.recipe}, which recipes does not define ({known})")
+                hint = did_you_mean(group.recipe, sorted(self.recipes), "defined are")
+                raise ValueError(f"training names the recipe {group.recipe}, which recipes does not define; {hint}")
             for model in group.models:
                 for seed in group.seeds:
                     if (model, group.recipe, group.width, seed) in seen:

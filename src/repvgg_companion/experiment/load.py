@@ -1,7 +1,6 @@
 """Read experiment files, and say in one sentence what is wrong with one."""
 
 import dataclasses
-import difflib
 import types
 import typing
 from collections.abc import Iterable, Mapping
@@ -11,7 +10,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from repvgg_companion.errors import CompanionError
+from repvgg_companion.errors import CompanionError, did_you_mean
 from repvgg_companion.experiment.experiment_file import Experiment
 from repvgg_companion.files import read_json
 
@@ -89,9 +88,8 @@ def _sentence(error: ValidationError) -> str:
     first = min(details, key=lambda detail: detail["type"] not in UNKNOWN)
     where = _dotted(first["loc"])
     if first["type"] in UNKNOWN:
-        near = difflib.get_close_matches(str(first["loc"][-1]), _keys_at(first["loc"][:-1]), n=1, cutoff=0.5)
-        known = f"; did you mean {near[0]}?" if near else f"; known are {', '.join(_keys_at(first['loc'][:-1]))}"
-        text = f"{where} is not a known key{known}"
+        hint = did_you_mean(str(first["loc"][-1]), _keys_at(first["loc"][:-1]))
+        text = f"{where} is not a known key; {hint}"
     elif first["type"] == "missing":
         text = f"{where} is missing; add it"
     else:

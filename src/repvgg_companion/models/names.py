@@ -8,12 +8,11 @@ and groups of 2 (`-g` may be left out). `-s1.1.2.2.2` at the end of any RepVGG's
 here as is usual for images of 32 px. So a weights file always says which network it holds.
 """
 
-import difflib
 import re
 from dataclasses import dataclass, replace
 from typing import Any
 
-from repvgg_companion.errors import CompanionError
+from repvgg_companion.errors import CompanionError, nearest
 from repvgg_companion.identity import split_model_name
 
 _LAYERS_A = (1, 2, 4, 14, 1)
@@ -204,10 +203,9 @@ def require_model(name: str) -> ModelSpec:
             )
         return _vary(base, variation)
     candidates = [*MODELS, *(f"{base_model}_{known}" for known in VARIATIONS if base is not None)]
-    by_lower = {candidate.lower(): candidate for candidate in candidates}
-    near = difflib.get_close_matches(name.lower(), by_lower, n=3, cutoff=0.5) or list(by_lower)[:3]
+    near = nearest(name, candidates, count=3) or candidates[:3]
     raise CompanionError(
-        f"there is no model {name!r}; the nearest names are {', '.join(by_lower[n] for n in near)}; a RepVGG of your "
+        f"there is no model {name!r}; the nearest names are {', '.join(near)}; a RepVGG of your "
         "own is named by its layers, a and b, like RepVGG-1.4.6.16.1-a1-b3"
     )
 

@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from repvgg_companion.errors import CompanionError
-from repvgg_companion.identity import FORMS, split_model_name
+from repvgg_companion.errors import CompanionError, nearest
+from repvgg_companion.identity import FORMS
+from repvgg_companion.models.names import require_model
 from repvgg_companion.settings import Settings, setting
 
 PROTOCOLS = ("interleaved", "paper")
@@ -31,7 +32,7 @@ def _require_models(names: tuple[str, ...]) -> None:
         if names.count(name) > 1:
             raise ValueError(f"model {name} is named twice; name it once")
         try:
-            split_model_name(name)
+            require_model(name)
         except CompanionError as error:
             raise ValueError(str(error)) from None
 
@@ -103,7 +104,9 @@ class SpeedSettings(_WithFormats):
         """Rules over several keys."""
         _require_models((*self.models, *self.baselines))
         if self.anchor not in (*self.baselines, *self.models):
-            raise ValueError(f"anchor {self.anchor} is neither among the baselines nor among the models; add it to one")
+            near = nearest(self.anchor, (*self.baselines, *self.models))
+            hint = f"did you mean {near[0]}?" if near else "add it to one"
+            raise ValueError(f"anchor {self.anchor} is neither among the baselines nor among the models; {hint}")
         if "probe" in self.memory_formats and len(self.memory_formats) > 1:
             raise ValueError("memory_formats names probe, which tries both, beside another; name probe alone")
         if self.rounds * self.process_starts < LEAST_ROUNDS:
