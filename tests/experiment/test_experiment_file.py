@@ -116,6 +116,20 @@ def test_missing_keys_files_and_yaml_are_named(tmp_path):
         require_sources(load_experiment(tiny, "tiny.yaml"), "tiny.yaml")
 
 
+def test_a_wrong_folder_is_called_a_folder_and_the_path_is_what_to_correct(tmp_path):
+    config = demo()
+    (tmp_path / "val").mkdir()
+    config["data"] = {"dataset": "mine", "train_folder": str(tmp_path / "val"), "val_folder": str(tmp_path / "vall")}
+    with pytest.raises(CompanionError) as caught:
+        require_sources(load_experiment(config, "f.yaml"), "f.yaml")
+    assert f"vall, which does not exist (but {tmp_path}/val does); correct the path, put the folder" in str(
+        caught.value
+    )
+    config["data"] = {"dataset": "mine", "zip": str(tmp_path / "none" / "tiny.zip")}
+    with pytest.raises(CompanionError, match=r"tiny\.zip, which does not exist; correct the path, put the file there"):
+        require_sources(load_experiment(config, "f.yaml"), "f.yaml")
+
+
 def test_images_may_be_gone_only_where_an_index_was_made_from_them(tmp_path):
     tiny = yaml.safe_load((ROOT / "config" / "tiny-imagenet.yaml").read_text())
     tiny["data"]["zip"] = "images/none.zip"

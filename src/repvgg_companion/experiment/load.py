@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from repvgg_companion.errors import CompanionError, did_you_mean
+from repvgg_companion.errors import CompanionError, did_you_mean, nearest
 from repvgg_companion.experiment.experiment_file import Experiment
 from repvgg_companion.files import read_json
 
@@ -61,9 +61,21 @@ def require_sources(experiment: Experiment, origin: str, indexed: Path | None = 
         if path in known:
             continue
         raise CompanionError(
-            f"{origin}: data.{key} is {path}, which does not exist; put the file there, or name yours with "
-            f"--config 'data={{{key}: PATH}}'"
+            f"{origin}: data.{key} is {path}, which does not exist{_but_a_neighbour(path)}; correct the path, put the "
+            f"{kind_of_source(key)} there, or name yours with --config 'data={{{key}: PATH}}'"
         )
+
+
+def kind_of_source(key: str) -> str:
+    """What a key of `data` names: a file or a folder."""
+    return "folder" if key.endswith("_folder") else "file"
+
+
+def _but_a_neighbour(path: str) -> str:
+    """The neighbour of a missing path whose name is nearest, in words; empty if there is none."""
+    parent = Path(path).parent
+    near = nearest(Path(path).name, (found.name for found in parent.iterdir())) if parent.is_dir() else []
+    return f" (but {parent / near[0]} does)" if near else ""
 
 
 def require_backbones(experiment: Experiment, origin: str) -> None:

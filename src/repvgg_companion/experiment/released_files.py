@@ -33,8 +33,8 @@ def released_files(folder: str | Path, models: tuple[str, ...], dataset: str, me
     """
     if not Path(folder).is_dir():
         raise CompanionError(
-            f"released.folder is {folder}, which is not a folder; put the weights files there, or name yours with "
-            "--config 'released={folder: PATH}'"
+            f"released.folder is {folder}, which is not a folder; correct the path, put the weights files there, or "
+            "name yours with --config 'released={folder: PATH}'"
         )
     paths = sorted(path for path in Path(folder).rglob("*") if path.suffix in SUFFIXES and path.is_file())
     known: dict[str, Any] = read_json(memory) if Path(memory).exists() else {}
