@@ -67,7 +67,7 @@ class LogHandler(LogHandlerBase):
             )
         if event == LogEvent.RUN_INFO:
             self.total = facts.get("stats", {}).get("total", 0)
-            return f"{self.total} steps"
+            return f"{self.total} step{'' if self.total == 1 else 's'}"
         if event == LogEvent.PROGRESS:
             self.done, self.total = facts["done"], facts["total"]
             return f"[{self.done}/{self.total}] all steps are done" if self.done == self.total else ""

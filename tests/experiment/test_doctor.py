@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import os
+import re
 import shutil
 from collections import namedtuple
 
@@ -25,6 +26,7 @@ def test_this_machine_is_in_order_or_says_why(root, tmp_path, capsys):
     assert "ok       images: " in said and "makes its own" in said
     assert f"ok       file locks: the file system of {tmp_path} has them" in said
     assert list(tmp_path.iterdir()) == []
+    assert re.search(r"\d+ in order, (1 note|(\d\d|[02-9]) notes), \d+ missing\.", said)
 
 
 def test_too_little_of_everything(tmp_path, monkeypatch):
@@ -34,6 +36,16 @@ def test_too_little_of_everything(tmp_path, monkeypatch):
     assert found["shared memory"].state == "missing" and "--shm-size" in found["shared memory"].remedy
     assert found["open files"].state == "note" and "at most 256" in found["open files"].text
     assert found["disk"].state == "note" and "0.1 GiB free" in found["disk"].text
+    assert "packages" not in found["disk"].remedy, "they are installed"
+    monkeypatch.setattr(doctor.importlib.util, "find_spec", lambda name: None)
+    assert "the packages take 6 GiB" in _found(tmp_path)["disk"].remedy
+
+
+def test_a_disk_with_room_for_results_is_enough_once_the_packages_are_there(tmp_path, monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(8 << 30, 3 << 30, 5 << 30))
+    assert _found(tmp_path)["disk"].state == "ok"
+    monkeypatch.setattr(doctor.importlib.util, "find_spec", lambda name: None)
+    assert _found(tmp_path)["disk"].state == "note"
 
 
 def test_torch_and_torchvision_that_are_no_pair(tmp_path, monkeypatch):

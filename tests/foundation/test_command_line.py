@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from repvgg_companion import __main__
+from repvgg_companion.errors import counted
 from repvgg_companion.runs import ensure_user_name
 
 
@@ -39,6 +40,10 @@ def test_an_unknown_verb_is_told_the_nearest_one(capsys):
     with pytest.raises(SystemExit):
         __main__.main(["trian", "--help"])
     assert "there is no verb 'trian'; did you mean train?" in capsys.readouterr().err
+
+
+def test_a_number_and_its_noun_agree():
+    assert [counted(number, "note") for number in (0, 1, 2)] == ["0 notes", "1 note", "2 notes"]
 
 
 def test_open_files_are_raised_to_what_the_system_allows():

@@ -14,7 +14,7 @@ from typing import Any
 
 from repvgg_companion.contract import TABLES, read_rows
 from repvgg_companion.data.manifest import Manifest, dataset_sha256
-from repvgg_companion.errors import CompanionError
+from repvgg_companion.errors import CompanionError, counted
 from repvgg_companion.files import atomic_path, read_json, sha256_of_file
 from repvgg_companion.identity import FORMS, predictions_of
 from repvgg_companion.training.job.checkpoint import checkpoint_files
@@ -51,7 +51,8 @@ def run(arguments: argparse.Namespace) -> None:
     for here, there in adoption.copies:
         with atomic_path(there) as temporary:
             shutil.copyfile(here, temporary)
-    print(f"adopted {len(adoption.copies)} files from {source}, kept {len(adoption.kept)} that are here already")
+    copied = counted(len(adoption.copies), "file")
+    print(f"adopted {copied} from {source}, kept {len(adoption.kept)} that are here already")
 
 
 def plan_adoption(source: Path, target: Path) -> Adoption:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from repvgg_companion.errors import CompanionError, one_line
+from repvgg_companion.errors import CompanionError, counted, one_line
 from repvgg_companion.files import OPEN_FILES, NoFileLocksError, locked_file
 from repvgg_companion.machine.cpu import usable_cores
 
@@ -81,7 +81,8 @@ def run(arguments: argparse.Namespace) -> int:
     for diagnosis in diagnoses(request):
         print(diagnosis, flush=True)
         states.append(diagnosis.state)
-    print(f"{states.count('ok')} in order, {states.count('note')} notes, {states.count('missing')} missing.")
+    notes = counted(states.count("note"), "note")
+    print(f"{states.count('ok')} in order, {notes}, {states.count('missing')} missing.")
     return 2 if "missing" in states else 0
 
 
@@ -102,7 +103,7 @@ def diagnoses(request: DoctorRequest) -> Iterator[Diagnosis]:
 
 def _python() -> Diagnosis:
     version = ".".join(map(str, sys.version_info[:3]))
-    return Diagnosis("Python", "ok", f"{version}, {usable_cores()} usable cores")
+    return Diagnosis("Python", "ok", f"{version}, {counted(usable_cores(), 'usable core')}")
 
 
 def _packages() -> Iterator[Diagnosis]:
@@ -170,7 +171,9 @@ def _open_files() -> Diagnosis:
     )
 
 
-def _disk(folder: Path, needed: int = 6 * GIB) -> Diagnosis:
+def _disk(folder: Path) -> Diagnosis:
+    installed = not any(importlib.util.find_spec(name) is None for name in ("torch", "snakemake"))
+    needed = GIB if installed else 6 * GIB
     try:
         free = shutil.disk_usage(folder).free
     except OSError as error:
@@ -178,7 +181,8 @@ def _disk(folder: Path, needed: int = 6 * GIB) -> Diagnosis:
     if not os.access(folder, os.W_OK):
         return Diagnosis("disk", "missing", f"{folder} cannot be written to", "work in a folder that is yours")
     if free < needed:
-        return Diagnosis("disk", "note", f"{free / GIB:.1f} GiB free at {folder}", "free some: the packages take 6 GiB")
+        remedy = "free some: " + ("the demo takes 0.7 GiB" if installed else "the packages take 6 GiB")
+        return Diagnosis("disk", "note", f"{free / GIB:.1f} GiB free at {folder}", remedy)
     return Diagnosis("disk", "ok", f"{free / GIB:.0f} GiB free at {folder}")
 
 
@@ -210,7 +214,7 @@ def _checkout(folder: Path) -> Iterator[Diagnosis]:
 
 def _images(experiment: Path) -> Iterator[Diagnosis]:
     """Whether the images of an experiment can be read, and how fast."""
-    from repvgg_companion.experiment.load import read_experiment  # needs pydantic
+    from repvgg_companion.experiment.load import kind_of_source, read_experiment  # needs pydantic
 
     for key, place in read_experiment(experiment).data.source.items():
         path = Path(place)
@@ -221,7 +225,7 @@ def _images(experiment: Path) -> Iterator[Diagnosis]:
                 "images",
                 "missing",
                 f"data.{key}: {path} does not exist",
-                f"put it there, or correct the path in {experiment}",
+                f"correct the path in {experiment}, or put the {kind_of_source(key)} there",
             )
         elif path.is_dir():
             yield Diagnosis("images", "ok", f"data.{key}: {path} is a folder; 'index' looks at its files")

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from repvgg_companion.errors import CompanionError
+from repvgg_companion.errors import CompanionError, counted
 from repvgg_companion.experiment.load import read_experiment
 from repvgg_companion.experiment.paths import write_resolved
 from repvgg_companion.files import write_text
@@ -100,7 +100,7 @@ def run(arguments: argparse.Namespace) -> None:
     images = [path for key, path in experiment.data.source.items() if key != "generate"]
     write_text(output, script(jobs, arguments.experiment, [*images, write_resolved(experiment), *files_to_carry(jobs)]))
     output.chmod(0o755)
-    print(f"{output}: {len(jobs)} jobs, {sum(job.verb == 'train' for job in jobs)} of them trainings")
+    print(f"{output}: {counted(len(jobs), 'job')}, {sum(job.verb == 'train' for job in jobs)} of them trainings")
 
 
 def _with_gpus(job: Job, count: int) -> Job:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from repvgg_companion.data.protocols import EvaluationProtocol
-from repvgg_companion.errors import CompanionError
+from repvgg_companion.errors import CompanionError, counted
 from repvgg_companion.experiment.experiment_file import Experiment
 from repvgg_companion.experiment.load import read_experiment
 from repvgg_companion.experiment.paths import train_resources, weights_of
@@ -83,7 +83,7 @@ def run(arguments: argparse.Namespace) -> None:
     gpus = visible_gpus() if arguments.device != "cpu" else []
     threads = max(recipe.threads for recipe in experiment.recipes.values())
     devices = arguments.devices or len(gpus) or cpu_processes(threads or (os.cpu_count() or 1))
-    print(f"{experiment.experiment}: {_counted(len(costs), 'training')} on {images[0]:,} images; {told}")
+    print(f"{experiment.experiment}: {counted(len(costs), 'training')} on {images[0]:,} images; {told}")
     for line in _table(costs, devices, "GPU" if gpus else "device"):
         print(line)
     if cached := _cache_bytes(experiment, images[1]):
@@ -227,14 +227,10 @@ def _table(costs: list[Cost], devices: int, word: str) -> list[str]:
     running = sum(sorted((cost.running_bytes for cost in costs), reverse=True)[:devices])
     disk = sum(cost.disk_bytes for cost in costs)
     lines.append(
-        f"total: {total / 3600:.3g} {word}-hours, at least {_told(wall)} on {_counted(devices, 'device')}, "
+        f"total: {total / 3600:.3g} {word}-hours, at least {_told(wall)} on {counted(devices, 'device')}, "
         f"{disk / 1e6:.0f} MB of weights and up to {running / 1e6:.0f} MB of checkpoints while training"
     )
     return lines
-
-
-def _counted(number: int, what: str) -> str:
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def _told(seconds: float) -> str:

@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from repvgg_companion.errors import Interrupted
+from repvgg_companion.errors import Interrupted, counted
 from repvgg_companion.files import read_json, short_digest, write_json
 from repvgg_companion.progress import Progress
 from repvgg_companion.runs import commit, environment
@@ -129,4 +129,6 @@ def _tell(record: GroupRecord, left: int, effort: Effort) -> None:
             phases = ", ".join(f"{name} {spent:.1f} s" for name, spent in member.phases_s.items())
             speed = condition["batch_size"] / seconds[len(seconds) // 2]
             said = f"{phases}; {speed:,.1f} images/s in {len(seconds)} rounds"
-        print(f"{setting}: {member.name}: {said}; left: {left} groups{time_left}", file=sys.stderr, flush=True)
+        print(
+            f"{setting}: {member.name}: {said}; left: {counted(left, 'group')}{time_left}", file=sys.stderr, flush=True
+        )
