@@ -17,7 +17,7 @@
 # make setup      set up .venv and nothing else
 # make lock       resolve requirements.lock anew from pyproject.toml (needs uv)
 #
-# ARGS="..." passes further options on, CORES=N limits the cores.
+# CORES=N limits the cores. ARGS="..." passes further options on: ARGS=-n only lists the steps that a run would take.
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := demo

@@ -3,6 +3,7 @@
 import fcntl
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -98,6 +99,12 @@ def test_help_lists_every_target(companion):
     phony = next(line for line in (ROOT / "Makefile").read_text().splitlines() if line.startswith(".PHONY:"))
     for target in set(phony.split()[1:]) - {"demo", "stale"}:
         assert f"\nmake {target} " in said
+
+
+def test_a_dry_run_is_in_the_help_and_reaches_snakemake(tmp_path):
+    stand_in(tmp_path, 'echo "asked: $*"')
+    assert "ARGS=-n only lists the steps" in make(tmp_path, "help").stdout
+    assert re.search(r"^asked: .* -n$", make(tmp_path, "ARGS=-n").stdout, re.MULTILINE)
 
 
 def stand_in(folder: Path, script: str) -> None:
