@@ -162,6 +162,13 @@ def test_light_verbs_import_no_torch():
     _assert_without(("torch", "pandas"), ("index", "verify", "make-demo-data", "plan", "jobs", "schema", "status"))
 
 
+def test_claims_and_tables_import_nothing_that_draws():
+    """Their rules do not run again after an edit of a figure."""
+    drawing = [f"repvgg_companion.paper.{path.stem}" for path in (PACKAGE / "paper").glob("figure*.py")]
+    assert len(drawing) > 5
+    _assert_without((*drawing, "matplotlib"), ("claims", "tables"))
+
+
 def test_measuring_verbs_need_no_workflow_packages():
     _assert_without(
         ("pydantic", "pandas", "matplotlib", "snakemake", "seaborn", "jinja2"),

@@ -8,7 +8,7 @@ rule claims:
             for name in weights.predictions(EXPERIMENT.evaluation.protocols_of(weights.model))
         ],
         facts=FACTS,
-        modules=modules("paper"),
+        modules=modules_without_figures("paper"),
     output:
         table=f"{RESULTS}/claims.csv",
         text=report(f"{RESULTS}/claims.md", caption="../report/claims.rst", category="2 Claims"),

@@ -16,6 +16,11 @@ def modules(folder):
     return sorted(str(path) for path in found if path.suffix in (".py", ".mplstyle", ".j2"))
 
 
+def modules_without_figures(folder):
+    """The same for rules that draw nothing: another style of the figures does not concern them."""
+    return [path for path in modules(folder) if not (path.endswith(".mplstyle") or Path(path).name.startswith("figure"))]
+
+
 def source_of(verb):
     """The source file of one verb."""
     return str(HERE.joinpath("src", "repvgg_companion", *VERBS[verb][0].split(".")).with_suffix(".py"))

@@ -38,7 +38,7 @@ rule tables:
     input:
         results=list(COLLECTED.values()),
         facts=FACTS,
-        modules=modules("paper"),
+        modules=modules_without_figures("paper"),
     output:
         [
             (
