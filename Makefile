@@ -139,6 +139,14 @@ setup: $(READY)
 # target folder, which are meant for other installations.
 PIP_KEEPS := ^PIP_(.*INDEX.*|TRUSTED_HOST|CERT|CLIENT_CERT|PROXY|FIND_LINKS|.*CACHE_DIR|.*TIMEOUT|RETRIES|CONFIG_FILE|KEYRING_PROVIDER|NO_INPUT|QUIET|VERBOSE|PROGRESS_BAR)$$
 
+# Where there is no terminal pip would say a line a package, or be silent for minutes: its large downloads are shown, and
+# when it begins to install.
+PIP_LARGE := (Downloading|Using cached) (.*/)?([^/ ]+)\.whl \(([0-9]{3,}\.[0-9] MB|[0-9.]+ GB)\)
+PIP_TOLD = while IFS= read -r line; do large='$(PIP_LARGE)'; \
+  if [[ $$line =~ $$large ]]; then name=$${BASH_REMATCH[3]%%-cp3*}; echo "  $${name%%-py*} ($${BASH_REMATCH[4]})"; \
+  elif [[ $$line == "Installing collected packages"* ]]; then \
+    echo "Set-up, 3 of 3: installing the packages, 6 GB on the disk, some minutes ..."; fi; done
+
 # Committed figures name no commit: it would change them although nothing that they show has changed.
 PINNED := "see the history of this file"
 
@@ -152,23 +160,23 @@ $(READY): requirements.lock $(STALE)
 	  echo "make: no Python 3.11 or newer was found; install one, or name it: make PYTHON=/path/to/python3" >&2; exit 1; fi; \
 	if [ -n "$(STALE)" ]; then echo "This folder was moved or copied, or Python was upgraded: $(VENV) is built anew."; fi; \
 	if [ -n "$(STALE)" ] || [ -e $(VENV)/.started ]; then rm -rf $(VENV); fi; \
-	echo "Setting up $(VENV) with $$($(PYTHON) --version): a download of about 3 GB, once, some minutes ..."; \
+	echo "Set-up, 1 of 3: $(VENV) with $$($(PYTHON) --version) ..."; \
 	existed=; if [ -e $(VENV) ]; then existed=yes; else mkdir $(VENV); touch $(VENV)/.started; fi; \
 	$(PYTHON) -m venv $(VENV) || { \
 	  echo "make: '$(PYTHON) -m venv' failed; on Debian and Ubuntu: apt install python3-venv" >&2; \
 	  if [ -z "$$existed" ]; then rm -rf $(VENV); fi; exit 1; }; \
-	quiet=--quiet; if [ -t 1 ]; then quiet=; fi; \
 	for name in $${!PIP_@}; do [[ $$name =~ $(PIP_KEEPS) ]] || unset $$name; done; \
-	"$(BIN)/python" -m pip install $$quiet --disable-pip-version-check --no-user --target= \
-	  --prefix="$(CURDIR)/$(VENV)" --root=/ \
-	  --require-hashes -r requirements.lock || { \
+	install() { "$(BIN)/python" -m pip install --disable-pip-version-check --no-user --target= \
+	  --prefix="$(CURDIR)/$(VENV)" --root=/ --require-hashes -r requirements.lock; }; \
+	echo "Set-up, 2 of 3: downloading the packages of requirements.lock, about 3 GB, once, some minutes ..."; \
+	if [ -t 1 ]; then install; else install | { $(PIP_TOLD); }; fi || { \
 	  echo "make: installing the packages failed, for the reason above; is the network (or a proxy) and 8 GB of disk" \
 	    "there? Type the same command again then: what was downloaded is kept." >&2; exit 1; }; \
 	"$(BIN)/python" -c 'import snakemake' || { \
 	  echo "make: pip did not install the packages into $(VENV); see where its settings send them:" \
 	    "$(BIN)/python -m pip config list" >&2; exit 1; }; \
 	echo "$(CURDIR)/src" > "$$("$(BIN)/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/repvgg_companion.pth"; \
-	rm -f $(VENV)/.started; echo "$(CURDIR)" > $(READY)
+	rm -f $(VENV)/.started; echo "$(CURDIR)" > $(READY); echo "$(VENV) is set up."
 
 lock:
 	uv pip compile pyproject.toml --extra test --extra backends --extra crate --extra docs --universal --python-version 3.11 --generate-hashes \

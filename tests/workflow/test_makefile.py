@@ -20,7 +20,7 @@ def make(folder: Path, *words: str, **variables: str) -> subprocess.CompletedPro
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("PIP_", "PYTHON"))}
     environment = {**inherited, "HOME": str(folder), **variables}
     return subprocess.run(
-        ["make", *words, f"PYTHON={sys.executable}"],
+        ["make", f"PYTHON={sys.executable}", *words],
         cwd=folder, env=environment, capture_output=True, text=True, check=False,
     )  # fmt: skip
 
@@ -66,6 +66,37 @@ def test_the_set_up_ignores_settings_of_pip_for_other_installations(companion, p
     (found,) = companion.glob(".venv/lib/python*/site-packages/repvgg_companion.pth")
     assert found.read_text() == f"{companion}/src\n", "an activated .venv finds the package"
     assert not [name for name in ("elsewhere", "configured", "prefix") if (companion / name).exists()]
+
+
+PIP_STAND_IN = """#!/bin/bash
+case "$*" in
+  --version) echo Python 3.11.9;;
+  "-m venv "*) mkdir -p "$3/bin"; cp "$0" "$3/bin/python";;
+  *sysconfig*) echo .venv;;
+  "-m pip "*)
+    echo Collecting torch==2.13.0
+    echo "  Downloading torch-2.13.0-cp311-cp311-manylinux_2_28_x86_64.whl (532.0 MB)"
+    echo "Using cached https://somewhere/triton-3.7.1-py3-none-any.whl (1.2 GB)"
+    echo "  Downloading six-1.17.0-py2.py3-none-any.whl (11.0 kB)"
+    echo "Installing collected packages: six, torch, triton"
+    exit $STATUS;;
+esac
+"""
+
+
+@pytest.mark.parametrize("status", [0, 1])
+def test_without_a_terminal_the_set_up_tells_each_stage_and_the_large_packages(tmp_path, status):
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    (tmp_path / "requirements.lock").touch()
+    (tmp_path / "python").write_text(PIP_STAND_IN)
+    (tmp_path / "python").chmod(0o755)
+    done = make(tmp_path, "setup", f"PYTHON={tmp_path}/python", STATUS=str(status))
+    assert re.sub(r": .*", "", done.stdout).splitlines() == [
+        "Set-up, 1 of 3", "Set-up, 2 of 3", "  torch-2.13.0 (532.0 MB)", "  triton-3.7.1 (1.2 GB)", "Set-up, 3 of 3",
+        *[".venv is set up."] * (status == 0),
+    ]  # fmt: skip
+    assert bool(done.returncode) == bool(status) == ("installing the packages failed" in done.stderr)
+    assert (tmp_path / ".venv/.ready").exists() == (status == 0)
 
 
 def test_a_set_up_that_installed_nothing_is_not_called_ready(companion):
