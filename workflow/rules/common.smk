@@ -3,7 +3,7 @@ def trained(wildcards):
     """The weights that a path names; a digest that is not the configuration's is refused, never trained."""
     key = (wildcards.model, wildcards.digest, wildcards.seed)
     if key not in TRAINED:
-        raise WorkflowError(
+        sys.exit(
             f"{ORIGIN} trains no {wildcards.model} with digest {wildcards.digest} and seed {wildcards.seed}; "
             "see the paths that a dry run lists"
         )
