@@ -67,9 +67,14 @@ def test_a_step_that_was_stopped_has_not_failed(run):
     assert told.endswith("it continues where it was") and not any(line.startswith("failed") for line in lines)
 
 
-def test_ctrl_c_is_told_without_failures(run, tmp_path):
+@pytest.mark.parametrize("way", ["Ctrl-C", "SIGTERM to Snakemake", "SIGTERM where Ctrl-C is ignored"])
+def test_a_stop_is_told_without_failures(run, tmp_path, way):
     run("--config", "names=a", "--dry-run")  # writes the workflow
-    command = [sys.executable, "-m", "snakemake", "--cores", "1", "--logger", "steps", "--config", "names=slow"]
+    start = "from repvgg_companion.experiment.termination import stop_on_sigterm\nonstart: stop_on_sigterm()\n"
+    (tmp_path / "Snakefile").write_text(start + SNAKEFILE)
+    background = ["bash", "-c", "trap '' INT; exec \"$@\"", "bash"] if "ignored" in way else []
+    command = [*background, sys.executable, "-m", "snakemake", "--cores", "1", "--logger", "steps"]
+    command += ["--config", "names=slow"]
     process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, start_new_session=True, env={
         "PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT / "src"), "HOME": str(tmp_path)})  # fmt: skip
     lines = []
@@ -79,7 +84,10 @@ def test_ctrl_c_is_told_without_failures(run, tmp_path):
             # Before the step has begun a signal would be too early: it would run to its end.
             while process.poll() is None and not (tmp_path / "started").exists():
                 time.sleep(0.05)
-            os.killpg(process.pid, signal.SIGINT)
+            if way == "Ctrl-C":
+                os.killpg(process.pid, signal.SIGINT)
+            else:
+                process.terminate()
     assert process.wait() != 0
     text = "".join(lines)
     assert "stopped: one name=slow" in text or "stopped: one for one-slow.txt" in text

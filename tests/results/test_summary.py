@@ -1,5 +1,7 @@
 """What a run says at its end when it failed: the sentences of the jobs, not Snakemake's noise."""
 
+import pytest
+
 from repvgg_companion.__main__ import main
 
 
@@ -17,12 +19,18 @@ def test_the_sentence_of_each_failed_job_stands_last(tmp_path, monkeypatch, caps
     ]
 
 
-def test_a_run_that_was_stopped_says_how_to_go_on_and_calls_no_job_failed(tmp_path, monkeypatch, capsys):
+STOPS = [
+    "Terminating processes on user request, this might take some time.\n",
+    "Will exit after finishing currently running jobs (scheduler).\n",
+]
+
+
+@pytest.mark.parametrize("stop", STOPS, ids=["Ctrl-C", "SIGTERM"])
+def test_a_run_that_was_stopped_says_how_to_go_on_and_calls_no_job_failed(tmp_path, monkeypatch, capsys, stop):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "train.log").write_text("train: stopped by SIGINT after step 38 of 9200; start again to continue\n")
     (tmp_path / "index.log").write_text("index: error: a.tar is truncated; get it again\n")
     block = "Error in rule {0}:\n    jobid: 4\n    log: {0}.log (check log file(s) for error details)\n    shell:\n"
-    stop = "Terminating processes on user request, this might take some time.\n"
     words = ["summary", "--results", "r", "--figures", "f", "--failed", "snakemake.log"]
     (tmp_path / "snakemake.log").write_text(stop + block.format("train"))
     assert main(words) == 0

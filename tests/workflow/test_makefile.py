@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 import zipfile
 from pathlib import Path
 
@@ -172,6 +173,21 @@ def test_a_second_run_in_the_folder_is_refused(tmp_path):
     assert second.returncode != 0 and "another run works in this folder; wait for it" in second.stderr
     assert "it runs" not in second.stdout
     assert "it runs" in make(tmp_path).stdout
+
+
+def test_a_kill_of_make_reaches_snakemake_and_is_told_as_a_stop(tmp_path):
+    stand_in(tmp_path, "trap 'echo it ended; exit 1' TERM\ntouch started\nwhile :; do sleep 0.1; done")
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("PIP_", "PYTHON"))}
+    process = subprocess.Popen(
+        ["make", f"PYTHON={sys.executable}"], cwd=tmp_path, env=inherited, stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
+    while process.poll() is None and not (tmp_path / "started").exists():
+        time.sleep(0.05)
+    process.terminate()
+    said, errors = process.communicate(timeout=60)
+    assert process.returncode != 0 and "it ended" in said
+    assert "make: stopped; type the same command again to continue" in errors and "locked" not in errors
 
 
 def test_ctrl_c_says_stopped_and_how_to_go_on(tmp_path):

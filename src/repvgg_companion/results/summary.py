@@ -16,8 +16,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--failed", metavar="LOG", help="Snakemake's log of a run that failed: say why instead")
 
 
-STOPPED = "Terminating processes on user request"
-"""What Snakemake's log says after Ctrl-C."""
+STOPPED = ("Terminating processes on user request", "Will exit after finishing currently running jobs (scheduler)")
+"""What Snakemake's log says after Ctrl-C, and after a SIGTERM that its own handler got."""
 
 
 def failures(log: str) -> list[str]:
@@ -40,7 +40,7 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.failed:
         log = Path(arguments.failed).read_text(encoding="utf-8", errors="replace")
         # A job that failed by itself before the stop is still named; one that was stopped says no error.
-        stopped = STOPPED in log
+        stopped = any(words in log for words in STOPPED)
         for line in failures(log):
             if not (stopped and line.startswith("see ")):
                 print(f"failed: {line}", file=sys.stderr)
