@@ -1,7 +1,7 @@
 """What figures and captions say of an experiment of one's own: nothing untrue, and nothing overprinted."""
 
 import pytest
-from paper_synthetic import speed_row
+from paper_synthetic import plant, speed_row
 
 from repvgg_companion.contract import write_rows
 from repvgg_companion.paper import figure_style
@@ -11,6 +11,7 @@ from repvgg_companion.paper.figure_scatter import draw_panel, our_panels
 from repvgg_companion.paper.figure_training import trainings
 from repvgg_companion.paper.figures import FiguresRequest, write_figures
 from repvgg_companion.paper.ours import Results
+from repvgg_companion.paper.table_rows import TABLES
 from repvgg_companion.results.report import _notes
 
 
@@ -30,6 +31,23 @@ def test_the_words_on_other_images_lie_below_everything_else(name):
         assert words.y0 >= 0 and words.y1 <= device.y0 and device.y1 <= last.xaxis.label.get_window_extent().y0
         assert words.x0 >= 0 and words.x1 <= figure.bbox.x1
         assert last.get_window_extent().height == pytest.approx(high, abs=0.01), "labels keep their distances"
+
+
+def test_a_disturbed_speed_has_a_star_in_every_figure_and_a_note_in_its_table(imagenet, facts):
+    names = ("figure1", "proxies", "roofline")
+    evidence = Evidence.shown(facts, Results(imagenet))
+    assert not any("isturbed" in caption(name, evidence, None) for name in names)
+    assert not any("isturbed" in note for row in TABLES["table4"](evidence) for note in row["note"])
+    plant(imagenet, "speed", {"flags": "busy: 59 %; drift +8 %"}, model="RepVGG-A2", form="deploy")
+    evidence = Evidence.shown(facts, Results(imagenet))
+    assert all("*: disturbed speed" in caption(name, evidence, None) for name in ("figure1", "proxies"))
+    request = FiguresRequest("x", evidence, imagenet / "figures", ("figure1", "proxies"))
+    write_figures(request)
+    for name in request.names:
+        drawn = (request.output / f"{name}.svg").read_text()
+        assert ">A2*<" in drawn and ">A1*<" not in drawn and ">* disturbed speed<" in drawn
+    (row,) = (row for row in TABLES["table4"](evidence) if row["model"] == "RepVGG-A2")
+    assert "ours_speed: disturbed (busy, drift), so it decides no claim" in row["note"]
 
 
 def test_speeds_at_another_width_than_the_papers_are_not_denied(tmp_path, facts):

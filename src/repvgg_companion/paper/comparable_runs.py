@@ -104,6 +104,12 @@ def disturbing_flags(row: Row) -> list[str]:
     return [flag for flag in (row.get("flags") or "").split("; ") if flag.startswith(DISTURBED)]
 
 
+def disturbed_by(row: Row) -> list[str]:
+    """What disturbed a row, without the amounts: some of `DISTURBED`."""
+    flags = disturbing_flags(row)
+    return [kind for kind in DISTURBED if any(flag.startswith(kind) for flag in flags)]
+
+
 def interval_of(row: Row) -> Interval:
     """The speed in examples/s, or the density in TFLOPS, of a row with its 95 % interval."""
     if "examples_per_s" in row:

@@ -6,12 +6,13 @@ from pathlib import Path
 from repvgg_companion.errors import one_line
 from repvgg_companion.files import write_text
 from repvgg_companion.paper.claim_evidence import Evidence
+from repvgg_companion.paper.comparable_runs import DISTURBED, disturbing_flags
 from repvgg_companion.paper.figure_ablations import ablation_columns, seeds_or_images
 from repvgg_companion.paper.figure_bars import kernel_rows, kernel_setting, memory_setting, peak_rows
 from repvgg_companion.paper.figure_proxies import proxy_panels
 from repvgg_companion.paper.figure_roofline import roofline_of
 from repvgg_companion.paper.figure_scatter import Panel, figure1_panels
-from repvgg_companion.paper.figure_style import PAPER_DEVICE
+from repvgg_companion.paper.figure_style import PAPER_DEVICE, STAR
 from repvgg_companion.paper.figure_training import counted, trainings
 from repvgg_companion.paper.latex import as_figure
 from repvgg_companion.paper.named_checks import block_rows
@@ -42,6 +43,11 @@ def images(evidence: Evidence) -> str:
     )
 
 
+def disturbed_speeds(any_star: bool) -> str:
+    """The sentence that explains the stars of a figure; empty without any."""
+    return f" {STAR}: disturbed speed ({', '.join(DISTURBED)}), which decides no claim." if any_star else ""
+
+
 def panel_caption(panel: Panel) -> str:
     """The caption of one panel of Figure 1."""
     if not panel.points:
@@ -59,7 +65,9 @@ def _joined(label: str, between: str = ", ") -> str:
 def _figure1(evidence: Evidence, _: Histories) -> str:
     panels = " ".join(map(panel_caption, figure1_panels(evidence)))
     brackets = "A name in brackets with a question mark is a point that the paper does not label."
-    return f"Accuracy against speed. {panels} Lines join the networks of a family. {brackets}"
+    stars = disturbed_speeds(any(point.disturbed for panel in figure1_panels(evidence) for point in panel.points))
+    lines = "Lines join the networks of a family, except on other images than the paper's."
+    return f"Accuracy against speed. {panels} {lines} {brackets}{stars}"
 
 
 def _figure3(evidence: Evidence, _: Histories) -> str:
@@ -99,20 +107,23 @@ def _branches(evidence: Evidence, _: Histories) -> str:
 
 
 def _proxies(evidence: Evidence, _: Histories) -> str:
+    stars = disturbed_speeds(any(point["disturbed"] for _, points in proxy_panels(evidence) for point in points))
     panels = "; ".join(f"{_joined(title)}, {len(points)} networks" for title, points in proxy_panels(evidence))
     return (f"Speed (examples/s) against FLOPs (multiply-adds) and against the multiplications of Winograd's algorithm "
             f"(billions), with Spearman's rank correlation and its 95 % interval. From top to bottom: "
-            f"{panels}.")  # fmt: skip
+            f"{panels}.{stars}")  # fmt: skip
 
 
 def _roofline(evidence: Evidence, _: Histories) -> str:
     found, run = roofline_of(evidence), evidence.speeds
     if found is None or run is None:
         return "Roofline: no ceilings were measured."
+    flagged = [f"{one.model} {one.form}" for one in found.places if disturbing_flags(run.rows[one.model, one.form])]
+    disturbed = f" Disturbed speeds: {', '.join(flagged)}." if flagged else ""
     return (f"(a) Operations per second of whole networks against operations per byte, below the measured ceilings "
             f"({found.operations_per_s / 1e9:,.0f} Gop/s, {found.how}; {found.bytes_per_s / 1e9:,.0f} GB/s, copy). "
             f"(b) Share of the least possible time that each network reaches, layer by layer. {run.device}, "
-            f"{run.details}.")  # fmt: skip
+            f"{run.details}.{disturbed}")  # fmt: skip
 
 
 def _training(evidence: Evidence, histories: Histories) -> str:

@@ -10,6 +10,7 @@ from repvgg_companion.paper.figure_style import (
     COLUMN_INCHES,
     PAPER_DEVICE,
     SERIES,
+    STAR,
     family,
     family_legend,
     freeze_layout,
@@ -39,11 +40,19 @@ def proxies_figure(evidence: Evidence) -> "Figure":
         axes.set_title(title)
         axes.set(ylabel="speed (examples/s)", xlabel=PROXIES[key])
         _correlated(axes, points, key)
-    family_legend(figure, [family(point["model"]) for _, points in columns for point in points])
+    points = [point for _, points in columns for point in points]
+    family_legend(
+        figure, [family(point["model"]) for point in points], starred=any(point["disturbed"] for point in points)
+    )
     freeze_layout(figure)
     for axes, (_, points, key) in zip(grid[:, 0], panels, strict=True):
         labels = [
-            (point[key] / 1e9, point["speed"], short(point["model"]), SERIES[family(point["model"])].colour)
+            (
+                point[key] / 1e9,
+                point["speed"],
+                short(point["model"]) + STAR * point["disturbed"],
+                SERIES[family(point["model"])].colour,
+            )
             for point in points
         ]
         separate_labels(axes, labels, [])
@@ -57,7 +66,8 @@ def proxy_panels(evidence: Evidence) -> list[tuple[str, list[dict[str, Any]]]]:
         if fact["wino_muls_b"] is not None:
             speed, flops, wino = fact["speed_examples_per_s"], fact["flops_b"] * 1e9, fact["wino_muls_b"] * 1e9
             source = printed_row(evidence.facts, "table4", fact)
-            paper.append({"model": fact["model"], "speed": speed, "flops": flops, "wino": wino, "evidence": source})
+            counts = {"flops": flops, "wino": wino}
+            paper.append({"model": fact["model"], "speed": speed, **counts, "evidence": source, "disturbed": False})
     columns = [(f"paper, Table 4: {PAPER_DEVICE}, 224 px", paper)]
     columns += [
         (f"here: {run.device}\n{run.details}", ours)

@@ -102,7 +102,7 @@ def roofline(evidence: Evidence) -> "Figure":
         return figure
     _draw_roof(top, found)
     _draw_shares(bottom, found)
-    family_legend(figure, [family(model) for model in models], "open: train form")
+    family_legend(figure, [family(model) for model in models], open_markers="open: train form")
     if evidence.speeds:
         figure.supxlabel(f"{evidence.speeds.device}\n{evidence.speeds.details}", fontsize=7)
     return figure

@@ -5,12 +5,18 @@ from typing import TYPE_CHECKING
 
 from repvgg_companion.paper.accuracies import Comparable, other_accuracies, summarised
 from repvgg_companion.paper.claim_evidence import Evidence
-from repvgg_companion.paper.comparable_runs import ComparableRun, interval_of, widest_of_each_device
+from repvgg_companion.paper.comparable_runs import (
+    ComparableRun,
+    disturbing_flags,
+    interval_of,
+    widest_of_each_device,
+)
 from repvgg_companion.paper.figure_style import (
     COLUMN_INCHES,
     OTHER_IMAGES_TINT,
     PAPER_DEVICE,
     SERIES,
+    STAR,
     empty_panel,
     family,
     family_legend,
@@ -42,6 +48,8 @@ class PlottedPoint:
     epochs: int = 120
     source: str = ""
     """The rows of both coordinates."""
+    disturbed: bool = False
+    """Whether the speed was disturbed beyond the limits of its measurement."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +89,13 @@ def _panels_figure(panels: list[Panel], heights: list[float], inches: float) -> 
     joined = [draw_panel(axes, panel) for axes, panel in zip(rows[:, 0], panels, strict=True)]
     points = [point for panel in panels for point in panel.points]
     mixed = any(len({point.epochs for point in panel.points}) > 1 for panel in panels)
-    family_legend(figure, [family(point.model) for point in points], "open: 200 epochs" if mixed else "")
+    family_legend(
+        figure,
+        [family(point.model) for point in points],
+        open_markers="open: 200 epochs" if mixed else "",
+        joined=any(joined),
+        starred=any(point.disturbed for point in points),
+    )
     freeze_layout(figure)
     for axes, panel, lines in zip(rows[:, 0], panels, joined, strict=True):
         write_labels(axes, panel, lines)
@@ -95,7 +109,10 @@ def figure1_panels(evidence: Evidence) -> list[Panel]:
 
 def write_labels(axes: "Axes", panel: Panel, lines: list[list[tuple[float, float]]], size: float = 7) -> None:
     """Name each point of a panel in text of `size` points; the layout is frozen, `lines` are those of `draw_panel`."""
-    labels = [(p.speed, p.top1, p.label or short(p.model), SERIES[family(p.model)].colour) for p in panel.points]
+    labels = [
+        (p.speed, p.top1, (p.label or short(p.model)) + STAR * p.disturbed, SERIES[family(p.model)].colour)
+        for p in panel.points
+    ]
     separate_labels(axes, labels, lines, size)
 
 
@@ -181,7 +198,14 @@ def _device_panel(evidence: Evidence, run: ComparableRun) -> list[Panel]:
             continue
         speed = interval_of(row)
         at = run.row_source(model, "deploy")
-        point = PlottedPoint(model, speed.value, fact["top1_pct"], (speed.low, speed.high), epochs=epochs)
+        point = PlottedPoint(
+            model,
+            speed.value,
+            fact["top1_pct"],
+            (speed.low, speed.high),
+            epochs=epochs,
+            disturbed=bool(disturbing_flags(row)),
+        )
         if quantity in accuracies:
             ours = summarised(accuracies[quantity])
             source = "; ".join([at, *accuracy_sources(ours.rows)])
@@ -209,7 +233,8 @@ def _other_panel(prefix: str, found: Comparable, run: ComparableRun) -> Panel:
             speed = interval_of(row)
             source = "; ".join([run.row_source(model, "deploy"), *accuracy_sources(accuracy.rows)])
             spans = (speed.low, speed.high), (accuracy.low, accuracy.high)
-            points.append(PlottedPoint(model, speed.value, accuracy.top1, *spans, source=source))
+            disturbed = bool(disturbing_flags(row))
+            points.append(PlottedPoint(model, speed.value, accuracy.top1, *spans, source=source, disturbed=disturbed))
     first = next(iter(found.accuracies.values()))  # all are of one network, recipe and protocol
     dataset, width, _, px = first.network.split(", ")
     word = "DEMO" if prefix == "demo" else "OTHER IMAGES"

@@ -25,6 +25,8 @@ PAPER_DEVICE = "GTX 1080 Ti, fp32, batch 128"
 GREY, BLUE = "#8a8a8a", "#0072B2"
 OTHER_IMAGES_TINT = "#fff6e5"
 """Behind panels whose accuracies belong to other images than the paper's."""
+STAR = "*"
+"""Behind the name of a network whose speed was disturbed beyond its limits."""
 
 
 @dataclass(frozen=True)
@@ -98,8 +100,11 @@ def separate_labels(
 
     if not points:
         return
+    # Legible where a crowded panel leaves only a line's place.
+    box = {"facecolor": axes.get_facecolor(), "edgecolor": "none", "alpha": 0.75, "pad": 0.2}
     texts = [
-        axes.text(x, y, text, color=colour, fontsize=size, ha="center", va="center") for x, y, text, colour in points
+        axes.text(x, y, text, color=colour, fontsize=size, ha="center", va="center", bbox=box)
+        for x, y, text, colour in points
     ]
     half = 2.8 * axes.figure.dpi / 72  # half a marker and a little air, in pixels
     to_data, to_pixels = axes.transData.inverted().transform, axes.transData.transform
@@ -141,18 +146,26 @@ def wrapped(label: str, width: int = 30) -> str:
     return "\n".join(textwrap.wrap(label, width, break_on_hyphens=True, break_long_words=False))
 
 
-def family_legend(figure: "Figure", families: list[str], open_markers: str = "") -> None:
-    """One legend for all panels, above them; `open_markers` says what an open marker means."""
+def family_legend(
+    figure: "Figure", families: list[str], *, open_markers: str = "", joined: bool = False, starred: bool = False
+) -> None:
+    """One legend for all panels, above them.
+
+    `open_markers` says what an open marker means; `joined`: lines join the points of some families; `starred`: the
+    names of networks whose speed was disturbed have a star.
+    """
     from matplotlib.lines import Line2D
 
     handles = []
     for name, series in SERIES.items():
         if name in families:
             handle = Line2D([], [], color=series.colour, marker=series.marker, label=name)
-            handle.set_linestyle("-" if series.line else "")
+            handle.set_linestyle("-" if joined and series.line else "")
             handles.append(handle)
     if open_markers:
         handles.append(Line2D([], [], color=GREY, marker="o", markerfacecolor="white", ls="", label=open_markers))
+    if starred:
+        handles.append(Line2D([], [], ls="", label=f"{STAR} disturbed speed"))
     figure.legend(handles=handles, loc="outside upper center", ncols=min(3, len(handles)))
 
 

@@ -16,7 +16,14 @@ from repvgg_companion.files import sha256_of_file, short_digest, write_text
 from repvgg_companion.paper.claim_evidence import Evidence
 from repvgg_companion.paper.figure_ablations import branches
 from repvgg_companion.paper.figure_bars import figure3, table1
-from repvgg_companion.paper.figure_captions import MEASURED_ONLY, caption, images, panel_caption, write_caption
+from repvgg_companion.paper.figure_captions import (
+    MEASURED_ONLY,
+    caption,
+    disturbed_speeds,
+    images,
+    panel_caption,
+    write_caption,
+)
 from repvgg_companion.paper.figure_points import POINTS, write_points
 from repvgg_companion.paper.figure_proxies import proxies_figure
 from repvgg_companion.paper.figure_roofline import roofline
@@ -126,6 +133,7 @@ def _write_panels(request: FiguresRequest, drawn_from: tuple[str, str]) -> None:
         with style():
             save(panel_figure(panel), stem, f"{panel.title}; experiment {request.experiment}", *drawn_from)
         words = f"Accuracy against speed, panel {panel_caption(panel)}"
+        words += disturbed_speeds(any(point.disturbed for point in panel.points))
         words += images(request.evidence) if panel.tint else ""
         printed = any("paper/" in point.source for point in panel.points)
         write_caption(stem, words, f"repvgg-{request.experiment}-{stem.name}", printed)

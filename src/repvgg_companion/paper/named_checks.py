@@ -211,8 +211,10 @@ def proxies(evidence: Evidence) -> list[dict[str, Any]]:
             flops, wino = (evidence.read(Quantity(column, name)).value for column in ("flops", "wino"))
         except NotAvailable:
             continue
+        disturbed = any(disturbing_flags(row) for row in speed.rows)
+        counts = {"flops": flops, "wino": wino}
         points.append(
-            {"model": name, "speed": speed.value, "flops": flops, "wino": wino, "evidence": speed.evidence[0]}
+            {"model": name, "speed": speed.value, **counts, "evidence": speed.evidence[0], "disturbed": disturbed}
         )
     return points
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from repvgg_companion.models.names import MODELS
 from repvgg_companion.paper.claim_evidence import Evidence
-from repvgg_companion.paper.comparable_runs import has_paper_shape
+from repvgg_companion.paper.comparable_runs import disturbed_by, has_paper_shape
 from repvgg_companion.paper.grammar import Quantity
 from repvgg_companion.paper.ours import Results, Row, traced
 from repvgg_companion.paper.printed import Facts
@@ -75,6 +75,8 @@ def speed_columns(evidence: Evidence, quantity: Quantity, notes: list[str]) -> R
         row = run.rows.get((quantity.subject, quantity.form))
         if row is None:
             notes.append(f"ours_speed: its {quantity.form} form was not measured in {run.label}")
+    if row and (kinds := disturbed_by(row)):
+        notes.append(f"ours_speed: disturbed ({', '.join(kinds)}), so it decides no claim")
     names = ("examples_per_s", "low_examples_per_s", "high_examples_per_s", "n_samples")
     setting = f"{run.label}, {row['input_px']} px" if run and row else None
     columns = {f"ours_speed_{name}": row[name] if row else None for name in names} | {"ours_speed_setting": setting}
