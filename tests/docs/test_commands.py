@@ -13,8 +13,10 @@ from PIL import Image
 import repvgg_companion as rc
 from repvgg_companion.__main__ import _parse
 from repvgg_companion.experiment.load import load_experiment
+from repvgg_companion.files import sha256_of_file
 from repvgg_companion.identity import WeightsIdentity
 from repvgg_companion.results.cards import preprocessing
+from repvgg_companion.speed.export import export
 from repvgg_companion.weights.writing import write_layout
 from repvgg_companion.weights_file import save_weights
 
@@ -105,15 +107,22 @@ def files(tmp_path_factory) -> Path:
     identity = WeightsIdentity("flowers", "", "RepVGG-A0", 0.0625, 2, "short", "01234567", "0", 128, form="deploy")
     module = rc.build("RepVGG-A0", num_classes=2, width=0.0625, form="deploy")
     save_weights(weights / "deploy.safetensors", module.state_dict(), identity)
-    facts = {"classes": ["daisy", "tulip"], "preprocessing": preprocessing("resize144-crop128-bilinear-pillow")}
+    sha256 = sha256_of_file(weights / "deploy.safetensors")
+    facts = {"classes": ["daisy", "tulip"], "preprocessing": preprocessing("resize144-crop128-bilinear-pillow"),
+             "files": {"deploy": {"sha256": sha256}}}  # fmt: skip
     (weights / "config.json").write_text(json.dumps(facts))
+    export(weights / "deploy.safetensors", folder / "flower.onnx", n_inputs=2)
     return folder
 
 
 @pytest.mark.parametrize("block", blocks("python"), ids=lambda block: f"{block.page.stem}-{len(block.text)}")
 def test_every_block_of_python_runs(block: Block, files, monkeypatch, capsys):
     monkeypatch.chdir(files)
-    exec(compile(block.text, str(block.page), "exec"), {"__name__": "page"})
+    names: dict = {"__name__": "page"}
+    exec(compile(block.text, str(block.page), "exec"), names)
     said = capsys.readouterr().out
+    if "pixels" in names:  # prepared by hand, without torch
+        ours = rc.transform(names["how"]["protocol"])("flower.jpg")
+        assert abs(names["batch"][0] - ours.numpy()).max() < 1e-6
     if "print(" in block.text:
         assert said.strip() and "False" not in said

@@ -61,11 +61,13 @@ def test_no_row_appears_twice(committed_rows):
 
 
 def test_evidence_without_an_interval_never_settles_an_inference(committed_rows):
+    text = markdown(CLAIMS, committed_rows).replace("\\|", "|")
     for row in committed_rows:
         if row["evidence_class"] in ("measured by others", "retrained by others", "printed"):
             assert row["verdict_inference"] in ("inconclusive", "not tested"), row
         if row["part"] == "no part":
             assert row["verdict_number"] == row["verdict_inference"] == "not tested"
+            assert f"| no part: {row['reason']}" in text and row["reason"]
 
 
 def test_the_dictionary_explains_every_column():

@@ -13,6 +13,7 @@ from repvgg_companion.data.manifest import Manifest
 from repvgg_companion.files import sha256_of_file, write_json
 from repvgg_companion.identity import WeightsIdentity
 from repvgg_companion.models.build import build_model
+from repvgg_companion.results.card_text import card_text
 from repvgg_companion.weights_file import load_weights, save_weights
 
 PROTOCOL = "resize36-crop32-bilinear-pillow"
@@ -83,11 +84,13 @@ def test_the_card_and_its_facts_are_those_of_rows_and_files(results):
         "central 32 px",
         "0.485",
         "01234567",
-        "a note",
+        "Noted with these weights: a note.",
         "MIT licence",
         PROTOCOL,
     ):
         assert said in card, said
+    assert "top-5" not in card, "of two classes every answer is among the first five"
+    assert "top-5" in card_text(facts | {"num_classes": 6})
 
 
 def test_the_code_in_the_card_runs(results, monkeypatch, capsys):

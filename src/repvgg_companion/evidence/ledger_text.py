@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from repvgg_companion.evidence.deciding import Claim
-from repvgg_companion.evidence.evidence_classes import CLASSES
+from repvgg_companion.evidence.evidence_classes import CLASSES, NOTHING
 from repvgg_companion.evidence.groups import by_heading
 from repvgg_companion.evidence.summaries import summary
 from repvgg_companion.paper.verdicts import DISTURBED_REASON, OPEN
@@ -19,7 +19,8 @@ explains its columns, and [`ledger.html`](ledger.html) is the page to read.
 
 *Number*: is the printed value or order met? *Inference*: is the effect there in the claim's direction, beyond the
 noise, whatever its size? *Part*: the terms of the claim that the source can answer; "no part" marks a value that is
-shown but decides nothing. *Disturbed*: the speeds drifted or scattered beyond their limits, so they decide nothing.
+shown but decides nothing, and says why. *Disturbed*: the speeds drifted or scattered beyond their limits, so they
+decide nothing.
 """
 
 
@@ -40,7 +41,8 @@ def markdown(claims: Sequence[Claim], rows: Sequence[Row]) -> str:
 
 def _line(row: Row) -> str:
     setting = ", ".join(filter(None, (row["device"], row["setting"])))
-    cells = (row["evidence_class"], row["source"], setting, row["part"], value_with_interval(row),
+    part = f"{NOTHING}: {row['reason']}" if row["part"] == NOTHING else row["part"]
+    cells = (row["evidence_class"], row["source"], setting, part, value_with_interval(row),
              _number(row), row["verdict_inference"])  # fmt: skip
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 

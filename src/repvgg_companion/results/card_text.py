@@ -31,7 +31,7 @@ def card_text(facts: Mapping[str, Any]) -> str:
         _files(facts),
         _preprocessing(facts["preprocessing"]),
         _classes(facts["classes"]),
-        _accuracy(facts["accuracy"]),
+        _accuracy(facts["accuracy"], facts["num_classes"]),
         _certificate(facts),
         "" if released else _recipe(training),
         _licence(training),
@@ -84,15 +84,18 @@ def _classes(names: list[str]) -> str:
     return f"## Classes\n\n{len(names)} classes: {shown}{more}. {everything}"
 
 
-def _accuracy(rows: list[Mapping[str, Any]]) -> str:
+def _accuracy(rows: list[Mapping[str, Any]], num_classes: int) -> str:
     if "top1_pct" in rows[0]:
         value, second, titles = "top1", "top5_pct", ("top-1 (%), 95 % interval", "top-5 (%)")
     else:
         value, second, titles = "mean_iou", "pixel_accuracy_pct", ("mean IoU (%), 95 % interval", "pixel accuracy (%)")
-    lines = [f"| form | protocol | images | {titles[0]} | {titles[1]} |", "| --- | --- | --- | --- | --- |"]
+    has_second = second != "top5_pct" or num_classes > 5  # of five classes every answer is among the first five
+    columns = ["form", "protocol", "images", *titles[: 1 + has_second]]
+    lines = [f"| {' | '.join(columns)} |", f"|{' --- |' * len(columns)}"]
     for row in rows:
         interval = f"{row[f'{value}_pct']:.2f} [{row[f'{value}_low_pct']:.2f}, {row[f'{value}_high_pct']:.2f}]"
-        lines.append(f"| {row['form']} | `{row['protocol']}` | {row['n_images']} | {interval} | {row[second]:.2f} |")
+        last = f" {row[second]:.2f} |" if has_second else ""
+        lines.append(f"| {row['form']} | `{row['protocol']}` | {row['n_images']} | {interval} |{last}")
     return "\n".join(["## Accuracy", "", *lines, "", "The interval is for new images of the same kind."])
 
 
@@ -122,7 +125,7 @@ def _recipe(training: Mapping[str, Any]) -> str:
             "",
             f"Dataset `{training['dataset']}` (SHA-256 `{training['dataset_sha256']}`), training digest "
             f"`{training['training_digest']}`, seed {training['seed']}.{start}",
-            *(["", training["note"]] if training["note"] else []),
+            *(["", f"Noted with these weights: {training['note']}."] if training["note"] else []),
             "",
             "| setting | value |",
             "| --- | --- |",

@@ -2,6 +2,8 @@
 
 import argparse
 import base64
+import csv
+import io
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -42,6 +44,8 @@ TABLES = {
 }
 OPTIONAL_FIGURES = ("roofline", "training")
 """Figures that an experiment without speeds or trainings does not have."""
+OURS = ("ours_", "demo_", "small_")
+"""How the columns of our measurements begin in the paper's tables."""
 _NETWORK = ("model", "dataset", "width", "num_classes")
 PIVOTS = {
     "accuracy": (
@@ -126,11 +130,13 @@ def run(arguments: argparse.Namespace) -> None:
         contents=contents,
         facts=_facts(provenance),
         measured=measured,
-        figures=list(_figures(figures)),
+        figures=list(_figures(figures, own_images)),
         claims_summary=claims_summary(claims),
         claims=Markup(claims_table(claims)),
         tables=[
-            (heading, Markup(markdown_table(results / "tables" / f"{name}.md"))) for name, heading in TABLES.items()
+            (heading, Markup(markdown_table(results / "tables" / f"{name}.md")))
+            for name, heading in TABLES.items()
+            if not own_images or _has_measurement(results / "tables" / f"{name}.csv")
         ],
         runs="\n".join(f"{run}  {' '.join(record['command'])}" for run, record in provenance["runs"].items()),
     )  # fmt: skip
@@ -242,9 +248,26 @@ def _measured(results: Path) -> Iterator[tuple[str, str, str, str]]:
             yield table, heading, rows_table(names, rows), note
 
 
-def _figures(folder: Path) -> Iterator[PageFigure]:
+def _has_measurement(table: Path) -> bool:
+    """Whether a table of the paper holds a value that was measured in this experiment."""
+    return any(row[name] for row in _rows(table) for name in row if name.startswith(OURS))
+
+
+def _draws_measurement(figure: Path) -> bool:
+    """Whether a figure, by the CSV file beside it, draws a point that was measured in this experiment."""
+    return any(not row["source"].startswith(("paper/", "the paper")) for row in _rows(figure))
+
+
+def _rows(path: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(_read(path).decode())))
+
+
+def _figures(folder: Path, own_images: bool) -> Iterator[PageFigure]:
+    """The figures of the page; on own images those that draw nothing of this experiment are left out."""
     for name, heading in FIGURES.items():
         if name in OPTIONAL_FIGURES and not (folder / f"{name}.svg").exists():
+            continue
+        if own_images and not _draws_measurement(folder / f"{name}.csv"):
             continue
         svg, caption = (_read(folder / f"{name}.{kind}") for kind in ("svg", "md"))
         words = caption.decode().strip()
@@ -256,4 +279,4 @@ def _read(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except FileNotFoundError:
-        raise CompanionError(f"{path} does not exist; make the figures first") from None
+        raise CompanionError(f"{path} does not exist; make the figures and tables first") from None
