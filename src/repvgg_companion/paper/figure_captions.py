@@ -119,7 +119,8 @@ def _roofline(evidence: Evidence, _: Histories) -> str:
     if found is None or run is None:
         return "Roofline: no ceilings were measured."
     flagged = [f"{one.model} {one.form}" for one in found.places if disturbing_flags(run.rows[one.model, one.form])]
-    disturbed = f" Disturbed speeds: {', '.join(flagged)}." if flagged else ""
+    named = ", ".join(flagged) if len(flagged) < 7 else f"{len(flagged)} of {len(found.places)}"
+    disturbed = f" Disturbed speeds: {named}." if flagged else ""
     return (f"(a) Operations per second of whole networks against operations per byte, below the measured ceilings "
             f"({found.operations_per_s / 1e9:,.0f} Gop/s, {found.how}; {found.bytes_per_s / 1e9:,.0f} GB/s, copy). "
             f"(b) Share of the least possible time that each network reaches, layer by layer. {run.device}, "

@@ -95,7 +95,7 @@ def _correlated(axes: "Axes", points: list[dict[str, Any]], key: str) -> None:
     axes.margins(0.1, 0.2)
     for point in points:
         series = SERIES[family(point["model"])]
-        axes.plot(point[key] / 1e9, point["speed"], color=series.colour, marker=series.marker, markersize=3)
+        axes.plot(point[key] / 1e9, point["speed"], color=series.colour, marker=series.marker, markersize=3, zorder=4)
     if len(points) > 2:
         rank = spearmanr([point[key] for point in points], [point["speed"] for point in points]).statistic
         span = spearman_interval(rank, len(points))

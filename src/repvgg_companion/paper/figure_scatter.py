@@ -265,14 +265,16 @@ def draw_panel(axes: "Axes", panel: Panel) -> list[list[tuple[float, float]]]:
             joined += [line] if is_line else []
             is_open = panel.by_others or (mixed and epochs == 200)
             if panel.by_others and epochs == 200:
-                axes.plot(*zip(*line, strict=True), ".", color=series.colour, markersize=2.5, zorder=4, clip_on=False)
+                axes.plot(*zip(*line, strict=True), ".", color=series.colour, markersize=2.5, zorder=5, clip_on=False)
+            if is_line:  # below the labels, which have the markers above them
+                axes.plot(*zip(*line, strict=True), color=series.colour, marker="", zorder=2.5, clip_on=False)
             axes.plot(
                 *zip(*line, strict=True),
                 color=series.colour,
                 marker=series.marker,
                 markerfacecolor="white" if is_open else series.colour,
-                linestyle="-" if is_line else "",
-                zorder=3,
+                linestyle="",
+                zorder=4,
                 clip_on=False,
             )
             for point in own:
