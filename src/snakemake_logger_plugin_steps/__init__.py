@@ -24,8 +24,15 @@ _UNSAID = (
 """Beginnings of Snakemake's messages that say nothing to a user."""
 _STOPPING = ("Terminating processes on user request", "Will exit after finishing currently running jobs")
 """Snakemake's words after Ctrl-C or SIGTERM; `make` says that it stopped, and how to go on."""
-_AFTER_A_STOP = ("WorkflowError", "At least one job did not complete", "Exiting because a job execution failed")
-"""What Snakemake adds then, as if something had failed."""
+_AFTER_A_FAILURE = (
+    "WorkflowError:\nAt least one job did not",
+    "At least one job",
+    "Exiting because a job execution failed",
+)
+"""What Snakemake adds after a failed step, or after a stop as if something had failed."""
+_AFTER_A_STOP = ("WorkflowError", *_AFTER_A_FAILURE)
+_USER_ERROR = re.compile(r"[a-z-]+: error: ")
+"""How a verb begins the one sentence about an error that a user can fix."""
 _SILENT = (
     LogEvent.JOB_STARTED,
     LogEvent.JOB_FINISHED,
@@ -82,10 +89,12 @@ class LogHandler(LogHandlerBase):
         ended = "exit status" in said or "died with <Signals" in said
         told_twice = event == LogEvent.ERROR and facts.get("exception") == "RuleException" and ended
         silent = record.levelno < logging.WARNING and (event in _SILENT or said.startswith(_UNSAID))
-        return "" if told_twice or silent or self._is_of_a_stop(said) else said
+        return "" if told_twice or silent or self._adds_nothing(said) else said
 
-    def _is_of_a_stop(self, said: str) -> bool:
+    def _adds_nothing(self, said: str) -> bool:
         self.stopping = self.stopping or said.startswith(_STOPPING)
+        if self.failures and said.startswith(_AFTER_A_FAILURE):
+            return True
         return self.stopping and said.startswith((*_STOPPING, *_AFTER_A_STOP))
 
     def _failure(self, facts: dict[str, Any]) -> str:
@@ -103,7 +112,11 @@ class LogHandler(LogHandlerBase):
             )
         lines = [f"failed: {step(facts)} (job {facts['jobid']})"]
         for path in facts["log"]:
-            lines += [f"  the last lines of {path}:", *(f"    {line}" for line in last_lines(path))]
+            found = last_lines(path)
+            if _USER_ERROR.match(found[-1]):  # the job said it, and `summary` says it at the end of the run
+                lines.append(f"  its log is {path}")
+            else:
+                lines += [f"  the last lines of {path}:", *(f"    {line}" for line in found)]
         if not facts["log"]:
             lines.append("  it has no log file")
         return "\n".join(lines)

@@ -66,6 +66,14 @@ def test_validation_images_alone(form, tmp_path, images, index, refused, content
     assert "validation images only" in sentence and "name the training images too" in sentence
 
 
+def test_a_batch_larger_than_the_training_set_is_told_by_the_index(tmp_path, archives, index, refused):
+    options = ["--train-archive", archives["train"], "--val-archive", archives["val"], "--devkit", archives["devkit"]]
+    words = ["index", "--dataset", "small", *options]
+    sentence = refused(*words, "--largest-batch", 13, output=tmp_path / "other")
+    assert "a batch of 13 is larger than the training set of 12 images; set a smaller global_batch_size" in sentence
+    assert (index(*options, "--largest-batch", 12) / "train.parquet").exists()
+
+
 @pytest.mark.parametrize("name", ["val", "valid", "validation"])
 @pytest.mark.parametrize("shape", ["one file", "a folder of the name", "a linked folder", "many files"])
 def test_shards_by_every_name_of_the_split(name, shape, tmp_path, images, index, content_of):

@@ -68,6 +68,8 @@ def test_the_verb_works_from_a_given_speed(root, capsys, tmp_path, monkeypatch):
     for option in ("--devices", "--train-images"):
         assert main(["plan", experiment, "--images-per-s", "RepVGG-B1=1200", option, "0"]) == 2
         assert f"{option} is 0; give 1 or more" in capsys.readouterr().err
+    assert main(["plan", experiment, "--images-per-s", "RepVGG-B1=1200", "--train-images", "255"]) == 2
+    assert "a batch of 256 is larger than the training set of 255 images; " in capsys.readouterr().err
     assert main(["plan", experiment, "--images-per-s", "RepVGG-B1"]) == 2
     assert "is not of the form MODEL=NUMBER" in capsys.readouterr().err
     assert main(["plan", str(root / "config/demo.yaml"), "--images-per-s", "RepVGG-B1=9"]) == 2

@@ -20,6 +20,7 @@ rule one:
     params: long="x" * 5000
     shell:
         "echo {params.long} > {output}; for n in $(seq 40); do echo line $n; done > {log}; "
+        "[ {wildcards.name} != wrong ] || {{ echo 'index: error: it is wrong; mend it' | tee -a {log} >&2; exit 2; }}; "
         "[ {wildcards.name} != ended ] || echo 'train: stopped by SIGINT after step 2 of 9; start again' >> {log}; "
         "case {wildcards.name} in bad|ended) false;; slow) touch started; sleep 60;; esac"
 rule two:
@@ -58,6 +59,15 @@ def test_a_failed_step_is_named_with_its_log_and_the_last_lines_of_that(run):
     assert "one-bad.txt" in lines[at] and lines[at + 1] == "  the last lines of logs/bad.log:"
     assert lines[at + 2 : at + 14] == [f"    line {number}" for number in range(29, 41)]
     assert max(map(len, lines)) < 250
+
+
+def test_the_sentence_of_a_user_error_is_said_once_and_nothing_follows_it(run):
+    done, lines = run("--config", "names=wrong")
+    assert done.returncode == 1 and sum("index: error: it is wrong" in line for line in lines) == 1, lines
+    assert "  its log is logs/wrong.log" in lines
+    assert not any(
+        words in line for line in lines for words in ("WorkflowError", "At least one job", "Exiting because")
+    )
 
 
 def test_a_step_that_was_stopped_has_not_failed(run):

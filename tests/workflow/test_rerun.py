@@ -135,10 +135,14 @@ def test_a_copied_folder_of_images_is_not_indexed_again_but_a_new_image_is(tmp_p
     config = {
         "experiment": "folders",
         "data": {"dataset": "folders", "train_folder": "images/train", "val_folder": "images/val"},
-        "recipes": MICRO["recipes"],
+        "recipes": copy.deepcopy(MICRO["recipes"]),
         "training": MICRO["training"],
         "evaluation": MICRO["evaluation"],
     }
+    done = snakemake(tmp_path, "--configfile", write_config(tmp_path, config), check=False)
+    assert done.returncode != 0 and "a batch of 32 is larger than the training set of 2 images" in done.stderr
+    assert not (tmp_path / "results").exists(), "it is told before any job"
+    config["recipes"]["micro-1-epoch"] |= {"global_batch_size": 2, "batch_norm_batch_size": 2}
     words = ("results/data/folders/val.parquet", "--configfile", write_config(tmp_path, config))
     snakemake(tmp_path, *words)
     for path in (tmp_path / "images", *(tmp_path / "images").rglob("*")):

@@ -18,7 +18,9 @@ def modules(folder):
 
 def modules_without_figures(folder):
     """The same for rules that draw nothing: another style of the figures does not concern them."""
-    return [path for path in modules(folder) if not (path.endswith(".mplstyle") or Path(path).name.startswith("figure"))]
+    return [
+        path for path in modules(folder) if not (path.endswith(".mplstyle") or Path(path).name.startswith("figure"))
+    ]
 
 
 def source_of(verb):

@@ -14,6 +14,8 @@ NEEDS_TRAIN = (
     if EXPERIMENT.training and {"zip", "kaggle_folder", "parquet_folder"} & {*EXPERIMENT.data.source}
     else []
 )
+# In the command and in no parameter: another batch indexes nothing again.
+WHOLE_BATCH = f"--largest-batch {max(batch_sizes(EXPERIMENT).values())} " if EXPERIMENT.training else ""
 
 
 if EXPERIMENT.data.source.get("generate"):
@@ -72,7 +74,7 @@ if not (missing_sources(EXPERIMENT) and all(map(os.path.exists, MANIFESTS))):
             verify="--verify" if EXPERIMENT.data.verify else "--no-verify",
         shell:
             "python -m repvgg_companion index --dataset {params.dataset} {params.source} {params.classes} {params.verify} "
-            "--output {params.folder} --log {log}"
+            f"{WHOLE_BATCH}--output {{params.folder}} --log {{log}}"
 
 
 # For recipes that train on a smaller, re-encoded copy; `packed: short256-q90` in a recipe asks for one. The tar beside

@@ -14,10 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from repvgg_companion.data.protocols import EvaluationProtocol
+from repvgg_companion.data.whole_batch import require_whole_batch
 from repvgg_companion.errors import CompanionError, counted
 from repvgg_companion.experiment.experiment_file import Experiment
 from repvgg_companion.experiment.load import read_experiment
 from repvgg_companion.experiment.paths import train_resources, weights_of
+from repvgg_companion.experiment.train_images import batch_sizes
 from repvgg_companion.files import read_json
 from repvgg_companion.machine.cpu import usable_cores
 from repvgg_companion.machine.nvml import visible_gpus
@@ -71,6 +73,8 @@ def run(arguments: argparse.Namespace) -> None:
         if value is not None and value < 1:
             raise CompanionError(f"{option} is {value}; give 1 or more")
     images = _images(experiment, arguments.train_images, arguments.val_images)
+    for name, size in batch_sizes(experiment).items():
+        require_whole_batch(size, images[0], name)
     start = time.monotonic()
     if not arguments.images_per_s:
         print("plan: timing each network's blocks here; seconds on a GPU, minutes on a CPU", file=sys.stderr)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from repvgg_companion.data.manifest import Manifest, dataset_sha256
 from repvgg_companion.data.protocols import Protocol, SlidingProtocol, parse_protocol
+from repvgg_companion.data.whole_batch import require_whole_batch
 from repvgg_companion.errors import CompanionError
 from repvgg_companion.files import sha256_of_file
 from repvgg_companion.identity import WeightsIdentity, training_digest
@@ -182,6 +183,7 @@ def _require_fitting_images(
             f"{arguments.train_manifest} is {_kind(train_manifest.packed)}, but the recipe {arguments.recipe_name} "
             f"asks for {_kind(recipe.packed)}; make the two agree"
         )
+    require_whole_batch(recipe.global_batch_size, len(train_manifest), arguments.recipe_name)
     segments = require_model(arguments.model).family == "PSPNet"
     for manifest, path in ((train_manifest, arguments.train_manifest), (val_manifest, arguments.val_manifest)):
         if segments != (manifest.maps is not None):

@@ -29,6 +29,7 @@ from repvgg_companion.data.decode import DECODERS, Undecodable, UndecodableImage
 from repvgg_companion.data.manifest import Manifest
 from repvgg_companion.data.protocols import EvaluationProtocol
 from repvgg_companion.data.reader import ImageReader
+from repvgg_companion.data.whole_batch import require_whole_batch
 from repvgg_companion.errors import CompanionError
 
 if TYPE_CHECKING:
@@ -75,13 +76,8 @@ class TrainingInput:
 
     def steps_per_epoch(self, batch_size: int) -> int:
         """Whole global batches of one epoch; raises CompanionError where there is not one."""
-        steps = len(self.manifest) // batch_size
-        if steps < 1:
-            raise CompanionError(
-                f"a batch of {batch_size} is larger than the training set of {len(self.manifest)} images; "
-                "set a smaller global_batch_size in the recipe, and a batch_norm_batch_size that divides it"
-            )
-        return steps
+        require_whole_batch(batch_size, len(self.manifest))
+        return len(self.manifest) // batch_size
 
     def batches(
         self, epoch: int, *, batch_size: int, start: int = 0, rank: int = 0, world: int = 1

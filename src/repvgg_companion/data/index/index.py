@@ -31,6 +31,7 @@ from repvgg_companion.data.index.splits import (
 from repvgg_companion.data.index.zip_splits import from_zip
 from repvgg_companion.data.manifest import Manifest, dataset_sha256
 from repvgg_companion.data.origin import Origin
+from repvgg_companion.data.whole_batch import require_whole_batch
 from repvgg_companion.errors import CompanionError
 from repvgg_companion.files import atomic_path, json_text
 
@@ -49,6 +50,7 @@ class IndexRequest:
     num_classes: int | None = None
     verify: bool = True
     needs_train: bool = False
+    largest_batch: int | None = None
     classes: tuple[str, ...] = ()
 
     def origin(self) -> Origin:
@@ -125,6 +127,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--num-classes", type=int, metavar="N", help="fail unless there are N classes")
     parser.add_argument("--needs-train", action="store_true", help="fail unless there are training images")
     parser.add_argument(
+        "--largest-batch", type=int, metavar="N", help="fail unless there are N training images: one whole batch"
+    )
+    parser.add_argument(
         "--verify",
         action=argparse.BooleanOptionalAction,
         default=True,
@@ -146,6 +151,7 @@ def run(arguments: argparse.Namespace) -> None:
             classes=tuple(arguments.classes),
             verify=arguments.verify,
             needs_train=arguments.needs_train,
+            largest_batch=arguments.largest_batch,
         )
     )
 
@@ -159,6 +165,8 @@ def index(request: IndexRequest) -> None:
             manifests = _segmentation(request)
         else:
             manifests, notes = _classification(request, naming)
+        if request.largest_batch is not None and "train" in manifests:
+            require_whole_batch(request.largest_batch, len(manifests["train"]))
         with contextlib.ExitStack() as stack:  # all of them or, on a full disk, none
             for name, manifest in manifests.items():
                 path = stack.enter_context(atomic_path(request.output / f"{name}.parquet", flush=False))
@@ -283,6 +291,7 @@ def _facts(request: IndexRequest, manifests: dict[str, Manifest], notes: list[st
         "num_classes": some.num_classes,
         **{name: {"n_images": len(manifest), "sha256": manifest.sha256} for name, manifest in manifests.items()},
         "sources": [*request.sources.values(), *([request.labels] if request.labels is not None else [])],
+        "chosen_classes": list(request.classes),
         "label_order": some.label_order,
         "wnids": some.classes,
         "class_names": some.class_names,

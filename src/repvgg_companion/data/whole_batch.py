@@ -1,0 +1,13 @@
+"""A training needs one whole batch of images; whoever knows their number first says so."""
+
+from repvgg_companion.errors import CompanionError, counted
+
+
+def require_whole_batch(batch_size: int, images: int, recipe: str = "") -> None:
+    """Raise CompanionError where a global batch is larger than the training set; names the recipe if it is given."""
+    if images < batch_size:
+        named = f" {recipe}" if recipe else ""
+        raise CompanionError(
+            f"a batch of {batch_size} is larger than the training set of {counted(images, 'image')}; set a smaller "
+            f"global_batch_size in the recipe{named}, and a batch_norm_batch_size that divides it"
+        )
