@@ -63,6 +63,9 @@ for words in json.load(sys.stdin):
         status = 0
     except SystemExit as error:
         status = error.code or 0
+        if isinstance(status, str):  # as Python does at its end
+            print(status)
+            status = 1
     print("status", status, flush=True)
 """
 
