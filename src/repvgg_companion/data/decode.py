@@ -6,6 +6,7 @@ counted and listed.
 
 import io
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     import torch
     from PIL import Image
 
-DECODERS = ("torchvision", "pillow", "opencv")
 POLICIES = ("stop", "count")
 
 
@@ -89,7 +89,7 @@ def decode_torchvision(data: bytes) -> "torch.Tensor":
             return decode_jpeg(torch.frombuffer(bytearray(data), dtype=torch.uint8), mode=ImageReadMode.RGB)
         except RuntimeError:
             pass
-    return torch.from_numpy(np.array(decode_pillow(data))).permute(2, 0, 1)
+    return pixels_of(decode_pillow(data))
 
 
 def decode_simplejpeg(data: bytes) -> np.ndarray:
@@ -102,6 +102,14 @@ def decode_simplejpeg(data: bytes) -> np.ndarray:
         except ValueError:
             pass
     return np.array(decode_pillow(data))
+
+
+DECODERS: dict[str, Callable[[bytes], Any]] = {
+    "torchvision": decode_torchvision,
+    "pillow": decode_pillow,
+    "opencv": decode_simplejpeg,
+}
+"""From bytes to what the crop of the same name takes. Each raises UndecodableImage."""
 
 
 def jpeg_components(data: bytes) -> int | None:

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from repvgg_companion.data.decode import decode_pillow, decode_simplejpeg, decode_torchvision
 from repvgg_companion.errors import CompanionError
 
 if TYPE_CHECKING:
@@ -61,14 +60,6 @@ def crop_box(width: int, height: int, draws: np.ndarray) -> tuple[int, int, int,
 def flips(draws: np.ndarray) -> bool:
     """Whether the image is mirrored: with probability 0.5, by the number after those of the crop."""
     return bool(draws[4 * CROP_TRIES] < 0.5)
-
-
-DECODE: dict[str, Callable[[bytes], Any]] = {
-    "torchvision": decode_torchvision,
-    "pillow": decode_pillow,
-    "opencv": decode_simplejpeg,
-}
-"""From bytes to what the crop of the same decoder takes. Each raises UndecodableImage."""
 
 
 def decoded_bytes(image: "Image.Image | torch.Tensor | np.ndarray") -> int:
@@ -145,6 +136,7 @@ CROP_FLIP: dict[str, Callable[..., Any]] = {
     "pillow": crop_flip_pillow,
     "opencv": crop_flip_opencv,
 }
+"""The crop of an image as the decoder of the same name gives it."""
 
 
 def shift(images: "torch.Tensor", draws: np.ndarray) -> "torch.Tensor":

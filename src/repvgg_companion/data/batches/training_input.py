@@ -6,15 +6,13 @@ any number of workers and processes sees the same batches, and an epoch can be e
 
 import contextlib
 import math
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
 from repvgg_companion.data.batches.augment import (
     CROP_FLIP,
-    DECODE,
     DRAWS,
     OF_WHOLE_IMAGES,
     decoded_bytes,
@@ -145,39 +143,36 @@ class _AugmentedImages:
         self.reader, self.px, self.augmentation, self.decoder = reader, px, augmentation, decoder
         self.seed, self.undecodable = seed, undecodable
         self.whole = EvaluationProtocol(px, px, decoder=decoder if decoder != "opencv" else "pillow")
-        self._kept: torch.Tensor | None = None
-        self._is_kept = np.zeros(0, bool)
         self._decoded: dict[int, Any] | None = None
-
-    @property
-    def starts_from_whole_images(self) -> bool:
-        return self.augmentation in OF_WHOLE_IMAGES
 
     def keep_decoded(self) -> None:
         """Keep what is decoded from now on, if the whole set fits."""
-        import torch
-
         n = len(self.reader.manifest)
-        if not self.starts_from_whole_images:
-            if self._decoded is None and self._mean_decoded_bytes() * n <= MOST_BYTES_IN_MEMORY:
-                self._decoded = {}
-        elif self._kept is None and n * self.px**2 * 3 <= MOST_BYTES_IN_MEMORY:
-            self._kept = torch.empty((n, self.px, self.px, 3), dtype=torch.uint8)
-            self._is_kept = np.zeros(n, bool)
+        if self._decoded is None and self._bytes_each() * n <= MOST_BYTES_IN_MEMORY:
+            self._decoded = {}
 
-    def _mean_decoded_bytes(self) -> float:
+    def _bytes_each(self) -> float:
+        """The memory of a decoded image: the mean of a sample, unless all have one size."""
+        if self.augmentation in OF_WHOLE_IMAGES:
+            return self.px**2 * 3
         n, sizes = len(self.reader.manifest), []
         for index in np.linspace(0, n - 1, min(n, SAMPLED)).astype(int).tolist():
             with contextlib.suppress(UndecodableImage):
-                sizes.append(decoded_bytes(DECODE[self.decoder](self.reader.read(index))))
+                sizes.append(decoded_bytes(self._decode(index)))
         return float(np.mean(sizes)) if sizes else math.inf
 
     def _decode(self, index: int) -> Any:
-        """The whole image of a place of the manifest, as its decoder gives it."""
+        """The image of a place of the manifest, as the augmentation takes it."""
+        data = self.reader.read(index)
+        if self.augmentation in OF_WHOLE_IMAGES:
+            return decode_evaluation_image(data, self.whole)
+        return DECODERS[self.decoder](data)
+
+    def _kept_or_decoded(self, index: int) -> Any:
         if self._decoded is None:
-            return DECODE[self.decoder](self.reader.read(index))
+            return self._decode(index)
         if index not in self._decoded:
-            self._decoded[index] = DECODE[self.decoder](self.reader.read(index))
+            self._decoded[index] = self._decode(index)
         return self._decoded[index]
 
     def batch(self, indices: np.ndarray, epoch: int) -> "tuple[torch.Tensor, torch.Tensor]":
@@ -185,51 +180,26 @@ class _AugmentedImages:
 
         draws = uniform_draws(self.seed, epoch, indices, DRAWS)
         labels = torch.from_numpy(self.reader.manifest.labels[indices])
-        if not self.starts_from_whole_images:
-            images = torch.empty((len(indices), self.px, self.px, 3), dtype=torch.uint8)
-            autoaugment = self.augmentation == "crop-flip-autoaugment"
-            augment = partial(CROP_FLIP[self.decoder], px=self.px, autoaugment=autoaugment)
-            for place, index in enumerate(indices.tolist()):
-                image, label = self._first_decodable(index, self._decode)
-                pixels = augment(image, draws=draws[place])
-                images[place] = torch.as_tensor(pixels)
-                labels[place] = label
-            return images.permute(0, 3, 1, 2), labels
-        images, labels = self._whole_images(indices, labels)
-        if self.augmentation != "none":
+        images = torch.empty((len(indices), self.px, self.px, 3), dtype=torch.uint8)
+        crops, autoaugment = self.augmentation not in OF_WHOLE_IMAGES, self.augmentation == "crop-flip-autoaugment"
+        for place, index in enumerate(indices.tolist()):
+            image, labels[place] = self._first_decodable(index)
+            if crops:
+                image = CROP_FLIP[self.decoder](image, self.px, draws[place], autoaugment=autoaugment)
+            images[place] = torch.as_tensor(image)
+        if self.augmentation in ("shift", "shift-flip"):
             images = shift(images, draws)
         if self.augmentation == "shift-flip":
             images = flip(images, draws)
         return images.permute(0, 3, 1, 2), labels
 
-    def _whole_images(self, indices: np.ndarray, labels: "torch.Tensor") -> "tuple[torch.Tensor, torch.Tensor]":
-        import torch
-
-        images = torch.empty((len(indices), self.px, self.px, 3), dtype=torch.uint8)
-        for place, index in enumerate(indices.tolist()):
-            if self._kept is not None and self._is_kept[index]:
-                continue
-            pixels, label = self._first_decodable(index, self._whole_image)
-            images[place] = pixels
-            labels[place] = label
-            if self._kept is not None and index not in self.undecodable.found:
-                self._kept[index] = pixels
-                self._is_kept[index] = True
-        if self._kept is not None:
-            known = self._is_kept[indices]
-            images[torch.from_numpy(known)] = self._kept[torch.from_numpy(indices[known])]
-        return images, labels
-
-    def _whole_image(self, index: int) -> "torch.Tensor":
-        return decode_evaluation_image(self.reader.read(index), self.whole)
-
-    def _first_decodable(self, index: int, decode: Callable[[int], Any]) -> tuple[Any, int]:
+    def _first_decodable(self, index: int) -> tuple[Any, int]:
         """The decoded image, or under the policy `count` the next one of the manifest that can be decoded."""
         manifest = self.reader.manifest
         for step in range(len(manifest)):
             candidate = (index + step) % len(manifest)
             try:
-                return decode(candidate), int(manifest.labels[candidate])
+                return self._kept_or_decoded(candidate), int(manifest.labels[candidate])
             except UndecodableImage as error:
                 self.undecodable.report(manifest, candidate, str(error))
         raise CompanionError("no image of the training set can be decoded; check the archives")
