@@ -14,6 +14,7 @@ from repvgg_companion.evidence.sources import Sources, read_sources
 from repvgg_companion.files import write_json
 from repvgg_companion.identity import training_digest
 from repvgg_companion.models.names import require_model
+from repvgg_companion.paper.printed import Facts
 from repvgg_companion.speed.measure_memory import FIGURE_3
 from repvgg_companion.speed.samples import KEY, Sample, Samples
 from repvgg_companion.training.recipe import Recipe
@@ -108,7 +109,7 @@ def plant_study(root: Path) -> None:
             write_rows(folder / "history.csv", "history", epochs)
     write_rows(results / "accuracy.csv", "accuracy", rows)
     write_rows(results / "reparameterization.csv", "reparameterization", certificates)
-    add_study(results, root / "results" / "studies")
+    add_study(results, root / "results" / "studies", Facts(ROOT / "paper"))
 
 
 DEVICE = "gtx-1080ti-planted"

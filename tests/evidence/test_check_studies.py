@@ -66,9 +66,18 @@ def test_a_complete_study_is_in_order(folder, capsys):
     }  # fmt: skip
 
 
-def test_a_study_is_never_written_over(finished):
+def test_a_study_is_never_written_over(finished, facts):
     with pytest.raises(CompanionError, match="exists already"):
-        add_study(finished / "results" / STUDY, finished / "results" / "studies")
+        add_study(finished / "results" / STUDY, finished / "results" / "studies", facts)
+
+
+def test_a_study_that_is_refused_leaves_no_folder_behind(finished, tmp_path, facts):
+    shutil.copytree(finished / "results" / STUDY, tmp_path / "results" / STUDY)
+    shutil.copytree(finished / "results" / "weights", tmp_path / "results" / "weights")
+    edited(tmp_path / "results" / STUDY, "top1_pct", "60.5")
+    with pytest.raises(CompanionError, match=f"{STUDY} is not added: .* its predictions give 60.0"):
+        add_study(tmp_path / "results" / STUDY, tmp_path / "studies", facts)
+    assert not list((tmp_path / "studies").iterdir())
 
 
 DAMAGES = {

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from repvgg_companion.contract import read_rows, write_rows
-from repvgg_companion.errors import CompanionError
+from repvgg_companion.errors import CompanionError, located
 from repvgg_companion.evaluation.accuracy import accuracy_columns
 from repvgg_companion.evaluation.predictions import read_predictions
 from repvgg_companion.evidence.device_folders import visible_folders
@@ -37,7 +37,7 @@ def run(arguments: argparse.Namespace) -> None:
     """Check every study; prints how many trainings each has and what its pairs say."""
     folder, facts = Path(arguments.folder), Facts(Path(arguments.paper))
     if arguments.add:
-        add_study(Path(arguments.add), folder)
+        add_study(Path(arguments.add), folder, facts)
     studies = visible_folders(folder)
     for path in studies:
         study = check_study(path, facts)
@@ -46,8 +46,11 @@ def run(arguments: argparse.Namespace) -> None:
         print(f"{folder} holds no study")
 
 
-def add_study(results: Path, folder: Path) -> None:
-    """Copy what a study consists of from the results of an experiment; raises CompanionError where it exists."""
+def add_study(results: Path, folder: Path, facts: Facts) -> None:
+    """Copy what a study consists of from the results of an experiment.
+
+    Raises CompanionError where it exists or is not in order, and then leaves nothing behind.
+    """
     target = folder / results.name
     if target.exists():
         raise CompanionError(f"{target} exists already; move it away first")
@@ -61,11 +64,17 @@ def add_study(results: Path, folder: Path) -> None:
     copies |= {str(history_of(row)): history_path(row | {"_folder": results}) for row in rows}
     if missing := sorted(str(path) for path in copies.values() if not path.is_file()):
         raise CompanionError(f"{missing[0]} is missing; finish the experiment first")
-    for name, path in copies.items():
-        (target / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(path, target / name)
-    write_rows(target / "accuracy.csv", "accuracy", rows)
-    write_rows(target / "reparameterization.csv", "reparameterization", certificates)
+    try:
+        for name, path in copies.items():
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, target / name)
+        write_rows(target / "accuracy.csv", "accuracy", rows)
+        write_rows(target / "reparameterization.csv", "reparameterization", certificates)
+        with located(f"{results} is not added"):
+            check_study(target, facts)
+    except BaseException:
+        shutil.rmtree(target, ignore_errors=True)
+        raise
 
 
 def history_of(row: Row) -> Path:
