@@ -4,6 +4,7 @@ Needs no pydantic, so the verbs that train and measure run on a bare GPU machine
 file embeds these classes and takes their checks and descriptions over.
 """
 
+import argparse
 import dataclasses
 import json
 import math
@@ -13,9 +14,11 @@ import typing
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, TypeVar
 
 from repvgg_companion.errors import CompanionError, did_you_mean, nearest
+
+Request = TypeVar("Request")
 
 
 @dataclass(frozen=True)
@@ -257,3 +260,13 @@ def _schema_of_type(kind: Any, rule: Rule) -> dict[str, Any]:
         return {"type": "string", "enum": list(rule.choices)}
     limits = {"minimum": rule.low, "maximum": rule.high, "exclusiveMinimum": rule.above}
     return {"type": _JSON_TYPES[kind]} | {key: value for key, value in limits.items() if value is not None}
+
+
+def request_of(kind: type[Request], arguments: argparse.Namespace, **values: Any) -> Request:
+    """The request of a verb: a dataclass whose fields are called like the verb's options.
+
+    `values` take the place of the arguments of their names.
+    """
+    names = [field.name for field in dataclasses.fields(kind) if field.name not in values]  # type: ignore[arg-type]
+    given = {name: getattr(arguments, name) for name in names}
+    return kind(**values, **{name: tuple(value) if isinstance(value, list) else value for name, value in given.items()})

@@ -21,6 +21,7 @@ from repvgg_companion.models.build import build_model
 from repvgg_companion.models.load_form import parameter_count
 from repvgg_companion.models.names import require_model
 from repvgg_companion.runs import new_run_id, write_run
+from repvgg_companion.settings import request_of
 
 
 @dataclass(frozen=True)
@@ -124,27 +125,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--num-classes", type=int, help="default: that of the paper (1000; 19 for PSPNet)")
     parser.add_argument("--width", type=float, default=1.0, help="width factor (default 1, the paper's networks)")
     parser.add_argument("--input-px", type=int, help="side of the input (default: the paper's for each model)")
-    parser.add_argument("--output", required=True, metavar="FILE.csv")
-    parser.add_argument("--runs", required=True, metavar="FOLDER", help="where RUN_ID.json is written")
+    parser.add_argument("--output", type=Path, required=True, metavar="FILE.csv")
+    parser.add_argument("--runs", type=Path, required=True, metavar="FOLDER", help="where RUN_ID.json is written")
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Write one row for each form that each model has."""
-    count_complexity(
-        CountRequest(
-            experiment=arguments.experiment,
-            models=tuple(arguments.models),
-            num_classes=arguments.num_classes,
-            width=arguments.width,
-            input_px=arguments.input_px,
-            output=Path(arguments.output),
-            runs=Path(arguments.runs),
-        )
-    )
-
-
-def count_complexity(request: CountRequest) -> None:
-    """Do what `run` does, for a request."""
+    request = request_of(CountRequest, arguments)
     specs = [require_model(name) for name in request.models]
     run_id = new_run_id("count-complexity")
     rows = []

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from repvgg_companion.evaluation.evaluate_files import EvaluationRequest, Task, add_evaluation_arguments, evaluate_files
+from repvgg_companion.settings import request_of
 
 if TYPE_CHECKING:
     import pyarrow
@@ -23,25 +24,16 @@ class EvaluateRequest(EvaluationRequest):
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the `evaluate` verb."""
     add_evaluation_arguments(parser, "resize256-crop224-bilinear-pillow")
-    parser.add_argument("--cache-folder", help="folder of decoded images from the verb cache, one PROTOCOL.npy each")
+    parser.add_argument(
+        "--cache-folder", type=Path, help="folder of decoded images from the verb cache, one PROTOCOL.npy each"
+    )
     parser.add_argument("--batch-size", type=int, default=100)
     parser.add_argument("--workers", type=int, default=0)
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Evaluate every named file; raises CompanionError if weights and images do not belong together."""
-    evaluate(
-        EvaluateRequest(
-            **EvaluationRequest.values(arguments),
-            cache_folder=Path(arguments.cache_folder) if arguments.cache_folder else None,
-            batch_size=arguments.batch_size,
-            workers=arguments.workers,
-        )
-    )
-
-
-def evaluate(request: EvaluateRequest) -> None:
-    """Do what `run` does, for a request."""
+    request = request_of(EvaluateRequest, arguments)
     flags = {"batch_size": request.batch_size}
     evaluate_files(request, "evaluate", "accuracy", lambda task: _score(task, request), flags)
 

@@ -40,27 +40,13 @@ class EvaluationRequest:
     """
 
     experiment: str
-    weights: tuple[tuple[Path, str], ...]
+    weights: tuple[tuple[str, str], ...]
     val_manifest: Path
     output: Path
     predictions: Path
     runs: Path
     undecodable: str
     device: str
-
-    @staticmethod
-    def values(arguments: argparse.Namespace) -> dict[str, Any]:
-        """The values of the options that `add_evaluation_arguments` adds, by field."""
-        return {
-            "experiment": arguments.experiment,
-            "weights": tuple((Path(path), protocol) for path, protocol in arguments.weights),
-            "val_manifest": Path(arguments.val_manifest),
-            "output": Path(arguments.output),
-            "predictions": Path(arguments.predictions),
-            "runs": Path(arguments.runs),
-            "undecodable": arguments.undecodable,
-            "device": arguments.device,
-        }
 
 
 @dataclass(frozen=True)
@@ -98,10 +84,10 @@ def add_evaluation_arguments(parser: argparse.ArgumentParser, protocol: str) -> 
         metavar=("FILE", "PROTOCOL"),
         help=f"a weights file of either form and the protocol to evaluate it by, such as {protocol}; may be repeated",
     )
-    parser.add_argument("--val-manifest", required=True)
-    parser.add_argument("--output", required=True, help="CSV of rows")
-    parser.add_argument("--predictions", required=True, help="folder of predictions per image")
-    parser.add_argument("--runs", required=True, help="folder of run records")
+    parser.add_argument("--val-manifest", type=Path, required=True)
+    parser.add_argument("--output", type=Path, required=True, help="CSV of rows")
+    parser.add_argument("--predictions", type=Path, required=True, help="folder of predictions per image")
+    parser.add_argument("--runs", type=Path, required=True, help="folder of run records")
     parser.add_argument(
         "--undecodable",
         choices=("stop", "count"),
@@ -158,7 +144,7 @@ def evaluate_files(
         run_id,
         verb=verb,
         flags={"device": device, "precision": "fp32", "tf32": False, **(flags or {})},
-        weights=[str(path) for path, _ in request.weights],
+        weights=[path for path, _ in request.weights],
         val_manifest_sha256=manifest.sha256,
         undecodable_images=unread,
         weights_notes=notes,
@@ -166,7 +152,7 @@ def evaluate_files(
     write_rows(request.output, table, rows)
 
 
-def _task(path: Path, dataset: dict[str, Any], target: Target) -> Task:
+def _task(path: str, dataset: dict[str, Any], target: Target) -> Task:
     """The network of a weights file, after the checks that it can be scored on these images."""
     import torch
 
@@ -179,7 +165,9 @@ def _task(path: Path, dataset: dict[str, Any], target: Target) -> Task:
     return Task(module, identity, target)
 
 
-def require_same_classes(path: Path, identity: WeightsIdentity, dataset: dict[str, Any], images: Manifest) -> None:
+def require_same_classes(
+    path: str | Path, identity: WeightsIdentity, dataset: dict[str, Any], images: Manifest
+) -> None:
     """Raise CompanionError unless a label means the same class for the weights and for the dataset.
 
     Weights that this companion trained know the digest of their images. Other weights have the order of their classes

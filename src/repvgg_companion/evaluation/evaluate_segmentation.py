@@ -18,6 +18,7 @@ from repvgg_companion.evaluation.intersection_over_union import (
     resampled_mean_iou,
 )
 from repvgg_companion.evaluation.predictions import COUNTS, counts_table
+from repvgg_companion.settings import request_of
 
 if TYPE_CHECKING:
     import pyarrow
@@ -32,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Evaluate every named file; raises CompanionError if weights, images and protocol do not belong together."""
-    request = EvaluationRequest(**EvaluationRequest.values(arguments))
+    request = request_of(EvaluationRequest, arguments)
     evaluate_files(request, "evaluate-segmentation", "segmentation", _score)
 
 

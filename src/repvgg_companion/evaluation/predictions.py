@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import pyarrow
 
 COUNTS = ("agreed", "answered", "labelled")
-"""Pixels of each class in an image: answered and labelled so, answered so, labelled so."""
+"""Pixels of each class in an image: answered and labelled as it, answered as it, labelled as it."""
 
 
 @dataclass(frozen=True)

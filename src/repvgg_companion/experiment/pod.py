@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from repvgg_companion.errors import CompanionError
+from repvgg_companion.settings import request_of
 
 TEMPLATE = Path(__file__).resolve().parents[3] / "workflow" / "profiles" / "kubernetes" / "job.yaml"
 STARTING_MINUTES = 15
@@ -72,7 +73,7 @@ def run(arguments: argparse.Namespace) -> None:
             # Snakemake waits two seconds for this, a busy API server may take longer.
             _kubectl_in_background("delete", "job", *_place(identity), "--ignore-not-found", "--wait=false")
     else:
-        request = PodRequest(arguments.rule, arguments.cpus, arguments.gpu, arguments.mem_mb, arguments.minutes)
+        request = request_of(PodRequest, arguments)
         job = manifest(read_template(arguments.template), request, Path(arguments.script), Path.cwd())
         if arguments.dry_run:
             print(json.dumps(job, indent=2))

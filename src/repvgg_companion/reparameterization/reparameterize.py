@@ -9,6 +9,7 @@ from repvgg_companion.contract import write_rows
 from repvgg_companion.errors import CompanionError
 from repvgg_companion.reparameterization.certificate import CheckInputs, certify
 from repvgg_companion.runs import new_run_id, write_run
+from repvgg_companion.settings import request_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -48,42 +49,31 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--experiment", required=True, help="name of the experiment, for the rows")
     parser.add_argument(
         "--weights",
+        type=Path,
         nargs="+",
         required=True,
         metavar="TRAIN.safetensors",
         help="train files; deploy.safetensors is written beside each",
     )
-    parser.add_argument("--val-manifest", required=True, metavar="FILE.parquet", help="where the real images come from")
+    parser.add_argument(
+        "--val-manifest", type=Path, required=True, metavar="FILE.parquet", help="where the real images come from"
+    )
     parser.add_argument("--protocol", required=True, help="such as resize256-crop224-bilinear-pillow")
-    parser.add_argument("--output", required=True, metavar="FILE.csv")
-    parser.add_argument("--runs", required=True, metavar="FOLDER", help="where RUN_ID.json is written")
-    parser.add_argument("--images", type=int, default=N_INPUTS, help=f"number of images (default {N_INPUTS})")
+    parser.add_argument("--output", type=Path, required=True, metavar="FILE.csv")
+    parser.add_argument("--runs", type=Path, required=True, metavar="FOLDER", help="where RUN_ID.json is written")
+    parser.add_argument(
+        "--images", dest="n_images", type=int, default=N_INPUTS, help=f"number of images (default {N_INPUTS})"
+    )
     parser.add_argument("--batch-size", type=int, default=8, help="images at a time (default 8; fewer use less)")
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Certify every file and write the rows of all; raises CompanionError at the end if a check failed."""
-    reparameterize(
-        ReparameterizeRequest(
-            experiment=arguments.experiment,
-            weights=tuple(map(Path, arguments.weights)),
-            val_manifest=Path(arguments.val_manifest),
-            protocol=arguments.protocol,
-            output=Path(arguments.output),
-            runs=Path(arguments.runs),
-            n_images=arguments.images,
-            batch_size=arguments.batch_size,
-            device=arguments.device,
-        )
-    )
-
-
-def reparameterize(request: ReparameterizeRequest) -> None:
-    """Do what `run` does, for a request."""
     from repvgg_companion.machine.device import choose_device
     from repvgg_companion.progress import Progress
 
+    request = request_of(ReparameterizeRequest, arguments)
     device = choose_device(request.device)
     images = sample_images(request.val_manifest, request.protocol, request.n_images)
     inputs = CheckInputs(images, device, request.batch_size)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from repvgg_companion.errors import CompanionError
+from repvgg_companion.settings import request_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -46,46 +47,37 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     prefix_help = "front of the keys of the RepVGG inside a larger model, such as model.backbone."
 
     inspect = commands.add_parser("inspect", help="say what each file holds and check its digest")
-    inspect.add_argument("files", nargs="+", metavar="FILE", help="files of any kind; other kinds are skipped")
+    inspect.add_argument(
+        "files", type=Path, nargs="+", metavar="FILE", help="files of any kind; other kinds are skipped"
+    )
     inspect.add_argument("--prefix", default="", help=prefix_help)
 
     convert = commands.add_parser("convert", help="write a file in another layout, or import it into the companion")
-    convert.add_argument("files", nargs="+", metavar="FILE")
+    convert.add_argument("files", type=Path, nargs="+", metavar="FILE")
     convert.add_argument("--to", required=True, choices=("companion", "official", "timm", "mmpretrain"))
     convert.add_argument("--model", help="refuse a file of another model")
     convert.add_argument("--prefix", default="", help=prefix_help)
     convert.add_argument(
-        "--output", metavar="FILE", help="where one converted file goes; its suffix decides the format"
+        "--output", type=Path, metavar="FILE", help="where one converted file goes; its suffix decides the format"
     )
     folder_help = "with --to companion: the root below which DATASET/MODEL/released_*/seednone/ is made"
-    convert.add_argument("--weights-folder", metavar="FOLDER", help=folder_help)
+    convert.add_argument("--weights-folder", type=Path, metavar="FOLDER", help=folder_help)
     convert.add_argument("--dataset", default="imagenet", help="with --to companion: the dataset (default imagenet)")
 
     fetch = commands.add_parser("fetch", help="download the weights that timm publishes")
     fetch.add_argument("--models", nargs="+", required=True, metavar="MODEL")
-    fetch.add_argument("--output", required=True, metavar="FOLDER")
+    fetch.add_argument("--output", type=Path, required=True, metavar="FOLDER")
     fetch.add_argument("--endpoint", metavar="URL", help="another server of the same kind")
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Run one action; raises CompanionError at the first weights file that cannot be used."""
     if arguments.action == "inspect":
-        inspect([Path(name) for name in arguments.files], arguments.prefix)
+        inspect(arguments.files, arguments.prefix)
     elif arguments.action == "fetch":
-        fetch_all(arguments.models, Path(arguments.output), arguments.endpoint)
+        fetch_all(arguments.models, arguments.output, arguments.endpoint)
     else:
-        output, folder = arguments.output, arguments.weights_folder
-        convert(
-            ConvertRequest(
-                files=tuple(map(Path, arguments.files)),
-                to=arguments.to,
-                model=arguments.model,
-                prefix=arguments.prefix,
-                output=None if output is None else Path(output),
-                weights_folder=None if folder is None else Path(folder),
-                dataset=arguments.dataset,
-            )
-        )
+        convert(request_of(ConvertRequest, arguments))
 
 
 def inspect(paths: list[Path], prefix: str = "") -> None:

@@ -34,6 +34,7 @@ from repvgg_companion.data.origin import Origin
 from repvgg_companion.data.whole_batch import require_whole_batch
 from repvgg_companion.errors import CompanionError
 from repvgg_companion.files import atomic_path, json_text
+from repvgg_companion.settings import request_of
 
 NUMBERS = "the class folders are called by numbers; their labels follow the numbers: 2 comes before 10"
 Splits = dict[str, Split]
@@ -115,7 +116,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the `index` verb."""
     parser.epilog = f"The images are named by one of: {FORMS}."
     parser.add_argument("--dataset", required=True, help="name of the image set")
-    parser.add_argument("--output", required=True, metavar="FOLDER", help="results/data/DATASET")
+    parser.add_argument("--output", type=Path, required=True, metavar="FOLDER", help="results/data/DATASET")
     for name, (metavar, text) in SOURCES.items():
         parser.add_argument(_option(name), metavar=metavar, help=text)
     parser.add_argument(
@@ -141,25 +142,13 @@ def run(arguments: argparse.Namespace) -> None:
     """Turn the arguments into a request and index it."""
     named = {name: getattr(arguments, name) for name in (*SOURCES, "labels")}
     paths = {name: os.path.expanduser(path) for name, path in named.items() if path is not None}  # noqa: PTH111
-    index(
-        IndexRequest(
-            dataset=arguments.dataset,
-            output=Path(arguments.output),
-            labels=paths.pop("labels", None),
-            sources=paths,
-            num_classes=arguments.num_classes,
-            classes=tuple(arguments.classes),
-            verify=arguments.verify,
-            needs_train=arguments.needs_train,
-            largest_batch=arguments.largest_batch,
-        )
-    )
+    index(request_of(IndexRequest, arguments, labels=paths.pop("labels", None), sources=paths))
 
 
 def index(request: IndexRequest) -> None:
     """Write the manifests of a dataset; raises CompanionError where the images cannot be what they should be."""
     _require_utf8(request)
-    with contextlib.ExitStack() as naming:  # of tars that images are copied into: only when nothing is at fault
+    with contextlib.ExitStack() as naming:  # tars of copied images get their names only if all goes well
         if "cityscapes_folder" in request.sources:
             notes: list[str] = []
             manifests = _segmentation(request)
@@ -167,7 +156,7 @@ def index(request: IndexRequest) -> None:
             manifests, notes = _classification(request, naming)
         if request.largest_batch is not None and "train" in manifests:
             require_whole_batch(request.largest_batch, len(manifests["train"]))
-        with contextlib.ExitStack() as stack:  # all of them or, on a full disk, none
+        with contextlib.ExitStack() as stack:  # a full disk leaves none of them
             for name, manifest in manifests.items():
                 path = stack.enter_context(atomic_path(request.output / f"{name}.parquet", flush=False))
                 manifest.write_parquet(path)
