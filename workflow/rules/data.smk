@@ -40,7 +40,8 @@ MANIFESTS = [f"{DATA}/{split}.parquet" for split in SPLITS]
 
 # Images that are indexed may go: without the rule their manifests are files like others. With it, Snakemake would take
 # the lost images for a change, and remove the manifests before it indexed again.
-if not (missing_sources(EXPERIMENT) and all(map(os.path.exists, MANIFESTS))):
+MISSING = missing_sources(EXPERIMENT)
+if not (MISSING and all(map(os.path.exists, MANIFESTS))):
 
     rule index:
         input:
@@ -49,7 +50,7 @@ if not (missing_sources(EXPERIMENT) and all(map(os.path.exists, MANIFESTS))):
             # date of a folder says nothing: a copy has another one, and a new image below it leaves it as it was.
             (
                 []
-                if missing_sources(EXPERIMENT)
+                if MISSING
                 else [ancient(path) if path in FOLDERS else path for path in SOURCE.values() if "{" not in path]
             ),
         output:

@@ -1,6 +1,7 @@
 # What is counted and what is timed. A job that measures time has the machine to itself: it takes all cores of the run.
 # It has no `benchmark:` either, for which Snakemake would read the job's memory maps every few seconds. A job that was
 # stopped goes on after its last finished group, which it keeps until all rows are written.
+MEASURING = f"{RESULTS}/measuring-"
 COMPLEXITY = complexity_groups(EXPERIMENT)
 # All cores of a local run. A cluster has no such number, and neither have --unlock and --report.
 MACHINE = workflow.resource_settings.cores or EXPERIMENT.execution.measure.threads
@@ -57,7 +58,7 @@ if SPEEDS:
         shell:
             f"python -m repvgg_companion measure-speed --experiment {{params.experiment}} --plan '{RESOLVED}#{{params.key}}' "
             "--output {output} --samples {params.samples} --runs {params.runs} "
-            f"--state {RESULTS}/measuring-{{wildcards.part}} --forget "
+            f"--state {MEASURING}{{wildcards.part}} --forget "
             "--log {log}"
 
 
@@ -82,7 +83,7 @@ if EXPERIMENT.kernel_size:
             "python -m repvgg_companion measure-kernel-sizes --experiment {params.experiment} "
             f"--plan '{RESOLVED}#kernel_size' "
             "--output {output} --samples {params.samples} --runs {params.runs} "
-            f"--state {RESULTS}/measuring-kernel_size --forget "
+            f"--state {MEASURING}kernel_size --forget "
             "--log {log}"
 
 
@@ -105,5 +106,5 @@ if EXPERIMENT.memory:
         shell:
             f"python -m repvgg_companion measure-memory --experiment {{params.experiment}} --plan '{RESOLVED}#memory' "
             "--output {output} --runs {params.runs} "
-            f"--state {RESULTS}/measuring-memory --forget "
+            f"--state {MEASURING}memory --forget "
             "--log {log}"

@@ -10,7 +10,7 @@ from typing import ClassVar, Self
 from repvgg_companion.training.job.stop import SIGNALS, listen_to_signals
 
 GRACE_S = 5.0
-"""So long a stop waits for the end of the call that is under way."""
+"""A stop waits this long for the end of the call under way."""
 
 
 class Stopped(BaseException):

@@ -109,7 +109,7 @@ def _cuda_graph(module: nn.Module, inputs: list[torch.Tensor]) -> PreparedCall:
 
 
 class _Replay:
-    """Replays the graphs in turn. It holds what they hold only the addresses of: the weights and the inputs."""
+    """Replays the graphs in turn. It keeps the weights and inputs alive, of which they hold only the addresses."""
 
     def __init__(self, module: nn.Module, inputs: list[torch.Tensor], graphs: list, outputs: list) -> None:
         self._held = (module, inputs)

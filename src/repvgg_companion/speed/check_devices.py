@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from repvgg_companion.contract import read_rows
-from repvgg_companion.errors import CompanionError
+from repvgg_companion.errors import CompanionError, located
 from repvgg_companion.files import read_json
 from repvgg_companion.identity import split_model_name
 from repvgg_companion.machine.device import LABEL_PATTERN
@@ -56,21 +56,20 @@ def check_device(folder: str | Path) -> tuple[int, list[str]]:
             continue
         for number, row in enumerate(read_rows(path, table), start=1):
             count += 1
-            where = f"{path}: row {number}"
-            facts = _run_facts(folder, row, where)
-            found = _CHECKS[table](folder, row, facts, where)
-            flags += [f"{where}: {flag}" for flag in found]
+            with located(f"{path}: row {number}"):
+                found = _CHECKS[table](folder, row, _run_facts(folder, row))
+            flags += [f"{path}: row {number}: {flag}" for flag in found]
     if not count:
         raise CompanionError(f"{folder} holds none of {', '.join(f'{table}.csv' for table in TABLES)}")
     return count, flags
 
 
-def _run_facts(folder: Path, row: dict[str, Any], where: str) -> dict[str, Any]:
+def _run_facts(folder: Path, row: dict[str, Any]) -> dict[str, Any]:
     if row["device"] != folder.name:
-        raise CompanionError(f"{where} belongs to {row['device']}; move it to the folder of that device")
+        raise CompanionError(f"it belongs to {row['device']}; move it to the folder of that device")
     path = folder / "runs" / f"{row['run_id']}.json"
     if not path.exists():
-        raise CompanionError(f"{where} is of the run {row['run_id']}, but {path} is missing; copy it from the run")
+        raise CompanionError(f"it is of the run {row['run_id']}, but {path} is missing; copy it from the run")
     facts = read_json(path)
     if facts.get("device") != row["device"]:
         raise CompanionError(
@@ -79,19 +78,19 @@ def _run_facts(folder: Path, row: dict[str, Any], where: str) -> dict[str, Any]:
     return facts
 
 
-def _check_speed_row(folder: Path, row: dict[str, Any], facts: dict[str, Any], where: str) -> list[str]:
+def _check_speed_row(folder: Path, row: dict[str, Any], facts: dict[str, Any]) -> list[str]:
     base_model, variation = split_model_name(row["model"])
     if (base_model, variation or None) != (row["base_model"], row["variation"]):
-        raise CompanionError(f"{where}: base_model and variation are not those of {row['model']}")
-    from repvgg_companion.speed.roofline import network_of
+        raise CompanionError(f"base_model and variation are not those of {row['model']}")
+    from repvgg_companion.speed.roofline import judge, network_of
 
     params = network_of(row).params()
     if row["params"] != params:
         raise CompanionError(
-            f"{where}: {row['model']} {row['form']} has {params} parameters, the row says {row['params']}; "
+            f"{row['model']} {row['form']} has {params} parameters, the row says {row['params']}; "
             "another network was measured"
         )
-    if _is_empty(row, row["examples_per_s"], where):
+    if _is_empty(row, row["examples_per_s"]):
         return []
     samples = _samples(folder, row["run_id"])
     rate = samples.rate(row)
@@ -102,23 +101,18 @@ def _check_speed_row(folder: Path, row: dict[str, Any], facts: dict[str, Any], w
         "n_samples": rate.n,
         **samples.percentiles(row),
     }
-    _agree(row, expected, where)
-    from repvgg_companion.speed.roofline import judge
-
-    try:
-        flag = judge(row, _ceilings(row, facts, where))
-    except CompanionError as error:
-        raise CompanionError(f"{where}: {error}") from None
+    _agree(row, expected)
+    flag = judge(row, _ceilings(row, facts))
     return [flag] if flag else []
 
 
-def _check_kernel_row(folder: Path, row: dict[str, Any], facts: dict[str, Any], where: str) -> list[str]:
+def _check_kernel_row(folder: Path, row: dict[str, Any], facts: dict[str, Any]) -> list[str]:
     from repvgg_companion.speed.convolutions import macs
     from repvgg_companion.speed.measure_kernel_sizes import times_of
     from repvgg_companion.speed.roofline import PLAUSIBLE, above_ceiling
     from repvgg_companion.speed.statistics import median_interval
 
-    if _is_empty(row, row["time_ms"], where):
+    if _is_empty(row, row["time_ms"]):
         return []
     time = median_interval(times_of(row, _samples(folder, row["run_id"])))
     settings = KernelSettings(row["batch_size"], row["channels"], row["resolution_px"])
@@ -129,21 +123,21 @@ def _check_kernel_row(folder: Path, row: dict[str, Any], facts: dict[str, Any], 
         "n_samples": time.n,
         "tflops": 2 * macs(settings, row["kernel_size"]) / time.value / 1e12,
     }
-    _agree(row, expected, where)
-    direct = _ceilings(row, facts, where).operations_per_s / 1e12
+    _agree(row, expected)
+    direct = _ceilings(row, facts).operations_per_s / 1e12
     # F(4x4, kxk) needs ((k + 3) / 4k)^2 of the multiplications: a quarter for 3x3, all for 1x1. The paper's own Table 1
     # lies at 3.4 times its GPU's peak, so F(2x2, 3x3) with 4/9 would be too strict for one convolution.
     size = row["kernel_size"]
     limit = PLAUSIBLE * direct * (4 * size / (size + 3)) ** 2
     if row["tflops"] > limit:
         raise CompanionError(
-            f"{where}: {row['tflops']:.3g} TFLOPS are above {limit:.3g}, 1.1 times what {row['device']} can compute "
+            f"{row['tflops']:.3g} TFLOPS are above {limit:.3g}, 1.1 times what {row['device']} can compute "
             f"with Winograd convolutions of {size}x{size}; the time was not taken until the work had ended"
         )
     return [above_ceiling(row)] if row["tflops"] > direct else []
 
 
-def _check_memory_row(_folder: Path, row: dict[str, Any], _facts: dict[str, Any], where: str) -> list[str]:
+def _check_memory_row(_folder: Path, row: dict[str, Any], _facts: dict[str, Any]) -> list[str]:
     from repvgg_companion.speed.measure_memory import WHOLE
     from repvgg_companion.speed.roofline import network_of
 
@@ -151,7 +145,7 @@ def _check_memory_row(_folder: Path, row: dict[str, Any], _facts: dict[str, Any]
         weights = network_of(row).params() * 4 / 2**20
         if row["peak_mib"] < weights:
             raise CompanionError(
-                f"{where}: {row['model']} {row['form']} at {row['peak_mib']:.1f} MiB is below its weights of "
+                f"{row['model']} {row['form']} at {row['peak_mib']:.1f} MiB is below its weights of "
                 f"{weights:.1f} MiB; measure again"
             )
     return []
@@ -166,27 +160,27 @@ def _samples(folder: Path, run_id: str) -> Any:
     return find_run(folder / "speed", run_id)
 
 
-def _is_empty(row: dict[str, Any], value: float | None, where: str) -> bool:
+def _is_empty(row: dict[str, Any], value: float | None) -> bool:
     """Whether a row holds no time; raises CompanionError where it does not say why, or rests on too few samples."""
     if value is None:
         if not (row["flags"] or "").startswith("not measured"):
-            raise CompanionError(f"{where} is empty without a reason in its flags; leave it out or measure again")
+            raise CompanionError("it is empty without a reason in its flags; leave it out or measure again")
         return True
     if row["n_samples"] < LEAST_ROUNDS and FEW_SAMPLES not in (row["flags"] or ""):
-        raise CompanionError(f"{where} rests on {row['n_samples']} samples; at least {LEAST_ROUNDS} are needed")
+        raise CompanionError(f"it rests on {row['n_samples']} samples; at least {LEAST_ROUNDS} are needed")
     return False
 
 
-def _agree(row: dict[str, Any], expected: dict[str, float], where: str) -> None:
+def _agree(row: dict[str, Any], expected: dict[str, float]) -> None:
     for name, value in expected.items():
         if row[name] is None or abs(row[name] / value - 1) > _AGREES:
-            raise CompanionError(f"{where}: {name} is {row[name]}, but its raw samples give {value:g}")
+            raise CompanionError(f"{name} is {row[name]}, but its raw samples give {value:g}")
 
 
-def _ceilings(row: dict[str, Any], facts: dict[str, Any], where: str) -> Any:
+def _ceilings(row: dict[str, Any], facts: dict[str, Any]) -> Any:
     from repvgg_companion.speed.roofline import Ceilings
 
     found = next((part for part in facts.get("ceilings", []) if part["precision"] == row["precision"]), None)
     if found is None:
-        raise CompanionError(f"{where}: its run holds no ceiling in {row['precision']}; measure with roofline: true")
+        raise CompanionError(f"its run holds no ceiling in {row['precision']}; measure with roofline: true")
     return Ceilings(**found)

@@ -90,11 +90,11 @@ def clock_for(kind: str) -> Clock:
 
 
 def require_synchronised(clock: Clock, call: Call, wait: Call, iterations: int = 3) -> None:
-    """Check a clock against the wall: from an idle device to `wait()` returned, which is when the work has ended.
+    """Check a clock against wall time, from an idle device until `wait()` returns, when the work has ended.
 
-    Raises CompanionError where the clock saw less than 70 % of the time that the same calls took on the wall, which is
-    what a clock without synchronisation does. Where other processes hold the host up, the wall is longer too; so it is
-    tried several times, and one agreement is enough. `wait` must truly wait for the device, whatever the clock does.
+    Raises CompanionError where the clock saw less than 70 % of the wall time of the same calls, as a clock without
+    synchronisation does. Other processes lengthen the wall time too; so it is tried several times, and one agreement
+    is enough. `wait` must truly wait for the device, whatever the clock does.
     """
     # A device clock makes one call more than it times.
     calls = iterations + 1 if isinstance(clock, CudaClock) else iterations

@@ -16,6 +16,7 @@ from repvgg_companion.runs import write_run
 from repvgg_companion.speed.ceilings import ceilings_of
 from repvgg_companion.speed.device_parts import DigitsSettings, PeerSettings
 from repvgg_companion.speed.device_work import Found, MeasuredDevice
+from repvgg_companion.speed.group_record import samples_of
 from repvgg_companion.speed.harness import LIMITS
 from repvgg_companion.speed.measure_kernel_sizes import kernel_rows, winograd_facts
 from repvgg_companion.speed.measure_memory import FIGURE_3, WHOLE
@@ -47,11 +48,6 @@ class DeviceRun:
         """The groups of convolutions of all parts, in order."""
         return [record for found in self.found for record in found.convolutions]
 
-    def samples(self) -> Samples:
-        """The raw samples of all groups."""
-        everything = (*self.records, *self.convolutions)
-        return Samples(self.run_id, self.device.device, tuple(one for record in everything for one in record.samples))
-
     def tables(self, samples: Samples) -> tuple[dict[str, list[dict[str, Any]]], list[dict[str, Any]]]:
         """The rows of each table, and the work of a batch of each row of speed."""
         limits = LIMITS[self.device.kind]
@@ -66,14 +62,15 @@ class DeviceRun:
                     tables["kernel_size"] += kernel_rows(record, samples, settings, limits)
             elif isinstance(settings, PeerSettings):
                 tables["peers"] += [row for piece in found.pieces for row in peer_rows(piece, settings)]
-            # Of single operators only the points of Figure 3 are kept.
+            # Keep whole networks and the points of Figure 3, but not every operator.
             tables["memory"] += [row for row in found.memory if row["layer"] in (WHOLE, *FIGURE_3)]
         shared = {"experiment": EXPERIMENT, "run_id": self.run_id, "device": self.device.device}
         return {name: [row | shared for row in rows] for name, rows in tables.items()}, work
 
     def write(self, folder: Path) -> dict[str, int]:
         """Write everything into `folder`, the rows last; returns the number of this run's rows in each table."""
-        samples = self.samples()
+        everything = [*self.records, *self.convolutions]
+        samples = samples_of(everything, self.run_id, self.device.device)
         tables, work = self.tables(samples)
         merged = {name: [*self._of_other_runs(folder, name), *rows] for name, rows in tables.items() if rows}
         samples.write(folder / "speed")
@@ -85,13 +82,13 @@ class DeviceRun:
             device=self.device.device,
             parts=[asdict(found.part) for found in self.found],
             torch_flags=torch_flags(self.device.kind),
-            ceilings=[asdict(ceiling) for ceiling in ceilings_of([*self.records, *self.convolutions]).values()],
+            ceilings=[asdict(ceiling) for ceiling in ceilings_of(everything).values()],
             work=work,
             process_peak_mib=peak_rss_mib(),
             winograd=[winograd_facts(record, samples) for record in self.convolutions],
             peers=self._pieces(PeerSettings),
             digits=self._pieces(DigitsSettings),
-            groups=list(group_facts([*self.records, *self.convolutions])),
+            groups=list(group_facts(everything)),
         )
         for name, rows in merged.items():
             write_rows(folder / f"{name}.csv", name, rows)

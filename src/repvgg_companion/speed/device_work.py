@@ -12,7 +12,7 @@ from repvgg_companion.speed.digits_training import train_on_digits
 from repvgg_companion.speed.effort import Effort
 from repvgg_companion.speed.finished_groups import FinishedGroups, FinishedWork, measure_groups
 from repvgg_companion.speed.group_record import GroupRecord
-from repvgg_companion.speed.measure_memory import kept_memory_rows, memory_rows
+from repvgg_companion.speed.measure_memory import measure_networks, memory_rows
 from repvgg_companion.speed.peers import compare_with_timm
 from repvgg_companion.speed.programme import Method, SpeedGroup, programme
 from repvgg_companion.speed.speed_settings import KernelSettings, MemorySettings, SpeedSettings
@@ -66,7 +66,7 @@ def work_on(part: DevicePart, device: MeasuredDevice, effort: Effort, *, start: 
         kept = FinishedGroups(device.state, method_of(part, device))
         measure_groups(part.name, convolution_groups(work, device.kind), kept, effort)
     elif isinstance(work, MemorySettings):
-        memory_rows(work, device.kept, effort)
+        measure_networks(work, device.kept, effort)
     elif isinstance(work, PeerSettings):
         _compare(part.name, work, device, effort)
     else:
@@ -133,8 +133,7 @@ def is_complete(part: DevicePart, device: MeasuredDevice, start: int) -> bool:
     if not isinstance(part.work, SpeedSettings):
         return False
     kept = FinishedGroups(device.state, method_of(part, device))
-    paths = [kept.path_of("group", {"group": asdict(group), "start": start}) for group in speed_groups(part)]
-    return all(path is not None and path.exists() for path in paths)
+    return all(kept.path_of("group", {"group": asdict(group), "start": start}).exists() for group in speed_groups(part))
 
 
 def collect(part: DevicePart, device: MeasuredDevice) -> Found:
@@ -149,7 +148,7 @@ def collect(part: DevicePart, device: MeasuredDevice) -> Found:
         groups = convolution_groups(work, device.kind)
         found.convolutions = [record for group in groups if (record := kept.load(group, 0)) is not None]
     elif isinstance(work, MemorySettings):
-        found.memory, _ = kept_memory_rows(work, device.kept)
+        found.memory, _ = memory_rows(work, device.kept)
     elif isinstance(work, PeerSettings):
         found.pieces = _compare(part.name, work, device, Effort(finish=True))
     else:

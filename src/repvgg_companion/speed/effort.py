@@ -3,10 +3,14 @@
 import argparse
 import contextlib
 import shutil
+import tempfile
 import time
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, Self
 
+from repvgg_companion.contract import write_rows
 from repvgg_companion.errors import CompanionError
 
 KINDS = ("group", "memory")
@@ -26,10 +30,13 @@ class Effort:
         return float("inf") if self.deadline is None else self.deadline - time.monotonic()
 
 
-@dataclass(frozen=True)
-class StateOptions:
-    """The options that all measuring verbs share: where finished work is kept, and how far the call goes."""
+@dataclass(frozen=True, kw_only=True)
+class MeasureRequest:
+    """What all measuring verbs are asked: where rows go, where finished work is kept, and how far the call goes."""
 
+    experiment: str
+    output: str
+    runs: str
     state: str | None = None
     minutes: float | None = None
     finish: bool = False
@@ -40,30 +47,48 @@ class StateOptions:
         if (self.minutes is not None or self.finish) and not self.state:
             raise CompanionError("--minutes and --finish need --state, the folder where finished work is kept")
 
-    @classmethod
-    def of(cls, arguments: argparse.Namespace) -> "StateOptions":
-        """The options of a verb."""
-        return cls(arguments.state, arguments.minutes, arguments.finish, arguments.forget)
+    @property
+    def folder(self) -> Path:
+        """Where finished work is kept."""
+        assert self.state
+        return Path(self.state)
+
+    @contextlib.contextmanager
+    def with_folder(self) -> Iterator[Self]:
+        """The request with a folder for finished work: a temporary one if none is named."""
+        if self.state:
+            yield self
+            return
+        with tempfile.TemporaryDirectory(prefix="measuring-") as folder:
+            yield replace(self, state=folder)
 
     def effort(self) -> Effort:
         """How far this call goes, counted from now."""
         return Effort(None if self.minutes is None else time.monotonic() + 60 * self.minutes, self.finish)
 
-    def conclude(self) -> None:
-        """Called when all rows are written: removes the finished work if it is to be forgotten."""
-        if self.forget and self.state and not self.finish:
-            folder = Path(self.state)
+    def require(self, found: Sequence[Any]) -> None:
+        """Raise CompanionError if nothing was measured or kept."""
+        if not found:
+            raise CompanionError(f"{self.state} holds nothing finished of this plan, device and commit; measure")
+
+    def write(self, table: str, rows: list[dict[str, Any]]) -> None:
+        """Write all rows; then remove the finished work if it is to be forgotten."""
+        write_rows(self.output, table, rows)
+        if self.forget and not self.finish:
             for kind in KINDS:
-                for path in folder.glob(f"{kind}-*.json"):
+                for path in self.folder.glob(f"{kind}-*.json"):
                     path.unlink()
-                for partial in folder.glob(f".{kind}-*.partial"):  # a kill left it while it was written
+                for partial in self.folder.glob(f".{kind}-*.partial"):  # a kill left it while it was written
                     shutil.rmtree(partial, ignore_errors=True)
             with contextlib.suppress(OSError):  # something else lies there
-                folder.rmdir()
+                self.folder.rmdir()
 
 
-def add_state_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of `StateOptions`."""
+def add_measure_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `MeasureRequest`."""
+    parser.add_argument("--experiment", required=True, help="name of the experiment, written into every row")
+    parser.add_argument("--output", required=True, help="CSV of the rows")
+    parser.add_argument("--runs", required=True, help="folder of the run's JSON file")
     parser.add_argument("--state", help="folder where finished work is kept; a later call goes on from there")
     parser.add_argument("--minutes", type=float, help="end by then: nothing is begun that will not fit; needs --state")
     parser.add_argument("--finish", action="store_true", help="write the rows of what is in --state, measure no more")

@@ -18,8 +18,6 @@ from repvgg_companion.speed.group_record import GroupRecord
 from repvgg_companion.speed.preparation import Known
 from repvgg_companion.speed.programme import Method, SpeedGroup
 
-WITHOUT_LIMIT = Effort()
-
 
 @cache
 def _commit_and_versions() -> dict[str, Any]:
@@ -31,34 +29,30 @@ def _commit_and_versions() -> dict[str, Any]:
 
 
 class FinishedWork:
-    """The folder of finished work of one device, commit and set of versions; without a folder nothing is kept."""
+    """The folder of finished work of one device, commit and set of versions."""
 
-    def __init__(self, folder: Path | None, device: str, **depends_on: Any) -> None:
+    def __init__(self, folder: Path, device: str, **depends_on: Any) -> None:
         self.folder = folder
         self._depends_on = {"device": device, **_commit_and_versions(), **depends_on}
 
-    def path_of(self, kind: str, facts: Mapping[str, Any]) -> Path | None:
+    def path_of(self, kind: str, facts: Mapping[str, Any]) -> Path:
         """Where a piece of work is kept: everything that it depends on decides the name."""
-        return (
-            None if self.folder is None else self.folder / f"{kind}-{short_digest({**self._depends_on, **facts})}.json"
-        )
+        return self.folder / f"{kind}-{short_digest({**self._depends_on, **facts})}.json"
 
     def found(self, kind: str, facts: Mapping[str, Any]) -> Any:
         """What a finished piece of work gave, or None."""
         path = self.path_of(kind, facts)
-        return read_json(path) if path is not None and path.exists() else None
+        return read_json(path) if path.exists() else None
 
     def store(self, kind: str, facts: Mapping[str, Any], value: Any) -> None:
         """Keep what a piece of work gave, as JSON values."""
-        path = self.path_of(kind, facts)
-        if path is not None:
-            write_json(path, value)
+        write_json(self.path_of(kind, facts), value)
 
 
 class FinishedGroups(FinishedWork):
     """The finished groups that were measured by one method."""
 
-    def __init__(self, folder: Path | None, method: Method) -> None:
+    def __init__(self, folder: Path, method: Method) -> None:
         super().__init__(folder, method.device, method=asdict(method))
         self.method = method
 
@@ -73,12 +67,11 @@ class FinishedGroups(FinishedWork):
 
     def longest_s(self) -> float:
         """Seconds of the longest kept group."""
-        paths = self.folder.glob("group-*.json") if self.folder is not None else ()
-        return max((read_json(path).get("seconds", 0.0) for path in paths), default=0.0)
+        return max((read_json(path)["seconds"] for path in self.folder.glob("group-*.json")), default=0.0)
 
 
 def measure_groups(
-    verb: str, groups: Sequence[SpeedGroup], kept: FinishedGroups, effort: Effort = WITHOUT_LIMIT, *, start: int = 0
+    verb: str, groups: Sequence[SpeedGroup], kept: FinishedGroups, effort: Effort, *, start: int = 0
 ) -> list[GroupRecord]:
     """Measure all groups that are not kept yet, in this process; returns all records in order.
 

@@ -1,10 +1,10 @@
 """What measuring one group gave, as plain values: the state folder, the rows and the run's JSON file are made of it."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
-from repvgg_companion.speed.samples import CEILING, TIMED, Sample
+from repvgg_companion.speed.samples import CEILING, TIMED, Sample, Samples
 
 CEILING_NAMES = ("ceiling: compute", "ceiling: copy")
 """The samples' model names of the device's ceilings."""
@@ -118,3 +118,8 @@ class GroupRecord:
 def format_key(condition: Mapping[str, Any], model: str, form: str) -> tuple:
     """What the best memory format of a network depends on, beside the device and the versions."""
     return (model, form, *(condition[name] for name in ("protocol", "precision", "backend", "batch_size")))
+
+
+def samples_of(records: Iterable[GroupRecord], run_id: str, device: str) -> Samples:
+    """The raw samples of all groups of a run."""
+    return Samples(run_id, device, tuple(sample for record in records for sample in record.samples))

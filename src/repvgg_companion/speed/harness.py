@@ -22,7 +22,7 @@ DRIFT_CHECK_SAMPLES = 5
 LONG_CALL_S = 0.020
 """A call that takes longer is a block of its own."""
 WARM_CALL_S = 0.2
-"""Where no time to warm up is asked for, a call that takes longer is warm after the call that checks its output."""
+"""Without a least warm-up time, a longer call counts as warm after the call that checked its output."""
 
 
 @dataclass
@@ -38,22 +38,22 @@ class Subject:
 
 @dataclass(frozen=True)
 class Limits:
-    """How long to warm up and how long a block lasts; the defaults of each kind of device are in `LIMITS`."""
+    """How long to warm up, how long a block lasts, and what flags a row; `LIMITS` has those of each kind of device."""
 
     warm_up_seconds: float
     warm_up_calls: int
     block_seconds: float
     block_calls: int
-    drift_pct: float
-    spread_pct: float
+    drift_pct: float = 5.0
+    spread_pct: float = 20.0
 
 
 LIMITS = {
     # On a CPU nothing is compiled or tuned at run time and one call is a sample; very short ones are timed in blocks.
-    "cpu": Limits(0.0, 2, 0.010, 1, 5.0, 20.0),
+    "cpu": Limits(0.0, 2, 0.010, 1),
     # At least 1 s and 3 calls to warm up; at least 5 calls a round for short calls, so 100 in 20 rounds. At its power
     # limit the clock of an H100 moves by some percent, depending on what ran before: the intervals show it.
-    "cuda": Limits(1.0, 3, 0.050, 5, 5.0, 20.0),
+    "cuda": Limits(1.0, 3, 0.050, 5),
 }
 
 
@@ -83,7 +83,7 @@ class GroupResult:
         return [timing.seconds for timing in self.timings if timing.subject == subject]
 
     def drift_pct(self) -> float:
-        """By how many percent the first subject, measured again last, differs from its median in the rounds."""
+        """Drift in percent: the first subject, measured again at the end, against its median in the rounds."""
         if not self.drift_check:
             return 0.0
         before = float(np.median(self.seconds(self.drift_check[0].subject)))
@@ -181,7 +181,7 @@ def measure_group(subjects: Sequence[Subject], clock: Clock, rounds: Rounds) -> 
         if rounds.is_last(done, began):
             break
     for number in range(DRIFT_CHECK_SAMPLES if done >= DRIFT_CHECK_SAMPLES else 1):
-        # Another one before it, as in the rounds: alone it would find its weights in the caches and seem to drift.
+        # Run another subject first, as in the rounds: alone it would find its weights in the caches and seem to drift.
         if len(subjects) > 1 and (number or result.timings[-1].subject == subjects[0].name):
             subjects[1 + number % (len(subjects) - 1)].call()
         result.drift_check.append(_timed(subjects[0], clock, done + number, 0))

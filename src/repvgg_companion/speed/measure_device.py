@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 from repvgg_companion.errors import CompanionError, Interrupted, one_line
 from repvgg_companion.machine.cpu import process_age_s
 from repvgg_companion.runs import new_run_id
+from repvgg_companion.settings import request_of
 from repvgg_companion.speed.alarm import GRACE_S, Alarm, Stopped
 from repvgg_companion.speed.device_parts import DevicePart, parts_of
 from repvgg_companion.speed.effort import Effort
@@ -71,8 +72,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int | None:
     """Measure this device within the minutes and write the rows."""
-    names = MeasureDeviceRequest.__dataclass_fields__
-    return measure_device(MeasureDeviceRequest(**{name: getattr(arguments, name) for name in names}))
+    return measure_device(request_of(MeasureDeviceRequest, arguments))
 
 
 def measure_device(request: MeasureDeviceRequest) -> int | None:

@@ -8,13 +8,11 @@ the comparison.
 
 import argparse
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from repvgg_companion.contract import write_rows
-from repvgg_companion.errors import CompanionError
 from repvgg_companion.runs import new_run_id, write_run
-from repvgg_companion.speed.effort import StateOptions, add_state_arguments
+from repvgg_companion.settings import request_of
+from repvgg_companion.speed.effort import MeasureRequest, add_measure_arguments
 from repvgg_companion.speed.speed_settings import KernelSettings
 
 if TYPE_CHECKING:
@@ -27,32 +25,25 @@ WINOGRAD_MARGIN = 1.2
 
 
 @dataclass(frozen=True, kw_only=True)
-class MeasureKernelSizesRequest(StateOptions):
+class MeasureKernelSizesRequest(MeasureRequest):
     """What the verb is asked to do."""
 
-    experiment: str
     settings: KernelSettings
-    output: str
     samples: str
-    runs: str
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the `measure-kernel-sizes` verb."""
-    parser.add_argument("--experiment", required=True, help="name of the experiment, written into every row")
     parser.add_argument("--plan", default="{}", help="kernel size settings as JSON, a JSON file, or FILE#KEY")
-    parser.add_argument("--output", required=True, help="CSV of the rows")
     parser.add_argument("--samples", required=True, help="folder of the raw samples, DEVICE/RUN_ID.parquet")
-    parser.add_argument("--runs", required=True, help="folder of the run's JSON file")
-    add_state_arguments(parser)
+    add_measure_arguments(parser)
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Measure every kernel size in turn, under each condition, and write the rows."""
     settings = KernelSettings.read(arguments.plan)
-    places = {name: getattr(arguments, name) for name in ("experiment", "output", "samples", "runs")}
-    options = vars(StateOptions.of(arguments))
-    measure_convolutions(MeasureKernelSizesRequest(settings=settings, **places, **options))
+    with request_of(MeasureKernelSizesRequest, arguments, settings=settings).with_folder() as request:
+        measure_convolutions(request)
 
 
 def measure_convolutions(request: MeasureKernelSizesRequest) -> None:
@@ -64,20 +55,19 @@ def measure_convolutions(request: MeasureKernelSizesRequest) -> None:
     from repvgg_companion.speed.ceilings import ceilings_of
     from repvgg_companion.speed.convolutions import convolution_groups, convolution_method
     from repvgg_companion.speed.finished_groups import FinishedGroups, measure_groups
+    from repvgg_companion.speed.group_record import samples_of
     from repvgg_companion.speed.measure_speed import group_facts, torch_flags
-    from repvgg_companion.speed.samples import Samples
 
     settings = request.settings
     kind = choose_device(settings.device)
     method = convolution_method(settings, kind, settings.threads or usable_cores())
     torch.set_num_threads(method.threads)
     groups = convolution_groups(settings, kind)
-    kept = FinishedGroups(Path(request.state) if request.state else None, method)
+    kept = FinishedGroups(request.folder, method)
     records = measure_groups("measure-kernel-sizes", groups, kept, request.effort())
-    if not records:
-        raise CompanionError(f"{request.state} holds no finished group of this plan, device and commit; measure")
+    request.require(records)
     run_id = new_run_id("measure-kernel-sizes")
-    samples = Samples(run_id, method.device, tuple(sample for record in records for sample in record.samples))
+    samples = samples_of(records, run_id, method.device)
     shared = {"experiment": request.experiment, "run_id": run_id, "device": method.device}
     rows = [shared | row for record in records for row in kernel_rows(record, samples, settings, method.limits)]
     samples.write(request.samples)
@@ -93,9 +83,8 @@ def measure_convolutions(request: MeasureKernelSizesRequest) -> None:
         ceilings=[asdict(found) for found in ceilings_of(records).values()],
         groups=list(group_facts(records)),
     )
-    write_rows(request.output, "kernel_size", rows)
+    request.write("kernel_size", rows)
     print(f"{len(rows)} kernel size rows on {method.device}")
-    request.conclude()
 
 
 def kernel_rows(

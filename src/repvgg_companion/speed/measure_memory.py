@@ -7,16 +7,15 @@ recorded: the operator's output and scratch space.
 
 import argparse
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from repvgg_companion.contract import write_rows
-from repvgg_companion.errors import CompanionError, Interrupted
+from repvgg_companion.errors import Interrupted
 from repvgg_companion.identity import split_model_name
 from repvgg_companion.progress import Progress
 from repvgg_companion.runs import new_run_id, write_run
+from repvgg_companion.settings import request_of
 from repvgg_companion.speed.alarm import stop_if_due, undisturbed
-from repvgg_companion.speed.effort import StateOptions, add_state_arguments
+from repvgg_companion.speed.effort import MeasureRequest, add_measure_arguments
 from repvgg_companion.speed.speed_settings import MemorySettings
 
 if TYPE_CHECKING:
@@ -38,29 +37,23 @@ FIGURE_3 = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class MeasureMemoryRequest(StateOptions):
+class MeasureMemoryRequest(MeasureRequest):
     """What the verb is asked to do."""
 
-    experiment: str
     settings: MemorySettings
-    output: str
-    runs: str
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the `measure-memory` verb."""
-    parser.add_argument("--experiment", required=True, help="name of the experiment, written into every row")
     parser.add_argument("--plan", required=True, help="memory settings as JSON, a JSON file, or FILE#KEY")
-    parser.add_argument("--output", required=True, help="CSV of the rows")
-    parser.add_argument("--runs", required=True, help="folder of the run's JSON file")
-    add_state_arguments(parser)
+    add_measure_arguments(parser)
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Measure both forms of every model and write the rows."""
     settings = MemorySettings.read(arguments.plan)
-    places = {name: getattr(arguments, name) for name in ("experiment", "output", "runs")}
-    measure_models(MeasureMemoryRequest(settings=settings, **places, **vars(StateOptions.of(arguments))))
+    with request_of(MeasureMemoryRequest, arguments, settings=settings).with_folder() as request:
+        measure_models(request)
 
 
 def measure_models(request: MeasureMemoryRequest) -> None:
@@ -74,59 +67,49 @@ def measure_models(request: MeasureMemoryRequest) -> None:
     settings = replace(request.settings, device=choose_device(request.settings.device))
     torch.set_num_threads(usable_cores())
     device, run_id = device_label(settings.device), new_run_id("measure-memory")
-    kept = FinishedWork(Path(request.state) if request.state else None, device)
-    rows, reasons = memory_rows(settings, kept, request.effort())
-    if not rows:
-        raise CompanionError(f"{request.state} holds no finished network of this plan, device and commit; measure")
+    kept = FinishedWork(request.folder, device)
+    if not request.finish:
+        measure_networks(settings, kept, request.effort())
+    rows, reasons = memory_rows(settings, kept)
+    request.require(rows)
     shared = {"experiment": request.experiment, "run_id": run_id, "device": device}
     facts = {"device": device, "settings": settings.as_dict(), "not_measured": reasons}
     write_run(request.runs, run_id, verb="measure-memory", experiment=request.experiment, **facts)
-    write_rows(request.output, "memory", [shared | row for row in rows])
+    request.write("memory", [shared | row for row in rows])
     print(f"{len(rows)} memory rows on {device}")
-    request.conclude()
 
 
-def memory_rows(
-    settings: MemorySettings, kept: "FinishedWork", effort: "Effort"
-) -> tuple[list[dict[str, Any]], dict[str, str]]:
-    """The rows of every network on `settings.device`, and why some were not measured.
+def measure_networks(settings: MemorySettings, kept: "FinishedWork", effort: "Effort") -> None:
+    """Measure and keep what is missing of every network on `settings.device`; raises Interrupted after the deadline.
 
-    A network that does not fit into the memory gets an empty row. Raises Interrupted after the deadline.
+    A network that does not fit into the memory gets an empty row.
     """
-    measured = []
     networks = _networks(settings)
     with Progress("measure-memory", total=len(networks), unit="networks") as progress:
         for number, network in enumerate(networks):
             progress.note(network.name)
             facts = _facts(network, settings)
-            found = kept.found("memory", facts)
-            if found is None and effort.finish:
-                continue
-            if found is None:
+            if kept.found("memory", facts) is None:
                 stop_if_due()
                 if effort.seconds_left <= 0:
                     raise Interrupted(
                         f"{number} of {len(networks)} networks are measured and kept in {kept.folder}; run the same "
                         "command to go on"
                     )
-                found = _rows_or_reason(network, settings)
-                kept.store("memory", facts, found)
-            measured.append((network, found))
+                kept.store("memory", facts, _rows_or_reason(network, settings))
             progress.advance()
-    return _joined(measured, settings)
 
 
-def kept_memory_rows(settings: MemorySettings, kept: "FinishedWork") -> tuple[list[dict[str, Any]], dict[str, str]]:
-    """What `memory_rows` returns, of the networks that are kept."""
-    pairs = ((network, kept.found("memory", _facts(network, settings))) for network in _networks(settings))
-    return _joined([(network, found) for network, found in pairs if found is not None], settings)
-
-
-def _joined(
-    measured: "list[tuple[ModelForm, dict[str, Any]]]", settings: MemorySettings
-) -> tuple[list[dict[str, Any]], dict[str, str]]:
-    rows = [_columns(network, settings) | row for network, found in measured for row in found["rows"]]
-    return rows, {network.name: found["reason"] for network, found in measured if found["reason"]}
+def memory_rows(settings: MemorySettings, kept: "FinishedWork") -> tuple[list[dict[str, Any]], dict[str, str]]:
+    """The rows of every network that is kept, and why some of these were not measured."""
+    rows, reasons = [], {}
+    for network in _networks(settings):
+        found = kept.found("memory", _facts(network, settings))
+        if found is not None:
+            rows += [_columns(network, settings) | row for row in found["rows"]]
+            if found["reason"]:
+                reasons[network.name] = found["reason"]
+    return rows, reasons
 
 
 def _networks(settings: MemorySettings) -> "list[ModelForm]":

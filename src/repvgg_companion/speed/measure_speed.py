@@ -8,17 +8,15 @@ import argparse
 import dataclasses
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from repvgg_companion.contract import write_rows
 from repvgg_companion.errors import CompanionError, Interrupted
 from repvgg_companion.runs import new_run_id, write_run
-from repvgg_companion.speed.effort import StateOptions, add_state_arguments
+from repvgg_companion.settings import request_of
+from repvgg_companion.speed.effort import MeasureRequest, add_measure_arguments
 from repvgg_companion.speed.speed_settings import SpeedSettings
 
 if TYPE_CHECKING:
@@ -26,14 +24,11 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class MeasureSpeedRequest(StateOptions):
+class MeasureSpeedRequest(MeasureRequest):
     """What the verb is asked to do; `start` is the number of a process start, None in the process above them."""
 
-    experiment: str
     plan: str
-    output: str
     samples: str
-    runs: str
     start: int | None = None
 
     def command(self, start: int, deadline: float | None) -> list[str]:
@@ -48,26 +43,20 @@ class MeasureSpeedRequest(StateOptions):
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the `measure-speed` verb."""
-    parser.add_argument("--experiment", required=True, help="name of the experiment, written into every row")
     parser.add_argument("--plan", required=True, help="speed settings as JSON, a JSON file, or FILE#KEY")
-    parser.add_argument("--output", required=True, help="CSV of the rows")
     parser.add_argument("--samples", required=True, help="folder of the raw samples, DEVICE/RUN_ID.parquet")
-    parser.add_argument("--runs", required=True, help="folder of the run's JSON file")
-    add_state_arguments(parser)
+    add_measure_arguments(parser)
     parser.add_argument("--start", type=int, help=argparse.SUPPRESS)
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Measure everything that the plan names and write it."""
-    names = [field.name for field in dataclasses.fields(MeasureSpeedRequest)]
-    request = MeasureSpeedRequest(**{name: getattr(arguments, name) for name in names})
+    request = request_of(MeasureSpeedRequest, arguments)
     settings = SpeedSettings.read(request.plan)
     if request.start is not None:
         measure_start(settings, request, request.start)
-    elif settings.process_starts > 1 and not request.state:
-        with tempfile.TemporaryDirectory(prefix="measure-speed-") as folder:
-            _measure_and_write(settings, dataclasses.replace(request, state=folder))
-    else:
+        return
+    with request.with_folder() as request:
         _measure_and_write(settings, request)
 
 
@@ -79,8 +68,7 @@ def _measure_and_write(settings: SpeedSettings, request: MeasureSpeedRequest) ->
             _run_start(request, start, deadline)
         request = dataclasses.replace(request, minutes=None)  # everything is kept now and only read below
     records = [record for start in starts for record in measure_start(settings, request, start)]
-    if not records:
-        raise CompanionError(f"{request.state} holds no finished group of this plan, device and commit; measure")
+    request.require(records)
     _write(settings, request, records)
 
 
@@ -102,7 +90,7 @@ def measure_start(settings: SpeedSettings, request: MeasureSpeedRequest, start: 
 
     method = Method.of(settings)
     torch.set_num_threads(method.threads)
-    kept = FinishedGroups(Path(request.state) if request.state else None, method)
+    kept = FinishedGroups(request.folder, method)
     groups = list(programme(dataclasses.replace(settings, device=method.kind)))
     return measure_groups("measure-speed", groups, kept, request.effort(), start=start)
 
@@ -110,13 +98,13 @@ def measure_start(settings: SpeedSettings, request: MeasureSpeedRequest, start: 
 def _write(settings: SpeedSettings, request: MeasureSpeedRequest, records: list["GroupRecord"]) -> None:
     from repvgg_companion.machine.cpu import peak_rss_mib
     from repvgg_companion.speed.ceilings import ceilings_of
+    from repvgg_companion.speed.group_record import samples_of
     from repvgg_companion.speed.programme import Method
     from repvgg_companion.speed.rows import RunOfGroups
-    from repvgg_companion.speed.samples import Samples
 
     method = Method.of(settings)
     run_id = new_run_id("measure-speed")
-    samples = Samples(run_id, method.device, tuple(sample for record in records for sample in record.samples))
+    samples = samples_of(records, run_id, method.device)
     rows, work = RunOfGroups(records, samples, method.limits, settings.width, settings.num_classes).rows(
         request.experiment
     )
@@ -139,13 +127,12 @@ def _write(settings: SpeedSettings, request: MeasureSpeedRequest, records: list[
         process_peak_mib=peak_mib,
         groups=list(group_facts(records)),
     )
-    write_rows(request.output, "speed", rows)
+    request.write("speed", rows)
     flagged = sum(bool(row["flags"]) for row in rows)
     print(
         f"{len(rows)} speed rows on {method.device}, {flagged} with flags, peak memory of the process {peak_mib:.0f} "
         "MiB"
     )
-    request.conclude()
 
 
 def group_facts(records: list["GroupRecord"]) -> Iterator[dict[str, Any]]:

@@ -124,7 +124,7 @@ def fill(module: nn.Module, *, seed: int = 0) -> None:
             elif tensor.dim() >= 2:
                 _tile(tensor, block, (2 / tensor[0].numel()) ** 0.5)
             elif name.endswith("bias"):
-                # Not zero: an engine would leave the addition out.
+                # Not zero, or an engine would leave the addition out.
                 _tile(tensor, block, 0.1)
             else:
                 # Batch norm: scale 1, mean 0, variance 1.

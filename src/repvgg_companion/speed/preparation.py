@@ -39,6 +39,12 @@ class Known:
     logits: dict[tuple, torch.Tensor] = field(default_factory=dict)
     """Eager's logits of the images that are checked, by network and condition."""
 
+    def format_of(self, network: Measurable, condition: Condition) -> str | None:
+        """The memory format that a condition names or an earlier probe found; None if it must be probed."""
+        if condition.memory_format != "probe":
+            return condition.memory_format
+        return self.formats.get(format_key(asdict(condition), network.model, network.form))
+
 
 def prepared(
     network: Measurable, condition: Condition, method: Method, known: Known
@@ -48,9 +54,8 @@ def prepared(
     Adds eager's logits to `known`.
     """
     px = network.input_px(method.input_px)
-    found = known.formats.get(format_key(asdict(condition), network.model, network.form))
-    fixed = condition.memory_format if condition.memory_format != "probe" else found or "channels_last"
-    member = MeasuredNetwork(network.model, network.form, fixed, px)
+    memory_format = known.format_of(network, condition) or "channels_last"
+    member = MeasuredNetwork(network.model, network.form, memory_format, px)
     if is_too_slow(network, condition, method):
         member.reason = (
             "this CPU has no bf16 instructions and is slower in bf16 than in fp32; "
@@ -92,10 +97,7 @@ def _call(
     began = time.monotonic()
     set_precision(condition.precision, method.kind)
     module = network.build(device=method.kind, seed=method.seed)
-    if (
-        condition.memory_format == "probe"
-        and format_key(asdict(condition), network.model, network.form) not in known.formats
-    ):
+    if known.format_of(network, condition) is None:
         member.memory_format, member.probe_s = probe(module, network, condition, method)
     prepare(module, precision=condition.precision, memory_format=member.memory_format)
     inputs = _inputs(network, condition, method, member.memory_format).draw(network.buffers(condition.batch_size))
@@ -166,7 +168,7 @@ def sees_memory(backend: str, kind: str) -> bool:
 
 
 def _once(call: PreparedCall, inputs: list[torch.Tensor]) -> Callable[[], object]:
-    """What shows the memory of a call: a graph took its own when it was captured, so its network runs instead."""
+    """The call whose memory is measured: a CUDA graph took its memory when it was captured, so its network runs."""
     network = call.graphed
     return call.run if network is None else lambda: network(inputs[0])
 

@@ -45,7 +45,7 @@ def layers_of(network: ModelForm, input_px: int) -> tuple[Layer, ...]:
 
 
 def work_of_layers(layers: Sequence[Layer], batch_size: int, precision: str) -> list[tuple[int, int]]:
-    """For each layer the operations of one batch and the bytes of its weights and feature maps, each moved once."""
+    """Operations and bytes of one batch for each layer; weights and feature maps are each moved once."""
     size = torch.empty(0, dtype=DTYPES[precision]).element_size()
     work = []
     for layer in layers:

@@ -16,7 +16,7 @@ RESAMPLES = 2000
 CONFIDENCE = 0.95
 SEED = 20210111
 LEAST_FOR_BOOTSTRAP = 6
-"""With fewer samples even the interval from the least to the largest covers the median with less than 95 %."""
+"""With fewer samples even the whole range covers the median with a probability below 95 %."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ def tail(n: int) -> float:
 
 
 def median_interval(samples: Sequence[float], *, strata: Sequence[int] | None = None, seed: int = SEED) -> Interval:
-    """Median of `samples` with its bootstrap 95 % interval; with less than six samples Student's, of the logarithms.
+    """Median of `samples` with its bootstrap 95 % interval; with fewer than six samples Student's t of the logarithms.
 
     `strata` (one label a sample, such as the process start) keeps the resamples balanced over the labels. Raises
     CompanionError where there are no samples or one is not a positive finite number.
