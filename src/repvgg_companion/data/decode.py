@@ -109,7 +109,7 @@ DECODERS: dict[str, Callable[[bytes], Any]] = {
     "pillow": decode_pillow,
     "opencv": decode_simplejpeg,
 }
-"""From bytes to what the crop of the same name takes. Each raises UndecodableImage."""
+"""How bytes become the image that the crop of the same name takes. Each raises UndecodableImage."""
 
 
 def jpeg_components(data: bytes) -> int | None:

@@ -106,7 +106,7 @@ def whole_paths(folders: Folders) -> Iterator[Image]:
 
 
 def emptied(classes: dict[str, ImageColumns]) -> Iterator[tuple[str, ImageColumns]]:
-    """The items of `classes`, each removed from it, so that who collects them elsewhere holds none twice."""
+    """Yield each item of `classes` and remove it there, so that a caller who collects them holds none twice."""
     while classes:
         yield classes.popitem()
 

@@ -249,7 +249,7 @@ class ManifestBuilder:
     def build(self, classes: Sequence[str], class_names: Sequence[str]) -> Manifest:
         """The manifest of all images added, with labels from the place of their WNID in `classes`.
 
-        What else it says, the caller adds by `dataclasses.replace`. The builder is empty afterwards, so that no image
+        The caller sets the other fields by `dataclasses.replace`. The builder is empty afterwards, so that no image
         is held twice.
         """
         label_of = {wnid: label for label, wnid in enumerate(classes)}

@@ -38,10 +38,6 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
     Raises CompanionError if the file is missing, damaged, would need to run code, or holds no state dict.
     """
     path = Path(path)
-    if not path.is_file():
-        raise CompanionError(
-            f"{path} {'is a folder; name the weights file in it' if path.is_dir() else 'does not exist'}"
-        )
     kind = kind_of_file(path)
     if kind == "empty":
         raise CompanionError(f"{path} is empty; name a complete weights file")

@@ -58,7 +58,7 @@ def crop_box(width: int, height: int, draws: np.ndarray) -> tuple[int, int, int,
 
 
 def flips(draws: np.ndarray) -> bool:
-    """Whether the image is mirrored: with probability 0.5, by the number after those of the crop."""
+    """Whether the image is mirrored, with probability 0.5; decided by the number after those of the crop."""
     return bool(draws[4 * CROP_TRIES] < 0.5)
 
 
@@ -153,7 +153,7 @@ def shift(images: "torch.Tensor", draws: np.ndarray) -> "torch.Tensor":
 
 
 def flip(images: "torch.Tensor", draws: np.ndarray) -> "torch.Tensor":
-    """Mirror those of uint8 [n, px, px, 3] whose number says so."""
+    """Mirror each of uint8 [n, px, px, 3] with probability 0.5, by its random numbers."""
     import torch
 
     mirrored = torch.from_numpy(draws[:, 4 * CROP_TRIES] < 0.5)

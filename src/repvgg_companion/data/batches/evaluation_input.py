@@ -91,8 +91,8 @@ def _resized_torchvision(image: "torch.Tensor", protocol: EvaluationProtocol) ->
     width, height = _resized_size(image.shape[2], image.shape[1], protocol.resize_px)
     if (height, width) == image.shape[1:]:
         return image
-    # What transforms.v2 does in the end, with less around it. The batch dimension is added where the channels are last:
-    # otherwise torch takes the pixels for planes and is slower by a third.
+    # transforms.v2 ends in this call too. The batch dimension is added while the channels are last: otherwise torch
+    # treats the pixels as planes, which takes a third longer.
     batch = image.permute(1, 2, 0)[None].permute(0, 3, 1, 2)
     return interpolate(batch, size=(height, width), mode=protocol.interpolation, antialias=True)[0]
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from repvgg_companion.data.batches.normalize import MEAN
 from repvgg_companion.data.batches.randomness import uniform_draws
-from repvgg_companion.data.batches.training_input import TrainingInput
+from repvgg_companion.data.batches.training_input import AugmentedInput, TrainingInput
 from repvgg_companion.data.cityscapes import IGNORED, LARGEST_ID, train_ids
 from repvgg_companion.data.decode import UndecodableImage, UndecodableImages, decode_pillow
 from repvgg_companion.data.manifest import Manifest
@@ -115,15 +115,17 @@ class _Pairs:
         return image, ids
 
 
-class _AugmentedPairs(_Pairs):
+class _AugmentedPairs(AugmentedInput):
     """Augments pairs into a batch's memory."""
 
     def __init__(self, manifest: Manifest, px: int, seed: int, undecodable: UndecodableImages) -> None:
-        super().__init__(manifest)
-        self.px, self.seed, self.undecodable = px, seed, undecodable
+        self.pairs = _Pairs(manifest)
+        super().__init__(self.pairs.reader, undecodable)
+        self.px, self.seed = px, seed
 
-    def keep_decoded(self) -> None:
-        """Nothing is kept: the augmentation starts from images that are too large for it."""
+    def decoded(self, index: int) -> "tuple[Image.Image, np.ndarray]":
+        """The pair. None is kept, since whole images of Cityscapes are large."""
+        return self.pairs.pair(index)
 
     def batch(self, indices: np.ndarray, epoch: int) -> "tuple[torch.Tensor, torch.Tensor]":
         """uint8 images [n, 3, px, px] and train ids [n, px, px]."""
@@ -133,20 +135,11 @@ class _AugmentedPairs(_Pairs):
         images = torch.empty((len(indices), self.px, self.px, 3), dtype=torch.uint8)
         labels = torch.empty((len(indices), self.px, self.px), dtype=torch.uint8)
         for place, index in enumerate(indices.tolist()):
-            pixels, ids = crop_with_map(*self._first_decodable(index), self.px, draws[place])
+            (image, ids), _ = self.first_decodable(index)
+            pixels, ids = crop_with_map(image, ids, self.px, draws[place])
             images[place] = torch.from_numpy(pixels.copy())
             labels[place] = torch.from_numpy(ids.copy())
         return images.permute(0, 3, 1, 2), labels
-
-    def _first_decodable(self, index: int) -> "tuple[Image.Image, np.ndarray]":
-        manifest = self.reader.manifest
-        for step in range(len(manifest)):
-            candidate = (index + step) % len(manifest)
-            try:
-                return self.pair(candidate)
-            except UndecodableImage as error:
-                self.undecodable.report(manifest, candidate, str(error))
-        raise CompanionError("no image of the training set can be decoded; check the folders")
 
 
 def whole_images(

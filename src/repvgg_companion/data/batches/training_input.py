@@ -4,10 +4,11 @@ The order of an epoch depends on (seed, epoch) only and the augmentation of an i
 any number of workers and processes sees the same batches, and an epoch can be entered in its middle.
 """
 
+import abc
 import contextlib
 import math
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -100,17 +101,33 @@ class TrainingInput:
             yield batch.images, batch.labels
 
 
-class AugmentedInput(Protocol):
+class AugmentedInput(abc.ABC):
     """What decodes and augments images into batches."""
 
-    reader: ImageReader
-    undecodable: UndecodableImages
+    def __init__(self, reader: ImageReader, undecodable: UndecodableImages) -> None:
+        self.reader, self.undecodable = reader, undecodable
 
-    def keep_decoded(self) -> None:
-        """Keep what is decoded from now on, if that helps."""
-
+    @abc.abstractmethod
     def batch(self, indices: np.ndarray, epoch: int) -> "tuple[torch.Tensor, torch.Tensor]":
         """Images and labels of some places of the manifest in an epoch."""
+
+    @abc.abstractmethod
+    def decoded(self, index: int) -> Any:
+        """What is augmented at a place of the manifest; raises UndecodableImage."""
+
+    def keep_decoded(self) -> None:  # noqa: B027 - not every input keeps images
+        """Keep what is decoded from now on, if that helps."""
+
+    def first_decodable(self, index: int) -> tuple[Any, int]:
+        """`decoded` and its place: this one, or under the policy `count` the next one that can be decoded."""
+        manifest = self.reader.manifest
+        for step in range(len(manifest)):
+            candidate = (index + step) % len(manifest)
+            try:
+                return self.decoded(candidate), candidate
+            except UndecodableImage as error:
+                self.undecodable.report(manifest, candidate, str(error))
+        raise CompanionError("no image of the training set can be decoded; check the archives or folders")
 
 
 class Batch(NamedTuple):
@@ -134,14 +151,14 @@ class _EpochBatches:
         return Batch(images, labels, [found[index] for index in found.keys() - known])
 
 
-class _AugmentedImages:
+class _AugmentedImages(AugmentedInput):
     """Decodes and augments single images into a batch's memory."""
 
     def __init__(  # noqa: PLR0913 - the same settings
         self, reader: ImageReader, px: int, augmentation: str, decoder: str, seed: int, undecodable: UndecodableImages
     ) -> None:
-        self.reader, self.px, self.augmentation, self.decoder = reader, px, augmentation, decoder
-        self.seed, self.undecodable = seed, undecodable
+        super().__init__(reader, undecodable)
+        self.px, self.augmentation, self.decoder, self.seed = px, augmentation, decoder, seed
         self.whole = EvaluationProtocol(px, px, decoder=decoder if decoder != "opencv" else "pillow")
         self._decoded: dict[int, Any] | None = None
 
@@ -168,7 +185,8 @@ class _AugmentedImages:
             return decode_evaluation_image(data, self.whole)
         return DECODERS[self.decoder](data)
 
-    def _kept_or_decoded(self, index: int) -> Any:
+    def decoded(self, index: int) -> Any:
+        """The image, decoded now or before."""
         if self._decoded is None:
             return self._decode(index)
         if index not in self._decoded:
@@ -183,7 +201,8 @@ class _AugmentedImages:
         images = torch.empty((len(indices), self.px, self.px, 3), dtype=torch.uint8)
         crops, autoaugment = self.augmentation not in OF_WHOLE_IMAGES, self.augmentation == "crop-flip-autoaugment"
         for place, index in enumerate(indices.tolist()):
-            image, labels[place] = self._first_decodable(index)
+            image, found = self.first_decodable(index)
+            labels[place] = int(self.reader.manifest.labels[found])
             if crops:
                 image = CROP_FLIP[self.decoder](image, self.px, draws[place], autoaugment=autoaugment)
             images[place] = torch.as_tensor(image)
@@ -192,14 +211,3 @@ class _AugmentedImages:
         if self.augmentation == "shift-flip":
             images = flip(images, draws)
         return images.permute(0, 3, 1, 2), labels
-
-    def _first_decodable(self, index: int) -> tuple[Any, int]:
-        """The decoded image, or under the policy `count` the next one of the manifest that can be decoded."""
-        manifest = self.reader.manifest
-        for step in range(len(manifest)):
-            candidate = (index + step) % len(manifest)
-            try:
-                return self._kept_or_decoded(candidate), int(manifest.labels[candidate])
-            except UndecodableImage as error:
-                self.undecodable.report(manifest, candidate, str(error))
-        raise CompanionError("no image of the training set can be decoded; check the archives")

@@ -17,9 +17,9 @@ from repvgg_companion.errors import CompanionError
 Classes = Iterable[tuple[str, list[Image] | ImageColumns]]
 """WNID and images of whole classes, one class after the other."""
 VALIDATION_NAME = re.compile(r"ILSVRC2012_val_(\d{8})\.JPEG", re.IGNORECASE)
-VALIDATION_NAMES = ("val", "valid", "validation")
+SPLIT_OF_NAME = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+"""The split that a folder, or a file's first word, means by its name."""
 SOLUTION = "LOC_val_solution.csv"
-SPLIT_NAMES = {"train", *VALIDATION_NAMES, "test"}
 
 
 def by_folder(folders: Folders, seen: Iterable[str], where: str, *, root_known: bool = False) -> Classes:
@@ -39,7 +39,7 @@ def by_folder(folders: Folders, seen: Iterable[str], where: str, *, root_known: 
                 "elsewhere, or in the folder of its class"
             )
         folders_of.setdefault(wnid, []).append(folder)
-    if found := sorted(SPLIT_NAMES & set(folders_of)):
+    if found := sorted(SPLIT_OF_NAME.keys() & folders_of):
         raise CompanionError(_splits_sentence(where, prefix, found, root_known=root_known))
     without = {_class_of(folder, prefix) for folder in seen if f"{folder}/".startswith(prefix)} - {"", *folders_of}
     if empty := sorted(without):

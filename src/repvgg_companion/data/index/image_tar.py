@@ -15,8 +15,8 @@ from repvgg_companion.files import atomic_path, remove_partial
 class ImageTar:
     """Writes a tar for the name `final`; use it as a context manager, `add` images, and read `stamp` after it was left.
 
-    The tar takes its name when `naming` is left without an error, and is removed otherwise: the caller decides until
-    when a fault makes it useless. A tar of that name from an earlier run stays until then.
+    The tar gets its name when `naming` ends without an error, otherwise it is removed: so an error of the caller can
+    still discard it. Until then a tar of that name from an earlier run stays.
     """
 
     def __init__(self, final: str | os.PathLike, naming: ExitStack) -> None:

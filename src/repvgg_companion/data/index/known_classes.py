@@ -30,9 +30,9 @@ class KnownClasses:
         return sorted(self.chosen or names)
 
     def ordered(self, train: Collection[str] | None, val: Collection[str], own: list[str] | None = None) -> list[str]:
-        """The classes in label order, from the names that the images of each split are sorted by.
+        """The classes in label order, from the class names of the images in each split.
 
-        `own` is the order that the images come with, if they do. Neither devkit nor labels file need it.
+        `own` is the label order that the images come with, if any; a devkit or a labels file needs none.
         Raises CompanionError where splits, devkit, labels file and number of classes contradict each other.
         """
         if train is not None and (strangers := sorted(set(val) - set(train))):

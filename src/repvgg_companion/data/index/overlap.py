@@ -12,7 +12,7 @@ MOST_COMPARED, MOST_READS = 50, 1000
 
 
 def shared_images(train: Manifest, val: Manifest) -> tuple[int, int]:
-    """Of how many validation images that could be training images (second number) this many are (first number).
+    """How many of the compared validation images are training images, and how many were compared.
 
     At most `MOST_COMPARED` are compared, evenly spaced over those that have a training image's class and length, and
     at most `MOST_READS` training images are read. Raises CompanionError where an image cannot be read.

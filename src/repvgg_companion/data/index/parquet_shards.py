@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from repvgg_companion.data.images import ImageColumns, emptied
-from repvgg_companion.data.index.classes import VALIDATION_NAMES
+from repvgg_companion.data.index.classes import SPLIT_OF_NAME
 from repvgg_companion.data.index.findings import Findings, is_foreign
 from repvgg_companion.data.index.image_tar import ImageTar
 from repvgg_companion.data.index.source import require_folder
@@ -25,7 +25,6 @@ from repvgg_companion.errors import CompanionError, one_line
 from repvgg_companion.files import atomic_path, json_text, read_json
 from repvgg_companion.progress import Progress
 
-SPLIT_NAMES = {"train": ("train",), "val": VALIDATION_NAMES}
 PATH_WITH_WNID = re.compile(r"(.+)_(n\d{8})(\.[A-Za-z]+)")
 ROWS_AT_ONCE = 64
 LABELS_AT_ONCE = 4096
@@ -118,8 +117,8 @@ def _shards_of(folder: Path, split: str, left_out: dict[str, None]) -> list[Path
                 left_out[os.path.relpath(Path(at) / file, folder)] = None
             elif file.endswith(".parquet"):
                 for part in (re.split(r"[-_.]", file)[0], Path(at).name):
-                    if part in SPLIT_NAMES["train"] + SPLIT_NAMES["val"] + ("test",):
-                        if part in SPLIT_NAMES[split]:
+                    if part in SPLIT_OF_NAME:
+                        if SPLIT_OF_NAME[part] == split:
                             named.setdefault(part, []).append(Path(at) / file)
                         break
     if len(named) > 1:
@@ -174,7 +173,7 @@ class _Import:
         """The split, its images copied unless an earlier run did it."""
         if self.before is not None:
             return self.before
-        # Entered before the tar, so that it takes its name after it: a record never names a tar that does not exist.
+        # Entered before the tar, so renamed after it: a record never names a tar that does not exist.
         record = self.job.naming.enter_context(atomic_path(self.record))
         facts = {
             "shards": self.stamps,
@@ -238,7 +237,7 @@ class _Import:
         return split
 
     def _rows(self, labels: _Labels, *, images: bool) -> Iterator[tuple[str, tuple]]:
-        """Where each row of the dataset is, and its path and label, with `images` its bytes before."""
+        """Each row with its place in words: (place, (path, label)), with `images` (place, (bytes, path, label))."""
         findings = self.findings if images else Findings()
         for shard in self.shards:
             with _readable(shard):
@@ -272,7 +271,7 @@ def _row_count(shards: list[Path]) -> int:
 
 
 def _rows(path: Path, labels: _Labels, *, images: bool) -> Iterator[tuple]:
-    """(Path, label) of each row, with `images` their bytes before; adds to `labels` what the shard calls them."""
+    """(path, label) of each row, or (bytes, path, label) with `images`; adds the shard's class names to `labels`."""
     from pyarrow import parquet
 
     with parquet.ParquetFile(path, page_checksum_verification=True) as shard:

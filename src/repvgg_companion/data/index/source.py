@@ -76,7 +76,7 @@ class SeekSource:
         return os.pread(self._descriptor, count, offset)
 
     def reached(self, offset: int) -> None:
-        """Told by the walk over an archive that everything before `offset` is indexed; for progress."""
+        """Note that everything before `offset` is indexed; for progress."""
 
     def finish(self) -> None:
         """Check that the file did not change while it was read, and close it."""

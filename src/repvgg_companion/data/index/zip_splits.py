@@ -20,7 +20,6 @@ ANNOTATIONS = "val_annotations.txt"
 TEXTS = ("wnids.txt", "words.txt", ANNOTATIONS, SOLUTION, SYNSETS)
 KAGGLE_NAMES = "ILSVRC2012_val_"
 """Front of the names of ImageNet's validation images, which lie in one folder."""
-SPLIT_OF_FOLDER = {"train": "train", **dict.fromkeys(classes.VALIDATION_NAMES, "val"), "test": "test"}
 FOLDERS_DEEP = 5
 """How many folders may stand above the images' classes; Kaggle's zip has ILSVRC/Data/CLS-LOC/train."""
 
@@ -58,7 +57,7 @@ def from_zip(path: str, job: IndexJob) -> dict[str, Split]:
         split.add(zipped.classes(name, readable), path)
     for name, split in splits.items():
         split.findings = _part(findings, {name})
-    rest = _part(findings, {"", *SPLIT_OF_FOLDER.values()} - splits.keys())
+    rest = _part(findings, {"", *classes.SPLIT_OF_NAME.values()} - splits.keys())
     job.notes.extend(f"outside of {' and '.join(splits)}: {note}" for note in rest.notes())
     return splits
 
@@ -118,8 +117,8 @@ def _place(path: str) -> tuple[str, str]:
     """The split that a path belongs to, by the first folder with a split's name, and the path below that folder."""
     folders = path.split("/")[:-1]
     for place, folder in enumerate(folders[:FOLDERS_DEEP], start=1):
-        if folder in SPLIT_OF_FOLDER:
-            return SPLIT_OF_FOLDER[folder], path.split("/", place)[-1]
+        if folder in classes.SPLIT_OF_NAME:
+            return classes.SPLIT_OF_NAME[folder], path.split("/", place)[-1]
     return "", path
 
 

@@ -114,15 +114,8 @@ class StateFolder:
     # -- attempts
 
     def attempts(self) -> list[dict[str, Any]]:
-        """The lines of the attempt log, without a line that a power loss cut off."""
-        path = self.folder / "attempts.jsonl"
-        if not path.exists():
-            return []
-        lines = []
-        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-            with contextlib.suppress(ValueError):
-                lines.append(json.loads(line))
-        return lines
+        """The lines of the attempt log."""
+        return _lines_of(self.folder / "attempts.jsonl")
 
     def log(self, event: str, **facts: Any) -> None:
         """Append one line to the attempt log and flush it to disk."""
@@ -184,13 +177,17 @@ class StateFolder:
 
     def undecodable(self) -> dict[int, str]:
         """Place and reason of every undecodable training image met so far, by its index in the manifest."""
-        path = self.folder / "undecodable.jsonl"
-        found = {}
-        for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []:
-            with contextlib.suppress(ValueError):  # a line cut off by a power loss
-                image = json.loads(line)
-                found[image["index"]] = f"{image['where']}: {image['reason']}"
-        return found
+        images = _lines_of(self.folder / "undecodable.jsonl")
+        return {image["index"]: f"{image['where']}: {image['reason']}" for image in images}
+
+
+def _lines_of(path: Path) -> list[dict[str, Any]]:
+    """The lines of a file of JSON lines, without one that a power loss cut off; none where it does not exist."""
+    lines = []
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else ():
+        with contextlib.suppress(ValueError):
+            lines.append(json.loads(line))
+    return lines
 
 
 def _ends_with_newline(path: Path) -> bool:
