@@ -63,12 +63,10 @@ def device_label(kind: str, *, cores: int | None = None) -> str:
 
     Raises CompanionError where a GPU is asked for and there is none.
     """
-    if kind == "cpu":
+    if choose_device(kind) == "cpu":
         return cpu_label(cores=cores)
     import torch
 
-    if not torch.cuda.is_available():
-        raise CompanionError("device is cuda, but torch sees no GPU; set device: cpu, or check the driver")
     return gpu_label(torch.cuda.get_device_name(), gpu_power_limit_w())
 
 
@@ -81,7 +79,10 @@ def choose_device(wanted: str) -> str:
     if torch.cuda.is_available():
         return "cuda"
     if wanted == "cuda":
-        raise CompanionError("device is cuda, but torch sees no GPU; set device: cpu, or check the driver")
+        raise CompanionError(
+            "device is cuda, but torch sees no GPU; set device to cpu, or install a torch build for the driver that "
+            "nvidia-smi names"
+        )
     return "cpu"
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from repvgg_companion.errors import CompanionError
+from repvgg_companion.machine.device import choose_device
 from repvgg_companion.training.job.launch import under_torchrun
 
 
@@ -91,13 +92,7 @@ def join(device_name: str, micro_batches: int) -> ProcessGroup:
             f"{size} processes cannot share the {micro_batches} micro-batches of an optimizer step evenly "
             f"(global_batch_size / batch_norm_batch_size); start {', '.join(map(str, fitting))} of them"
         )
-    available = torch.cuda.is_available()
-    if device_name == "cuda" and not available:
-        raise CompanionError(
-            "a GPU was asked for, but torch sees none; ask for --device cpu, or install a torch build for this "
-            "machine's driver and check nvidia-smi"
-        )
-    on_gpu = available and device_name != "cpu"
+    on_gpu = choose_device(device_name) == "cuda"
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
     if on_gpu and local_rank >= torch.cuda.device_count():
         raise CompanionError(
