@@ -88,7 +88,6 @@ def convert(module: nn.Module) -> nn.Module:
     other layers are copied. Kernels are computed in float64 and rounded once. Raises CompanionError if there is no
     block in train form, or one with a ReLU in its branches.
     """
-    # Of the blocks only the attributes are copied, not their weights twice.
     blocks = {
         path: block for path, block in module.named_modules() if isinstance(block, RepVGGBlock) and not block.deploy
     }

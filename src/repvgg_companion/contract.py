@@ -22,7 +22,7 @@ NUMBER_VERDICTS = ("met", "not met", "open", NOT_TESTED)
 INFERENCE_VERDICTS = ("reproduced", "contradicted", "not met", "inconclusive", NOT_TESTED)
 """Verdicts on a claim beyond our sample; "not met" if it fails on another device or batch than the paper's."""
 ROUNDING = 1e-9
-"""By this much the columns of an interval may be out of order."""
+"""Rounding may put the columns of an interval out of order by this much."""
 
 
 @dataclass(frozen=True)

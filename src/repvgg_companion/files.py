@@ -20,7 +20,7 @@ from repvgg_companion.errors import CompanionError
 
 READ_BYTES = 1 << 20
 OPEN_FILES = 4096
-"""This many files a process should be able to open: batches that loaders hand over count as open files."""
+"""A process should be able to open this many files: batches that loaders hand over count as open files."""
 LOCK_POLL_SECONDS = 0.1
 _NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
 _LOCKED = (errno.EACCES, errno.EAGAIN)
@@ -69,7 +69,7 @@ def atomic_path(final: str | os.PathLike, *, flush: bool = True) -> Iterator[Pat
 
 
 def remove_partial(final: str | os.PathLike) -> None:
-    """Remove what `atomic_path` left of `final` when its process was killed; only for one who alone writes it."""
+    """Remove what a killed process left of `final` in `atomic_path`; only where nobody else writes that file."""
     final = Path(final)
     for folder in final.parent.glob(f".{glob.escape(final.name)}.*.partial"):
         shutil.rmtree(folder, ignore_errors=True)

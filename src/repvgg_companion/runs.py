@@ -34,7 +34,7 @@ _RECORDED = (
 )
 COMMIT_VARIABLE = "REPVGG_COMPANION_COMMIT"
 COMMIT_FILE = Path(__file__).with_name("COMMIT")
-"""In an archive that git or GitHub made of the repository, the commit; in a checkout a placeholder (.gitattributes)."""
+"""The commit in an archive that git or GitHub made of the repository; in a checkout a placeholder (.gitattributes)."""
 _MISLEADING = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR")
 
 
@@ -86,7 +86,7 @@ def ensure_user_name() -> None:
 
 def environment() -> dict[str, str]:
     """Versions of Python, the operating system and the recorded packages; reads metadata, imports none of them."""
-    # Without what a machine's owner appended to the release of the kernel: results are published.
+    # Drop what the machine's owner appended to the kernel release, since results are published.
     found = re.match(r"[\d.]*\d", platform.release())
     release = found.group() if found else ""
     system = "-".join(filter(None, [platform.system(), release, platform.machine(), *platform.libc_ver()]))

@@ -89,19 +89,14 @@ def check_study(folder: Path, facts: Facts) -> Study:
     _require_trainings(study, settings)
     certificates = {(row["model"], row["seed"]): row for row in study.results.rows("reparameterization")}
     for number, row in enumerate(study.rows, start=1):
-        where = f"{folder}/accuracy.csv: row {number}"
-        _require_recipe(row, settings, where)
-        _require_predictions(folder, row, where)
-        if row["form"] == "deploy":
-            _require_certificate(certificates.get((row["model"], row["seed"])), row, where)
-        history = folder / history_of(row)
-        if not history.is_file():
-            raise CompanionError(f"{where}: {history} is missing; copy it from the training")
-        epochs = settings["recipes"][row["recipe"]]["epochs"]
-        if [epoch["epoch"] for epoch in read_rows(history, "history")] != list(range(1, epochs + 1)):
-            raise CompanionError(f"{history} does not have the {epochs} epochs of the recipe; copy it again")
-        if not (folder / "runs" / f"{row['run_id']}.json").is_file():
-            raise CompanionError(f"{where} is of the run {row['run_id']}, whose record is missing in {folder}/runs")
+        with located(f"{folder}/accuracy.csv: row {number}"):
+            _require_recipe(row, settings)
+            _require_predictions(folder, row)
+            if row["form"] == "deploy":
+                _require_certificate(certificates.get((row["model"], row["seed"])), row)
+            _require_history(folder, row, settings["recipes"][row["recipe"]]["epochs"])
+            if not (folder / "runs" / f"{row['run_id']}.json").is_file():
+                raise CompanionError(f"it is of the run {row['run_id']}, whose record is missing in {folder}/runs")
     return study
 
 
@@ -115,35 +110,43 @@ def _require_trainings(study: Study, settings: dict[str, Any]) -> None:
         raise CompanionError(f"{study.results.folder}/accuracy.csv {what} {model} seed {seed}; a study is complete")
 
 
-def _require_recipe(row: Row, settings: dict[str, Any], where: str) -> None:
+def _require_recipe(row: Row, settings: dict[str, Any]) -> None:
     recipes = settings["recipes"]
     if row["recipe"] not in recipes:
-        raise CompanionError(f"{where}: the recipe {row['recipe']} is none of experiment.json")
-    recipe = Recipe.from_mapping(recipes[row["recipe"]], f"{where}: {row['recipe']}")
+        raise CompanionError(f"the recipe {row['recipe']} is none of experiment.json")
+    recipe = Recipe.from_mapping(recipes[row["recipe"]], row["recipe"])
     digest = training_digest(
         model=row["model"], width=row["width"], num_classes=settings["data"]["num_classes"],
         dataset=settings["data"]["dataset"], recipe=recipe.settings(),
     )  # fmt: skip
     if digest != row["training_digest"]:
         raise CompanionError(
-            f"{where}: {row['model']} has the training digest {row['training_digest']}, the recipe of experiment.json "
+            f"{row['model']} has the training digest {row['training_digest']}, the recipe of experiment.json "
             f"gives {digest}; it was trained by another recipe"
         )
 
 
-def _require_predictions(folder: Path, row: Row, where: str) -> None:
+def _require_predictions(folder: Path, row: Row) -> None:
     path = folder / "predictions" / predictions_of(row)
     if not path.is_file():
-        raise CompanionError(f"{where}: {path} is missing; copy it from the evaluation")
+        raise CompanionError(f"{path} is missing; copy it from the evaluation")
     for column, value in accuracy_columns(read_predictions(path)).items():
         if abs(row[column] - value) > _AGREES:
-            raise CompanionError(f"{where}: {column} is {row[column]}, its predictions give {value}; evaluate again")
+            raise CompanionError(f"{column} is {row[column]}, its predictions give {value}; evaluate again")
 
 
-def _require_certificate(certificate: Row | None, row: Row, where: str) -> None:
+def _require_history(folder: Path, row: Row, epochs: int) -> None:
+    path = folder / history_of(row)
+    if not path.is_file():
+        raise CompanionError(f"{path} is missing; copy it from the training")
+    if [epoch["epoch"] for epoch in read_rows(path, "history")] != list(range(1, epochs + 1)):
+        raise CompanionError(f"{path} does not have the {epochs} epochs of the recipe; copy it again")
+
+
+def _require_certificate(certificate: Row | None, row: Row) -> None:
     if certificate is None:
-        raise CompanionError(f"{where}: reparameterization.csv has no certificate of it; copy it from the experiment")
+        raise CompanionError("reparameterization.csv has no certificate of it; copy it from the experiment")
     if not certificate["passed"]:
-        raise CompanionError(f"{where}: its certificate did not pass; convert it again")
+        raise CompanionError("its certificate did not pass; convert it again")
     if certificate["deploy_sha256"] != row["weights_sha256"]:
-        raise CompanionError(f"{where}: other weights were evaluated than the certificate is about; evaluate again")
+        raise CompanionError("other weights were evaluated than the certificate is about; evaluate again")

@@ -59,7 +59,7 @@ def plan_adoption(source: Path, target: Path) -> Adoption:
     """What to copy from one results folder to another; raises CompanionError on the first thing that does not fit."""
     adoption = Adoption([], [])
     digests: dict[tuple[str, ...], dict[str, str]] = {}
-    # In the order of the chain: what is younger than what was made from it would be made again.
+    # In the order of the workflow: Snakemake repeats a job whose input is newer than its output.
     for folder in sorted(source.glob("data/*")):
         _add_index(adoption, folder, target / folder.relative_to(source))
     for path in sorted(source.glob("state/*/*/*/*/state.json")):

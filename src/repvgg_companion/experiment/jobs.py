@@ -129,7 +129,7 @@ def planned_jobs(config: str, *options: str) -> list[Job]:
     done = subprocess.run(
         [
             *(sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), "--configfile", str(config)),
-            # What this machine has must not limit the commands of another one.
+            # Plan for more than this machine has: the commands are for another one.
             *("--dry-run", "--printshellcmds", "--nolock", "--cores", "100000", "--resources", "gpu=100000", *options),
         ],
         capture_output=True,

@@ -1,6 +1,6 @@
 """From an experiment to names and paths: which weights there are, where each file lives, what each job is told.
 
-Pure functions of the checked experiment, but for `names_below`; the workflow's rules and `plan` read the same ones.
+Pure functions of the checked experiment, except `names_below`; the workflow's rules and `plan` read the same ones.
 """
 
 import os

@@ -33,7 +33,7 @@ IMAGES_PER_CORE_S = 780
 """Images that one core decodes and augments per second (uint8 path, 224 px from images of about 500x375)."""
 LARGE_PX, SMALL_BATCH = 64, 4
 SHORT_PROBE_S = 30
-"""A probe that took no longer is made twice, and the least of both counts."""
+"""A probe that took no longer is repeated, and the shorter times count."""
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ def slide(network: nn.Module, images: Tensor, protocol: SlidingProtocol) -> Tens
 
 
 def class_counts(answers: Tensor, labels: Tensor, num_classes: int) -> Tensor:
-    """int64 [3, classes]: pixels where both agree on a class, pixels answered so, pixels labelled so.
+    """int64 [3, classes]: pixels of each class answered and labelled as it, answered as it, labelled as it.
 
     `answers` and `labels` hold classes, of the same shape; pixels labelled 255 count nowhere. The IoU of a class is
     agreed / (answered + labelled - agreed).

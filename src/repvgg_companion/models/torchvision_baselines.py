@@ -41,7 +41,7 @@ def _vgg(num_classes: int, width: float) -> nn.Module:
         plan += [scaled_width(channels, width)] * depth + ["M"]
     if width == 1:
         return VGG(make_layers(plan, batch_norm=True), num_classes=num_classes)
-    with torch.device("meta"):  # torchvision's head has a fixed width; it is replaced below
+    with torch.device("meta"):  # torchvision's head has a fixed width, so it is replaced below
         model = VGG(nn.Sequential(), num_classes=num_classes)
     model.features = make_layers(plan, batch_norm=True)
     inner, dropout = scaled_width(4096, width), 0.5

@@ -179,7 +179,7 @@ def comparable_runs(results: Results, quantities: Iterable[Quantity]) -> tuple[l
 
 
 def widest_of_each_device(results: Results) -> list[ComparableRun]:
-    """For each device the setting that a table or figure shows, the device with most networks first.
+    """The setting that a table or figure shows for each device; the device with most networks comes first.
 
     fp32 and eager before others, then the setting with the most networks. A setting with fewer than four fifths of the
     networks of the device's largest is not shown: a figure without the peers compares nothing.

@@ -124,7 +124,7 @@ def seeds_to_resolve(
 ) -> int | None:
     """The least number of seeds of each network whose interval would leave out 0; None above `MOST_SEEDS`.
 
-    It takes the difference and the spreads that were seen, so it is a guess.
+    It uses the difference and the spreads that were seen, so it is a guess.
     """
     variances = [float(np.var(values, ddof=1)) for values in (one, other)]
     total = sum(variances)

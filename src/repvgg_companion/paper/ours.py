@@ -96,7 +96,7 @@ class Reading:
 
 
 def count(results: Results, quantity: Quantity) -> Reading:
-    """Parameters, FLOPs or Wino MULs: the row of complexity.csv, else counted now, as members and layers always are."""
+    """Parameters, FLOPs or Wino MULs from complexity.csv, else counted now; members and layers are always counted."""
     spec = _known(quantity.subject)
     if quantity.name in ("members", "layers"):
         from repvgg_companion.paper import structure
@@ -199,7 +199,7 @@ def accuracy_sources(rows: Iterable[Row], table: str = "accuracy") -> tuple[str,
 
 
 def predictions_path(row: Row) -> Path:
-    """The file that holds what was said of each image, for a row of accuracy.csv or segmentation.csv."""
+    """The file of predictions per image behind a row of accuracy.csv or segmentation.csv."""
     return Path(row["_folder"]) / "predictions" / predictions_of(row)
 
 

@@ -126,7 +126,7 @@ def last_stage(name: str) -> StageShare:
 
 
 def dense_winograd_layers(name: str) -> int:
-    """Stride-1 3x3 convolutions with one group, the layers that section 4.1 holds for accelerated by Winograd."""
+    """Stride-1 3x3 convolutions with one group, the layers that section 4.1 counts as accelerated."""
     return sum(layer.winograd_shape and layer.groups == 1 for layer in layers_of(name, "deploy"))
 
 

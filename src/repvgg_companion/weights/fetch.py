@@ -48,7 +48,7 @@ def _download(repository: str, final: Path, endpoint: str | None) -> None:
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     final.parent.mkdir(parents=True, exist_ok=True)
-    # In a folder of its own, because the library writes other files next to the one it downloads.
+    # Download into a separate folder, because the library writes other files beside its download.
     with tempfile.TemporaryDirectory(prefix=".fetch-", dir=final.parent) as scratch:
         try:
             loaded = hf_hub_download(repository, TIMM_FILE, local_dir=scratch, endpoint=endpoint, token=False)

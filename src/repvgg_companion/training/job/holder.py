@@ -23,9 +23,9 @@ ORPHAN_SECONDS = 30.0
 ELSEWHERE_SECONDS = 10.0
 """How long a holder on another host, whose lock does not reach us, is given to show a heartbeat."""
 DEAD_AFTER_SECONDS = 1800.0
-"""Without file locks: how old the last heartbeat of a dead holder is; no step or batch of a validation takes longer."""
+"""Without file locks, a holder whose last heartbeat is older is dead; no step or validation batch takes longer."""
 SETTLE_SECONDS = 1.0
-"""Without file locks: how long one of two processes that start at once has to find the other's name in holder.json."""
+"""Without file locks, a process waits this long before it looks whether another has put its name into holder.json."""
 
 
 def now() -> str:

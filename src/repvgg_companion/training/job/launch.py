@@ -130,7 +130,7 @@ def run_processes(count: int, arguments: Sequence[str], state: StateFolder) -> N
     launchers = _pass_on(process.stderr)
     if process.wait() == 0:
         return
-    last = (state.attempts()[earlier:] or [{}])[-1]  # not of an earlier start
+    last = (state.attempts()[earlier:] or [{}])[-1]  # of this start only
     reason = last.get("reason", "")
     if reason in STOP_REASONS:
         raise Interrupted(f"stopped by {reason} after step {last['to_step']}; start the same command again to continue")
