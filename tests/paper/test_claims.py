@@ -26,7 +26,7 @@ from repvgg_companion.paper.claims import claim_rows, markdown, rows_of_claim, s
 from repvgg_companion.paper.comparable_runs import widest_of_each_device
 from repvgg_companion.paper.figure_bars import peak_rows
 from repvgg_companion.paper.ours import Results
-from repvgg_companion.paper.table_rows import table1
+from repvgg_companion.paper.table_rows import rows_of
 
 NEVER_TESTED = {"C34", "C48", "C49", "C50", "C51", "C53", "P01", "P02"}
 
@@ -203,7 +203,7 @@ def test_table_1_and_the_memory_figure_show_one_setting_of_one_device(imagenet, 
     other = {"precision": "bf16", "memory_format": "channels_last", "device": "a-gpu", "run_id": "a-run"}
     rows += [row | other | {"time_ms": 1.0, "low_ms": 0.9, "high_ms": 1.1} for row in rows]
     write_rows(imagenet / "kernel_size.csv", "kernel_size", rows)
-    found = table1(Evidence(facts, Results(imagenet)))
+    found = rows_of(Evidence(facts, Results(imagenet)), "table1")
     assert [row["ours_time_ms"] for row in found] == [fact["time_ms"] for fact in facts.table("table1")]
     assert {row["ours_precision"] for row in found} == {"fp32"}
     memory = memory_rows()

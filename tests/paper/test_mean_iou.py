@@ -11,7 +11,7 @@ from repvgg_companion.paper.claim_evidence import Evidence
 from repvgg_companion.paper.claims import claim_rows
 from repvgg_companion.paper.ours import Results
 from repvgg_companion.paper.printed import Facts
-from repvgg_companion.paper.table_rows import table8
+from repvgg_companion.paper.table_rows import rows_of
 
 IMAGES, CLASSES, PIXELS = 500, 19, 10_000
 ABOUT_MIOU = {"C48", "C49", "C50", "C51"}
@@ -112,7 +112,7 @@ def test_other_images_networks_and_starts_decide_nothing(tmp_path, facts, change
     found = verdicts(write_table8(tmp_path, facts, seeds=1, **change), facts)
     for claim in ABOUT_MIOU:
         assert found[claim]["verdict_number"] == "not tested" and reason in found[claim]["reason"]
-    row = table8(Evidence(facts, Results(tmp_path)))[0]
+    row = rows_of(Evidence(facts, Results(tmp_path)), "table8")[0]
     assert row["ours_mean_iou_pct"] is None and row["small_mean_iou_pct"] is not None
     assert any(reason in note for note in row["note"])
 
@@ -142,7 +142,7 @@ def test_missing_counts_leave_the_inference_open(tmp_path, facts):
 
 def test_table_8_shows_ours_with_its_interval(tmp_path, facts):
     write_table8(tmp_path, facts)
-    row = table8(Evidence(facts, Results(tmp_path)))[0]
+    row = rows_of(Evidence(facts, Results(tmp_path)), "table8")[0]
     assert row["ours_mean_iou_pct"] == pytest.approx(78.88, abs=0.1)
     # Three seeds, 0.02 points apart: mean -+ t(0.975, 2) * 0.02 / sqrt(3).
     low, high = row["ours_mean_iou_low_pct"], row["ours_mean_iou_high_pct"]

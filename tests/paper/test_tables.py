@@ -8,12 +8,12 @@ from paper_synthetic import PAPER, accuracy_row, speed_row, write_imagenet
 
 from repvgg_companion.__main__ import main
 from repvgg_companion.contract import read_rows, write_rows
-from repvgg_companion.paper import table_rows
 from repvgg_companion.paper.claim_evidence import Evidence
 from repvgg_companion.paper.comparable_runs import widest
 from repvgg_companion.paper.latex import as_latex, as_macros, words_of
 from repvgg_companion.paper.ours import Results
 from repvgg_companion.paper.table_display import as_markdown, displayed, header
+from repvgg_companion.paper.table_rows import rows_of
 
 
 def evidence(folder, facts):
@@ -33,7 +33,7 @@ def written(folder, output):
 def test_every_printed_count_is_recounted_but_for_the_known_exceptions(tmp_path, facts):
     odd, cells = [], 0
     for table in ("table4", "table5"):
-        for row in table_rows.performance(evidence(tmp_path, facts), table):
+        for row in rows_of(evidence(tmp_path, facts), table):
             for column in ("params_m", "flops_b", "wino_muls_b"):
                 match = row[f"{column.rsplit('_', 1)[0]}_match"]
                 cells += row[f"paper_{column}"] is not None
@@ -47,15 +47,15 @@ def test_every_printed_count_is_recounted_but_for_the_known_exceptions(tmp_path,
 
 
 def test_table_1_has_one_misprint(tmp_path, facts):
-    rows = table_rows.table1(evidence(tmp_path, facts))
+    rows = rows_of(evidence(tmp_path, facts), "table1")
     assert [row["flops_match"] for row in rows] == ["yes"] * 4
     assert [row["density_match"] for row in rows] == ["yes", "yes", "no, known exception", "yes"]
     assert rows[2]["recount_density_tflops"] == 10.05 and "misprint" in rows[2]["note"][0]
 
 
 def test_tables_2_and_3_are_the_built_networks(tmp_path, facts):
-    assert {row["match"] for row in table_rows.table2(evidence(tmp_path, facts))} == {"yes"}
-    rows = table_rows.table3(evidence(tmp_path, facts))
+    assert {row["match"] for row in rows_of(evidence(tmp_path, facts), "table2")} == {"yes"}
+    rows = rows_of(evidence(tmp_path, facts), "table3")
     assert {(row["layers_match"], row["width_match"]) for row in rows} == {("yes", "yes")}
     grouped = {row["model"]: row["recount_groupwise_layers"] for row in rows}
     assert grouped["RepVGG-B1"] is None
@@ -67,7 +67,7 @@ def test_a_wrong_count_is_shown_as_no_match(tmp_path, facts, monkeypatch):
            "run_id": "r", "form": "deploy", "params": 8_399_999, "flops": 1_361_451_008, "wino_muls": 747_300_000.0,
            "input_px": 224}  # fmt: skip
     write_rows(tmp_path / "complexity.csv", "complexity", [row])
-    rows = {row["model"]: row for row in table_rows.performance(evidence(tmp_path, facts), "table4")}
+    rows = {row["model"]: row for row in rows_of(evidence(tmp_path, facts), "table4")}
     assert rows["RepVGG-A0"]["params_match"] == "no" and rows["RepVGG-A0"]["recount_params_m"] == 8.39
     assert rows["RepVGG-A0"]["flops_match"] == "yes" and rows["RepVGG-A1"]["params_match"] == "yes"
 
@@ -118,13 +118,13 @@ def test_a_best_epoch_below_the_final_accuracy_is_noted(demo, tmp_path):
 def test_imagenet_results_stand_beside_the_print(tmp_path, facts):
     folder = write_imagenet(tmp_path / "imagenet", facts)
     for name in ("table4", "table5"):
-        for row in table_rows.performance(evidence(folder, facts), name):
+        for row in rows_of(evidence(folder, facts), name):
             assert row["ours_top1_pct"] == pytest.approx(row["paper_top1_pct"], abs=0.01)
             assert row["ours_speed_examples_per_s"] == row["paper_speed_examples_per_s"]
             assert "demo_top1_pct" not in row
-    speeds = {row["model"]: row["ours_speed_examples_per_s"] for row in table_rows.table6(evidence(folder, facts))}
+    speeds = {row["model"]: row["ours_speed_examples_per_s"] for row in rows_of(evidence(folder, facts), "table6")}
     assert speeds["RepVGG-B0"] == 1061  # the train form, not the 1817 of the converted network
-    full = table_rows.table1(evidence(folder, facts))
+    full = rows_of(evidence(folder, facts), "table1")
     assert full[1]["ours_density_tflops"] == pytest.approx(38.11, abs=0.01) and full[1]["small_time_ms"] is None
 
 
@@ -132,9 +132,7 @@ def test_released_b2g4_stays_empty_in_table_4_and_fills_table_5(tmp_path, facts)
     row = accuracy_row("RepVGG-B2g4", 79.38, recipe="released", digest="released_0123abcd", seed="none")
     write_rows(tmp_path / "accuracy.csv", "accuracy", [row])
     found = {
-        name: next(
-            row for row in table_rows.performance(evidence(tmp_path, facts), name) if row["model"] == "RepVGG-B2g4"
-        )
+        name: next(row for row in rows_of(evidence(tmp_path, facts), name) if row["model"] == "RepVGG-B2g4")
         for name in ("table4", "table5")
     }
     assert found["table4"]["ours_top1_pct"] is None
@@ -145,14 +143,14 @@ def test_released_b2g4_stays_empty_in_table_4_and_fills_table_5(tmp_path, facts)
 def test_a_smaller_pspnet_is_labelled(tmp_path, facts):
     row = speed_row("PSPNet-ResNet-50", "deploy", 0.4, input_px=241, batch_size=1)
     write_rows(tmp_path / "speed.csv", "speed", [row])
-    rows = {row["model"]: row for row in table_rows.table8(evidence(tmp_path, facts))}
+    rows = {row["model"]: row for row in rows_of(evidence(tmp_path, facts), "table8")}
     assert rows["PSPNet-ResNet-50"]["ours_speed_examples_per_s"] is None
     assert rows["PSPNet-ResNet-50"]["small_speed_examples_per_s"] == 0.4
     assert any("241 px, batch 1" in note for note in rows["PSPNet-ResNet-50"]["note"])
 
 
 def test_table_7_tells_what_was_decided_here(tmp_path, facts):
-    rows = {row["model"]: row for row in table_rows.table7(evidence(tmp_path, facts))}
+    rows = {row["model"]: row for row in rows_of(evidence(tmp_path, facts), "table7")}
     assert rows["RepVGG-B0_relu-in-branch"]["convertible"] == "no"
     assert any("outer ReLU" in note for note in rows["RepVGG-B0_relu-in-branch"]["note"])
     assert any("stride 2" in note for note in rows["RepVGG-B0_diracnet"]["note"])
@@ -222,14 +220,14 @@ def test_every_conversion_of_table_8_is_certified_without_training(tmp_path, fac
     from repvgg_companion.paper import structure
     from repvgg_companion.reparameterization import convert
 
-    for row in table_rows.table8(evidence(tmp_path, facts)):
+    for row in rows_of(evidence(tmp_path, facts), "table8"):
         assert row["conversion_certified"] == "yes" and 0 < row["conversion_float64_error"] < 1e-12
         assert any("random weights" in note for note in row["note"])
     # A conversion that forgets the epsilon is noticed.
     structure.conversion_errors.cache_clear()
     right = convert.norm_scale_and_shift
     monkeypatch.setattr(convert, "norm_scale_and_shift", lambda norm, eps: right(norm, eps - BATCH_NORM_EPSILON))
-    rows = {row["model"]: row for row in table_rows.table8(evidence(tmp_path, facts))}
+    rows = {row["model"]: row for row in rows_of(evidence(tmp_path, facts), "table8")}
     structure.conversion_errors.cache_clear()
     assert rows["PSPNet-RepVGG-B1g2"]["conversion_certified"] == "no"
 
@@ -237,7 +235,7 @@ def test_every_conversion_of_table_8_is_certified_without_training(tmp_path, fac
 def test_only_mismatches_are_marked(tmp_path, facts):
     found = {}
     for name in ("table4", "table5"):
-        rows = table_rows.performance(evidence(tmp_path, facts), name)
+        rows = rows_of(evidence(tmp_path, facts), name)
         table = displayed(rows)
         assert not any("match" in words or "recount" in words for words in table.headers)
         own = {row["model"]: marks for row, marks in zip(rows, table.marks, strict=True) if marks}
@@ -250,7 +248,7 @@ def test_only_mismatches_are_marked(tmp_path, facts):
 
 
 def test_a_count_that_is_not_printed_stands_in_brackets(tmp_path, facts):
-    rows = table_rows.performance(evidence(tmp_path, facts), "table4")
+    rows = rows_of(evidence(tmp_path, facts), "table4")
     table = displayed(rows)
     for row, cells in zip(rows, table.cells, strict=True):
         shown = dict(zip(table.headers, cells, strict=True))["paper Wino MULs (B)"]

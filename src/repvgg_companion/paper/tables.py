@@ -13,7 +13,7 @@ from repvgg_companion.paper.latex import as_latex, as_macros
 from repvgg_companion.paper.ours import Results
 from repvgg_companion.paper.printed import Facts
 from repvgg_companion.paper.table_display import TableRow, as_markdown
-from repvgg_companion.paper.table_rows import TABLES
+from repvgg_companion.paper.table_rows import TABLES, rows_of
 
 TITLES = {
     "table1": "Kernel size and computational density",
@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Write all eight tables in three formats, and the macros."""
     evidence = Evidence.shown(Facts(Path(arguments.paper)), Results(Path(arguments.results)))
-    tables = {name: rows_of(evidence) for name, rows_of in TABLES.items()}
+    tables = {name: rows_of(evidence, name) for name in TABLES}
     for name, rows in tables.items():
         caption = f"{TITLES[name]}. {provenance(rows, evidence.results, arguments.experiment)}"
         target = Path(arguments.output, name)
