@@ -7,26 +7,12 @@ the last batch; the guard refuses a clock that stops before the work has ended.
 import time
 from collections.abc import Callable
 from itertools import pairwise
-from typing import Protocol
 
 from repvgg_companion.errors import CompanionError
 
 Call = Callable[[], object]
 CHECKS = 5
 """How often a clock is compared with the wall before it is refused."""
-
-
-class Clock(Protocol):
-    """How time is taken on a kind of device."""
-
-    def time_block(self, call: Call, iterations: int) -> float:
-        """Seconds per call over `iterations` calls in a row."""
-
-    def time_each(self, call: Call, iterations: int) -> list[float]:
-        """Seconds of each of `iterations` calls in a row."""
-
-    def synchronize(self) -> None:
-        """Wait until the device has done all that was asked of it."""
 
 
 class CpuClock:
@@ -82,6 +68,10 @@ class CudaClock:
     def synchronize(self) -> None:
         """Wait for all streams of the device."""
         self._synchronize()
+
+
+Clock = CpuClock | CudaClock
+"""How time is taken on a kind of device."""
 
 
 def clock_for(kind: str) -> Clock:

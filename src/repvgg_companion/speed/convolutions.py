@@ -1,60 +1,11 @@
 """The single convolutions of Table 1, measured in groups like networks."""
 
-from dataclasses import dataclass
-
-from torch import nn
-
 from repvgg_companion.speed.harness import LIMITS
-from repvgg_companion.speed.networks import fill
+from repvgg_companion.speed.networks import Convolution
 from repvgg_companion.speed.programme import Condition, Method, SpeedGroup
 from repvgg_companion.speed.speed_settings import KernelSettings
 
 KERNEL_SIZES = (1, 3, 5, 7)
-
-
-@dataclass(frozen=True)
-class Convolution:
-    """A convolution without bias whose output has `resolution_px` a side, whatever its stride."""
-
-    kernel_size: int
-    stride: int
-    channels: int
-    resolution_px: int
-
-    @property
-    def model(self) -> str:
-        """The name in the samples."""
-        strided = f"-stride-{self.stride}" if self.stride > 1 else ""
-        return f"Conv-{self.kernel_size}x{self.kernel_size}{strided}"
-
-    @property
-    def form(self) -> str:
-        """Nothing is left to fold."""
-        return "deploy"
-
-    @property
-    def name(self) -> str:
-        """The name of the subject."""
-        return f"{self.model} {self.form}"
-
-    def input_px(self, override: int | None) -> int:
-        """The side of the output, which the samples name."""
-        return override or self.resolution_px
-
-    def input_shape(self, px: int) -> tuple[int, int, int]:
-        """Channels, height and width of the input for outputs of side `px`."""
-        return (self.channels, px * self.stride, px * self.stride)
-
-    def buffers(self, batch_size: int) -> int:
-        """One; a batch of the paper's shape takes 0.8 GB in fp32."""
-        return min(batch_size, 1)
-
-    def build(self, *, device: str = "cpu", seed: int = 0) -> nn.Module:
-        """The convolution with random weights."""
-        size = self.kernel_size
-        module = nn.Conv2d(self.channels, self.channels, size, self.stride, size // 2, bias=False, device=device)
-        fill(module.eval().requires_grad_(False), seed=seed)
-        return module
 
 
 def convolution_groups(settings: KernelSettings, kind: str) -> list[SpeedGroup]:

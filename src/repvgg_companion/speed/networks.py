@@ -6,7 +6,7 @@ are copied from one block of random numbers, scaled like Kaiming's, in a tenth o
 
 from dataclasses import dataclass
 from functools import cache
-from typing import Protocol
+from typing import ClassVar
 
 import torch
 from torch import nn
@@ -16,34 +16,6 @@ from repvgg_companion.models.build import build_model
 from repvgg_companion.models.names import require_model
 
 _BLOCK = 1 << 20
-
-
-class Measurable(Protocol):
-    """What a group can measure: a model in one form, or a single convolution."""
-
-    @property
-    def model(self) -> str:
-        """The name in the samples."""
-
-    @property
-    def form(self) -> str:
-        """`train` or `deploy`."""
-
-    @property
-    def name(self) -> str:
-        """A short name for progress and subjects."""
-
-    def input_px(self, override: int | None) -> int:
-        """The side that the samples name: `override`, or its own."""
-
-    def input_shape(self, px: int) -> tuple[int, int, int]:
-        """Channels, height and width of one image for side `px`."""
-
-    def buffers(self, batch_size: int) -> int:
-        """How many batches are used in turn."""
-
-    def build(self, *, device: str = "cpu", seed: int = 0) -> nn.Module:
-        """The module with random weights on `device`, in eval mode."""
 
 
 @dataclass(frozen=True)
@@ -95,6 +67,51 @@ class ModelForm:
         module = self.on_meta().to_empty(device=device).requires_grad_(False)
         fill(module, seed=seed)
         return module
+
+
+@dataclass(frozen=True)
+class Convolution:
+    """A convolution without bias whose output has `resolution_px` a side, whatever its stride."""
+
+    form: ClassVar[str] = "deploy"
+    kernel_size: int
+    stride: int
+    channels: int
+    resolution_px: int
+
+    @property
+    def model(self) -> str:
+        """The name in the samples."""
+        strided = f"-stride-{self.stride}" if self.stride > 1 else ""
+        return f"Conv-{self.kernel_size}x{self.kernel_size}{strided}"
+
+    @property
+    def name(self) -> str:
+        """The name of the subject."""
+        return f"{self.model} {self.form}"
+
+    def input_px(self, override: int | None) -> int:
+        """The side of the output, which the samples name."""
+        return override or self.resolution_px
+
+    def input_shape(self, px: int) -> tuple[int, int, int]:
+        """Channels, height and width of the input for outputs of side `px`."""
+        return (self.channels, px * self.stride, px * self.stride)
+
+    def buffers(self, batch_size: int) -> int:
+        """One; a batch of the paper's shape takes 0.8 GB in fp32."""
+        return min(batch_size, 1)
+
+    def build(self, *, device: str = "cpu", seed: int = 0) -> nn.Module:
+        """The convolution with random weights."""
+        size = self.kernel_size
+        module = nn.Conv2d(self.channels, self.channels, size, self.stride, size // 2, bias=False, device=device)
+        fill(module.eval().requires_grad_(False), seed=seed)
+        return module
+
+
+Measurable = ModelForm | Convolution
+"""What a group can measure."""
 
 
 @cache

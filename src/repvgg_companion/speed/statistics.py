@@ -28,11 +28,6 @@ class Interval:
     high: float
     n: int
 
-    @property
-    def excludes_one(self) -> bool:
-        """Whether a ratio with this interval may be called a difference; one sample alone never shows one."""
-        return self.n > 1 and (self.low > 1 or self.high < 1)
-
 
 @cache
 def tail(n: int) -> float:
