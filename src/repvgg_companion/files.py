@@ -169,6 +169,17 @@ def sha256_of_file(path: str | os.PathLike) -> str:
     return digest.hexdigest()
 
 
+def read_sums(path: str | os.PathLike) -> dict[str, str]:
+    """Digests by file name from a file as `sha256sum` or `md5sum` writes it; empty where there is none."""
+    digests = {}
+    if Path(path).is_file():
+        for line in Path(path).read_text(encoding="utf-8", errors="replace").splitlines():
+            digest, _, name = line.strip().partition(" ")
+            if name:
+                digests[name.strip().lstrip("*")] = digest.lower()
+    return digests
+
+
 def canonical_json(value: Any) -> str:
     """One text for one value: keys sorted, no white space, and 1.0 written as 1."""
     return json.dumps(_canonical(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)

@@ -8,8 +8,8 @@ import tempfile
 from pathlib import Path
 
 from repvgg_companion.errors import CompanionError
-from repvgg_companion.files import NoFileLocksError, atomic_path, locked_file, sha256_of_file, write_text
-from repvgg_companion.weights.published_files import SUMS_FILE, TIMM_FILE, TIMM_NAMES, recorded_digests, timm_repository
+from repvgg_companion.files import NoFileLocksError, atomic_path, locked_file, read_sums, sha256_of_file, write_text
+from repvgg_companion.weights.published_files import SUMS_FILE, TIMM_FILE, TIMM_NAMES, timm_repository
 
 
 def fetch(model: str, folder: str | Path, *, endpoint: str | None = None) -> Path:
@@ -29,7 +29,7 @@ def fetch(model: str, folder: str | Path, *, endpoint: str | None = None) -> Pat
             stack.enter_context(locked_file(folder / f".{SUMS_FILE}.lock", wait_s=math.inf))
         except NoFileLocksError as error:
             print(f"weights fetch: {error}; fetch into it one command at a time", file=sys.stderr)
-        digests = recorded_digests(folder)
+        digests = read_sums(folder / SUMS_FILE)
         recorded = digests.setdefault(final.name, sha256)
         if recorded != sha256:
             raise CompanionError(
@@ -38,7 +38,7 @@ def fetch(model: str, folder: str | Path, *, endpoint: str | None = None) -> Pat
                 "folder"
             )
         lines = [f"{digest}  {name}\n" for name, digest in sorted(digests.items())]
-        if not (folder / SUMS_FILE).exists() or recorded_digests(folder) != digests:
+        if not (folder / SUMS_FILE).exists() or read_sums(folder / SUMS_FILE) != digests:
             write_text(folder / SUMS_FILE, "".join(lines))
     return final
 

@@ -4,7 +4,7 @@ import hashlib
 from pathlib import Path
 
 from repvgg_companion.errors import CompanionError
-from repvgg_companion.files import READ_BYTES
+from repvgg_companion.files import READ_BYTES, read_sums
 from repvgg_companion.models.names import REPVGG_MODELS, require_model
 
 SUMS_FILE = "SHA256SUMS"
@@ -65,23 +65,11 @@ def model_of_file_name(path: str | Path) -> str | None:
 def expected_digest(path: str | Path) -> tuple[str, str, str] | None:
     """Algorithm, digest and source of what a file must have: from `SHA256SUMS` beside it, or as published."""
     path = Path(path)
-    if digest := recorded_digests(path.parent).get(path.name):
+    if digest := read_sums(path.with_name(SUMS_FILE)).get(path.name):
         return "sha256", digest, str(path.with_name(SUMS_FILE))
     if path.name in PUBLISHED_DIGESTS:
         return "sha384", PUBLISHED_DIGESTS[path.name], "OpenVINO's open model zoo"
     return None
-
-
-def recorded_digests(folder: str | Path) -> dict[str, str]:
-    """File name to SHA-256 from the `SHA256SUMS` of a folder (as `sha256sum` writes it); empty without that file."""
-    sums = Path(folder) / SUMS_FILE
-    digests = {}
-    if sums.is_file():
-        for line in sums.read_text(encoding="utf-8").splitlines():
-            digest, _, name = line.strip().partition(" ")
-            if name:
-                digests[name.strip().lstrip("*")] = digest.lower()
-    return digests
 
 
 def check_digest(path: str | Path) -> tuple[str, str]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from repvgg_companion.data.index.source import HashedSource
 from repvgg_companion.errors import CompanionError
-from repvgg_companion.files import read_json, write_json
+from repvgg_companion.files import read_json, read_sums, write_json
 
 # MD5 by name: torchvision's datasets/imagenet.py (ARCHIVE_META); Tiny-ImageNet and CIFAR: the pages that publish them.
 PUBLISHED_MD5 = {
@@ -27,13 +27,7 @@ SUMS_FILE = "MD5SUMS"
 def expected_md5(path: str | os.PathLike) -> str | None:
     """The MD5 that an archive must have: from a file `MD5SUMS` beside it (the demo has one), else the published one."""
     path = Path(path)
-    sums = path.with_name(SUMS_FILE)
-    if sums.is_file():
-        for line in sums.read_text(encoding="utf-8", errors="replace").splitlines():
-            digest, _, name = line.partition("  ")
-            if name.lstrip("*") == path.name:
-                return digest.lower()
-    return PUBLISHED_MD5.get(path.name)
+    return (PUBLISHED_MD5 | read_sums(path.with_name(SUMS_FILE))).get(path.name)
 
 
 class DigestRecord:
