@@ -40,7 +40,7 @@ rule provenance:
         experiment=NAME,
         results=lambda wildcards: RESULTS,
         # What the file holds: a changed key writes the provenance again.
-        configuration=lambda wildcards: configuration_json(EXPERIMENT),
+        configuration=lambda wildcards: plain(EXPERIMENT),
     shell:
         "python -m repvgg_companion provenance --experiment {params.experiment} --results {params.results} "
         f"--dataset {{input.dataset}} --configuration {RESOLVED} --output {{output}} --log {{log}}"

@@ -47,7 +47,7 @@ if CARDS:
             folders=" ".join(weights.folder for weights in WEIGHTS),
             results=lambda wildcards: RESULTS,
             # What the file holds: a changed key writes the cards again.
-            configuration=lambda wildcards: configuration_json(EXPERIMENT),
+            configuration=lambda wildcards: plain(EXPERIMENT),
         shell:
             "python -m repvgg_companion cards --weights {params.folders} --results {params.results} "
             f"--val-manifest {{input.manifest}} --configuration {RESOLVED} --log {{log}}"

@@ -244,11 +244,6 @@ def write_resolved(experiment: Experiment) -> str:
     return str(path)
 
 
-def configuration_json(experiment: Experiment) -> str:
-    """The resolved experiment as one line of JSON with sorted keys."""
-    return canonical_json(experiment.model_dump(mode="json"))
-
-
 def rule_name(*parts: object) -> str:
     """The name of a rule: that of its verb, and of its part where a rule exists for each part of the work."""
     return re.sub(r"[^A-Za-z0-9_]", "_", "_".join(map(str, parts)))
@@ -282,5 +277,5 @@ def names_below(folder: str) -> str:
 
 
 def plain(settings: Any) -> str:
-    """A settings object as one line of JSON with sorted keys: a rule's `params` hold it as what decides."""
+    """Settings, or the whole experiment, as one line of JSON with sorted keys: what decides, for a rule's `params`."""
     return canonical_json(settings.as_dict() if hasattr(settings, "as_dict") else settings.model_dump(mode="json"))

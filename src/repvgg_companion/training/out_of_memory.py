@@ -1,14 +1,13 @@
 """Explain running out of memory, and losing another process, in one sentence."""
 
 import contextlib
-import gc
 from collections.abc import Iterator
 
 import torch
 from torch import nn
 
 from repvgg_companion.errors import CompanionError
-from repvgg_companion.machine.torch_device import autocast, is_out_of_memory
+from repvgg_companion.machine.torch_device import autocast, free_memory, is_out_of_memory
 from repvgg_companion.training.job.processes import ProcessGroup
 from repvgg_companion.training.step import Learner
 
@@ -59,9 +58,7 @@ def largest_batch(learner: Learner, images: torch.Tensor) -> int:
     size = len(images) // 2
     while size:
         learner.optimizer.forget_gradients()
-        gc.collect()
-        if learner.group.device.type == "cuda":
-            torch.cuda.empty_cache()
+        free_memory(learner.group.device.type)
         try:
             with autocast(learner.recipe.precision, learner.group.device):
                 logits = learner.network(learner.normalized(images[:size]))

@@ -8,11 +8,11 @@ unnoticed.
 import tarfile
 import zlib
 from collections.abc import Iterator
-from typing import NamedTuple, NoReturn, Protocol
+from typing import NamedTuple, NoReturn
 
 import numpy as np
 
-from repvgg_companion.data.index.source import compression_of, option_for, option_for_cifar
+from repvgg_companion.data.index.source import SeekSource, compression_of, option_for, option_for_cifar
 from repvgg_companion.errors import CompanionError
 
 BLOCK = tarfile.BLOCKSIZE
@@ -25,15 +25,6 @@ _KNOWN = frozenset(tarfile.SUPPORTED_TYPES)
 _EXTENDED = frozenset(
     (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE)
 )
-
-
-class Source(Protocol):
-    """Bytes of a file by offset; offsets rise from call to call."""
-
-    path: str
-
-    def read(self, offset: int, count: int) -> bytes:
-        """Up to `count` bytes from `offset`."""
 
 
 class Member(NamedTuple):
@@ -69,7 +60,7 @@ class Run(NamedTuple):
             yield Member(name, tarfile.REGTYPE, size, offset)
 
 
-def tar_members(source: Source, start: int, end: int, inside: str = "") -> Iterator[Member]:
+def tar_members(source: SeekSource, start: int, end: int, inside: str = "") -> Iterator[Member]:
     """All members of the tar that fills bytes `start` to `end` of the source, in archive order.
 
     `inside` names the member that holds an inner tar, for messages. Raises CompanionError, naming archive, member and
@@ -80,7 +71,7 @@ def tar_members(source: Source, start: int, end: int, inside: str = "") -> Itera
         yield part
 
 
-def tar_parts(source: Source, start: int, end: int, inside: str = "") -> Iterator[Member | Run]:
+def tar_parts(source: SeekSource, start: int, end: int, inside: str = "") -> Iterator[Member | Run]:
     """As `tar_members`, with runs of ordinary files as one `Run`, which takes about half the time.
 
     The headers of a run are all read before its files are handed out, so the caller cannot look into them on the way.
@@ -89,7 +80,7 @@ def tar_parts(source: Source, start: int, end: int, inside: str = "") -> Iterato
 
 
 class _Walk:
-    def __init__(self, source: Source, start: int, end: int, inside: str) -> None:
+    def __init__(self, source: SeekSource, start: int, end: int, inside: str) -> None:
         self.source, self.start, self.end = source, start, end
         self.where = f"{source.path}, inner tar {inside}" if inside else source.path
         # Fields that seldom differ from one member to the next (mode, owner, type, device), as TarInfo accepted them.
