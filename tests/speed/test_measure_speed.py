@@ -2,6 +2,7 @@
 
 import json
 import statistics
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from repvgg_companion.contract import read_rows
 from repvgg_companion.errors import CompanionError
 from repvgg_companion.models.build import build_model
 from repvgg_companion.speed import group, peak_memory, preparation, programme
-from repvgg_companion.speed.effort import StateOptions
+from repvgg_companion.speed.effort import MeasureRequest
 from repvgg_companion.speed.harness import measure_group
 from repvgg_companion.speed.measure_speed import MeasureSpeedRequest, measure_start
 from repvgg_companion.speed.networks import ModelForm, fill
@@ -187,10 +188,13 @@ def test_nothing_is_left_of_the_state_when_all_is_written_also_after_a_kill(tmp_
     folder = tmp_path / "measuring-speed"
     (folder / ".group-0123.json.x.partial").mkdir(parents=True)  # killed while the file was written
     (folder / "group-0123.json").touch()
-    StateOptions(str(folder), finish=True, forget=True).conclude()
+    request = MeasureRequest(
+        experiment="t", output=str(tmp_path / "rows.csv"), runs="", state=str(folder), finish=True, forget=True
+    )
+    request.write("speed", [])
     assert len(list(folder.iterdir())) == 2
-    StateOptions(str(folder), forget=True).conclude()
-    assert list(tmp_path.iterdir()) == []
+    replace(request, finish=False).write("speed", [])
+    assert [path.name for path in tmp_path.iterdir()] == ["rows.csv"]
 
 
 def test_no_group_is_begun_that_will_not_fit_and_finish_writes_what_is_there(tmp_path):
