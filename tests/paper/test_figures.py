@@ -391,14 +391,14 @@ def test_accuracies_of_another_setting_are_not_compared(demo, facts, change):
     from paper_synthetic import plant
 
     from repvgg_companion.paper.figure_ablations import ablation_columns
-    from repvgg_companion.paper.table_rows import ablations, table6
+    from repvgg_companion.paper.table_rows import ablations, rows_of
 
     plant(demo, "accuracy", change | {"training_digest": "0aaaaaaa"}, model="RepVGG-B0")
     found = other_accuracies(Results(demo), ablations(facts))["demo"]
     assert set(found.others) == {"RepVGG-B0"} and "RepVGG-B0" not in found.accuracies
     (column,) = ablation_columns(Evidence(facts, Results(demo)))
     assert "RepVGG-B0" not in column.accuracies and "width 0.25" in column.label.replace("\n", " ")
-    rows = {row["model"]: row for row in table6(Evidence(facts, Results(demo)))}
+    rows = {row["model"]: row for row in rows_of(Evidence(facts, Results(demo)), "table6")}
     assert any("not comparable" in note for note in rows["RepVGG-B0"]["note"])
     assert not any("not comparable" in note for note in rows["RepVGG-B0_plain"]["note"])
 
