@@ -97,6 +97,8 @@ def test_other_images_networks_or_protocols_are_not_compared(tmp_path, other):
     assert line.change.value is None
     assert line.note.startswith("not compared: other images, network or protocol (")
     assert str(next(iter(other.values()))) in line.note
+    page = markdown([line], *sides)
+    assert f"\n{line.subject}: {line.note}.\n" in page and "|" not in page, "a sentence, no table"
 
 
 def test_speeds_of_two_runs_stand_side_by_side_without_a_ratio(tmp_path):
@@ -106,6 +108,15 @@ def test_speeds_of_two_runs_stand_side_by_side_without_a_ratio(tmp_path):
     assert (line.first.value, line.second.value) == (100.0, 120.0)
     assert line.change.value is None
     assert line.note == "no ratio: different devices (gtx-1080ti and gtx-9000)"
+
+
+def test_a_note_that_all_lines_share_stands_below_the_table_once(tmp_path):
+    one, two = ([speed_row(name, "deploy", 100.0) | {"run_id": f"20260302T120000Z-measure-speed-{letter * 6}"}
+                 for name in (A0, R18)] for letter in "ab")  # fmt: skip
+    sides = _sides(tmp_path, {"speeds": one}, {"speeds": two})
+    page = markdown(list(speed_lines(*sides)), *sides)
+    assert page.count("no ratio: different runs") == 1 and "\nEvery line: no ratio: different runs" in page
+    assert "| what | setting | A | B | change |\n" in page
 
 
 def test_speeds_of_another_setting_are_no_line(tmp_path):

@@ -183,10 +183,8 @@ def markdown(lines: list[ComparedLine], first: Side, second: Side) -> str:
         mine = [line for line in lines if line.section == section]
         if not mine:
             continue
-        parts += [f"## {heading}", "", explanation, ""]
-        parts += ["| what | setting | A | B | change | note |", "| --- | --- | ---: | ---: | ---: | --- |"]
-        parts += ["| " + " | ".join(cell.replace("|", "\\|") for cell in _cells(line)) + " |" for line in mine]
-        parts.append("")
+        parts += [f"## {heading}", "", explanation, "", *_table([line for line in mine if not _is_refused(line)])]
+        parts += [f"{line.subject}: {line.note}.\n" for line in mine if _is_refused(line)]
     compared_tables = {line.section for line in lines}
     nothing = [table for table in COMPARED_TABLES if table in first.tables & second.tables - compared_tables]
     told = [_NOTHING_IN_COMMON[table] for table in nothing if table in _NOTHING_IN_COMMON]
@@ -196,6 +194,26 @@ def markdown(lines: list[ComparedLine], first: Side, second: Side) -> str:
         words = [f"{table} (only {'A' if table in first.tables else 'B'})" for table in one_sided]
         parts += [f"Measured on one side: {', '.join(words)}.", ""]
     return "\n".join(parts)
+
+
+def _is_refused(line: ComparedLine) -> bool:
+    """Whether a line only says why its subjects are not compared."""
+    return line.first.value is None and not any(line.texts)
+
+
+def _table(lines: list[ComparedLine]) -> list[str]:
+    """The lines as a table; a note that all of them share stands below it once."""
+    cells = [_cells(line) for line in lines]
+    headers = {"what": "---", "setting": "---", "A": "---:", "B": "---:", "change": "---:", "note": "---"}
+    shared = cells[0][-1] if len(cells) > 1 and len({line[-1] for line in cells}) == 1 else ""
+    if shared:
+        headers.pop("note")
+        cells = [line[:-1] for line in cells]
+    if not cells:
+        return []
+    rows = ["| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in cells]
+    below = [f"Every line: {shared}.", ""] if shared else []
+    return [f"| {' | '.join(headers)} |", f"| {' | '.join(headers.values())} |", *rows, "", *below]
 
 
 def _cells(line: ComparedLine) -> list[str]:
