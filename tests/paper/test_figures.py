@@ -102,7 +102,7 @@ def test_a_caption_says_unit_device_precision_batch_input_and_samples(made, name
     words = made[0][f"{name}.md"].decode()
     assert "no result of the paper" in words
     needed = {
-        "figure1": ("%", "examples/s", CPU, "fp32, eager, batch 1, 224 px, 20 samples", "recipe: demo-5-epochs"),
+        "figure1": ("%", "examples/s", CPU, "fp32, eager, batch 1, 224 px, 20 samples", "; recipe: demo-5-epochs"),
         "figure3": ("MiB", CPU, "fp32, eager, batch 1, 224 px", "one pass each", "ResNet-18 and RepVGG-A0"),
         "table1": ("TFLOPS", CPU, "fp32, eager, smaller shape: 256 channels, batch 4, 56 px, 20 samples"),
         "branches": ("(%)", "demo-digits, width 0.25, 10 classes, 32 px", "deploy form, 297 images", "3 seeds"),

@@ -52,7 +52,8 @@ def panel_caption(panel: Panel) -> str:
     """The caption of one panel of Figure 1."""
     if not panel.points:
         return f"{panel.title}."
-    y, x = (_joined(label.replace(":\n", ": ")) for label in (panel.y_label, panel.x_label))
+    labels = (panel.y_label.replace(":\n", ": "), panel.x_label.replace("\nrecipe: ", "; recipe: "))
+    y, x = map(_joined, labels)
     whiskers = " Bars: 95 % intervals." if any(point.speed_interval for point in panel.points) else ""
     return f"{panel.title}: {y} against {x}.{whiskers}"
 
