@@ -110,13 +110,15 @@ def test_speeds_of_two_runs_stand_side_by_side_without_a_ratio(tmp_path):
     assert line.note == "no ratio: different devices (gtx-1080ti and gtx-9000)"
 
 
-def test_a_note_that_all_lines_share_stands_below_the_table_once(tmp_path):
+def test_what_all_notes_begin_with_stands_below_the_table_once(tmp_path):
+    names = (A0, R18, "RepVGG-A1")
     one, two = ([speed_row(name, "deploy", 100.0) | {"run_id": f"20260302T120000Z-measure-speed-{letter * 6}"}
-                 for name in (A0, R18)] for letter in "ab")  # fmt: skip
+                 for name in names] for letter in "ab")  # fmt: skip
+    two[0]["flags"] = "drift +9 %"
     sides = _sides(tmp_path, {"speeds": one}, {"speeds": two})
     page = markdown(list(speed_lines(*sides)), *sides)
     assert page.count("no ratio: different runs") == 1 and "\nEvery line: no ratio: different runs" in page
-    assert "| what | setting | A | B | change |\n" in page
+    assert page.count("| B is flagged: drift +9 % |") == 1 and page.count("|  |  |\n") == 2
 
 
 def test_speeds_of_another_setting_are_no_line(tmp_path):

@@ -7,6 +7,7 @@ speeds of one run. Everything else is shown side by side, with the reason why it
 import argparse
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 
 from repvgg_companion.contract import write_rows
@@ -202,18 +203,22 @@ def _is_refused(line: ComparedLine) -> bool:
 
 
 def _table(lines: list[ComparedLine]) -> list[str]:
-    """The lines as a table; a note that all of them share stands below it once."""
+    """The lines as a table; what the notes of three or more lines begin with in common stands below it once."""
     cells = [_cells(line) for line in lines]
-    headers = {"what": "---", "setting": "---", "A": "---:", "B": "---:", "change": "---:", "note": "---"}
-    shared = cells[0][-1] if len(cells) > 1 and len({line[-1] for line in cells}) == 1 else ""
-    if shared:
-        headers.pop("note")
-        cells = [line[:-1] for line in cells]
-    if not cells:
+    notes = [line[-1].split("; ") for line in cells]
+    alike = takewhile(lambda parts: len(set(parts)) == 1, zip(*notes, strict=False))
+    shared = [parts[0] for parts in alike] if len(notes) > 2 else []
+    rows = [[*line[:-1], "; ".join(note[len(shared) :])] for line, note in zip(cells, notes, strict=True)]
+    if not rows:
         return []
-    rows = ["| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in cells]
-    below = [f"Every line: {shared}.", ""] if shared else []
-    return [f"| {' | '.join(headers)} |", f"| {' | '.join(headers.values())} |", *rows, "", *below]
+    below = [f"Every line: {'; '.join(shared)}.", ""] if any(shared) else []
+    return [
+        "| what | setting | A | B | change | note |",
+        "| --- | --- | ---: | ---: | ---: | --- |",
+        *("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in rows),
+        "",
+        *below,
+    ]
 
 
 def _cells(line: ComparedLine) -> list[str]:
