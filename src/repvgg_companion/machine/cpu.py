@@ -40,6 +40,11 @@ class CpuMoment:
         return cls(time.monotonic(), user + nice + system + irq + softirq, steal, own)
 
 
+def busy_flags(share: float) -> list[str]:
+    """The flag of a measurement during which other processes took more than `BUSY_SHARE` of the cores."""
+    return [f"busy: other processes took {100 * share:.0f} % of the cores"] if share > BUSY_SHARE else []
+
+
 def foreign_share(before: CpuMoment, after: CpuMoment, cores: int | None = None) -> float:
     """Share of the cores, 0 to 1, that other processes and the hypervisor took between two moments."""
     wall = (after.wall_s - before.wall_s) * (cores or os.cpu_count() or usable_cores())

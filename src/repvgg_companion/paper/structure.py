@@ -158,6 +158,13 @@ class ConversionErrors:
     float32_squared_sum: float
     same_top1: bool
 
+    @property
+    def certified(self) -> bool:
+        """Whether float64 leaves no more than a certificate allows."""
+        from repvgg_companion.reparameterization.agreement import MAX_FLOAT64_RELATIVE_ERROR
+
+        return self.float64_max_relative <= MAX_FLOAT64_RELATIVE_ERROR
+
 
 @cache
 def conversion_errors(name: str = "RepVGG-A0", *, width: float = 1.0, input_px: int | None = None) -> ConversionErrors:

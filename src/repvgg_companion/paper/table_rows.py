@@ -196,8 +196,8 @@ def _conversion(evidence: Evidence, name: str, notes: list[str]) -> Row:
         error = max(part["float64_max_relative_error"] for part in certificates)
         certified = all(part["passed"] for part in certificates)
     else:
-        error = conversion_errors(name, width=NARROW, input_px=NARROW_PX).float64_max_relative
-        certified = error <= 1e-10
+        found = conversion_errors(name, width=NARROW, input_px=NARROW_PX)
+        error, certified = found.float64_max_relative, found.certified
         notes.append(f"conversion: checked on random weights and statistics at width {NARROW:g}, {NARROW_PX} px")
     return {"conversion_certified": "yes" if certified else "no", "conversion_float64_error": error}
 

@@ -21,7 +21,6 @@ from repvgg_companion.files import atomic_path, canonical_json, read_json, sha25
 from repvgg_companion.identity import WeightsIdentity
 from repvgg_companion.models.names import require_model
 
-FLOAT64_LIMIT = 1e-10
 FLOAT32_LIMIT = 1e-4
 INPUT, OUTPUT = "images", "outputs"
 OF_ONE_SIZE = ("PSPNet", "VGG")
@@ -42,9 +41,11 @@ class ExportCheck:
     @property
     def passed(self) -> bool:
         """Whether the exported graph computes the network's function."""
+        from repvgg_companion.reparameterization.agreement import MAX_FLOAT64_RELATIVE_ERROR
+
         return (
             self.weights_match
-            and self.float64_max_relative_error <= FLOAT64_LIMIT
+            and self.float64_max_relative_error <= MAX_FLOAT64_RELATIVE_ERROR
             and self.float32_max_relative_error <= FLOAT32_LIMIT
         )
 

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 import torch
 
 from repvgg_companion.errors import CompanionError
-from repvgg_companion.machine.cpu import BUSY_SHARE, CpuMoment, foreign_share
+from repvgg_companion.machine.cpu import CpuMoment, busy_flags, foreign_share
 from repvgg_companion.machine.device import machine_state
 from repvgg_companion.machine.nvml import gpu_flags
 from repvgg_companion.machine.torch_device import free_memory
@@ -83,9 +83,7 @@ def measure(
     subjects.clear()
     forget_compiled()
     free_memory(method.kind)
-    flags = gpu_flags(*states.values())
-    if share > BUSY_SHARE:
-        flags.append(f"busy: other processes took {100 * share:.0f} % of the cores")
+    flags = [*gpu_flags(*states.values()), *busy_flags(share)]
     return GroupRecord(
         group=group.name,
         start=attempt.start,

@@ -11,7 +11,7 @@ from torch import nn
 
 from repvgg_companion.data.batches.normalize import normalize
 from repvgg_companion.errors import CompanionError
-from repvgg_companion.machine.cpu import BUSY_SHARE, CpuMoment, foreign_share
+from repvgg_companion.machine.cpu import CpuMoment, busy_flags, foreign_share
 from repvgg_companion.machine.device import machine_state
 from repvgg_companion.machine.nvml import gpu_flags
 from repvgg_companion.machine.torch_device import autocast, free_memory, is_out_of_memory, set_precision
@@ -55,9 +55,7 @@ def compare_with_timm(model: str, settings: PeerSettings, kind: str, rounds: int
         if not is_out_of_memory(error):
             raise
         return {"model": model, "reason": f"out of memory at batch {settings.batch_size}"}
-    flags = gpu_flags(before, machine_state(kind))
-    if (share := foreign_share(began, CpuMoment.now())) > BUSY_SHARE:
-        flags.append(f"busy: other processes took {100 * share:.0f} % of the cores")
+    flags = [*gpu_flags(before, machine_state(kind)), *busy_flags(foreign_share(began, CpuMoment.now()))]
     seconds = {subject.name: result.seconds(subject.name) for subject in subjects}
     subjects.clear()
     free_memory(kind)
