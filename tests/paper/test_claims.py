@@ -385,7 +385,7 @@ def test_disturbed_speeds_decide_nothing_and_are_counted(imagenet, facts, flags)
     assert (row["verdict_number"], row["verdict_inference"]) == ("open", "inconclusive")
     assert row["flags"] == f"RepVGG-B0_plain train: {flags.partition('; ')[0]}"
     assert row["flags"] in row["reason"]
-    assert "1 rows (1 claims) rest on disturbed speeds" in summary(after)
+    assert "1 row (1 claim) judged on disturbed speeds" in summary(after)
     assert f"- disturbed: {row['flags']}" in markdown(after, "x", facts, [])
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from repvgg_companion.contract import NUMBER_VERDICTS, write_rows
-from repvgg_companion.errors import CompanionError
+from repvgg_companion.errors import CompanionError, counted
 from repvgg_companion.files import write_text
 from repvgg_companion.paper.claim_evidence import Evidence, evidence_for
 from repvgg_companion.paper.grammar import Check, Term, parse
@@ -122,8 +122,9 @@ def summary(rows: list[dict[str, Any]]) -> str:
     )
     if disturbed := [row for row in rows if row["flags"]]:
         lines.append(
-            f"{len(disturbed)} rows ({len({row['id'] for row in disturbed})} claims) rest on disturbed speeds (busy, "
-            "throttled, drifting or spread), which decide nothing: measure again on a quiet machine."
+            f"{counted(len(disturbed), 'row')} ({counted(len({row['id'] for row in disturbed}), 'claim')}) judged on "
+            "disturbed speeds (busy, throttled, drifting or spread), which decide nothing: measure again on a quiet "
+            "machine."
         )
     return "\n".join(lines)
 

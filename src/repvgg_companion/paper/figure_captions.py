@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from repvgg_companion.errors import one_line
+from repvgg_companion.errors import counted, one_line
 from repvgg_companion.files import write_text
 from repvgg_companion.paper.claim_evidence import Evidence
 from repvgg_companion.paper.comparable_runs import DISTURBED, disturbing_flags
@@ -13,7 +13,7 @@ from repvgg_companion.paper.figure_proxies import proxy_panels
 from repvgg_companion.paper.figure_roofline import roofline_of
 from repvgg_companion.paper.figure_scatter import Panel, figure1_panels
 from repvgg_companion.paper.figure_style import PAPER_DEVICE, STAR
-from repvgg_companion.paper.figure_training import counted, trainings
+from repvgg_companion.paper.figure_training import trainings
 from repvgg_companion.paper.latex import as_figure
 from repvgg_companion.paper.named_checks import block_rows
 
@@ -133,9 +133,9 @@ def _training(evidence: Evidence, histories: Histories) -> str:
     datasets = ", ".join(dict.fromkeys(run.dataset for run in runs))
     recipes = ", ".join(sorted({row["recipe"] for row in evidence.results.rows("accuracy") if row["recipe"]}))
     named = f" (recipes: {recipes})" if recipes else ""
-    return (f"Training curves of {counted(len(runs))} on {datasets}{named}, one panel a network, one pair of lines a "
-            f"training: top-1 on the validation images (%, solid, left) and mean training loss (dashed, right) by "
-            f"epoch.")  # fmt: skip
+    return (f"Training curves of {counted(len(runs), 'training')} on {datasets}{named}, one panel a network, one pair "
+            f"of lines a training: top-1 on the validation images (%, solid, left) and mean training loss (dashed, "
+            f"right) by epoch.")  # fmt: skip
 
 
 CAPTIONS: dict[str, Callable[[Evidence, Histories], str]] = {

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from repvgg_companion.contract import read_rows
+from repvgg_companion.errors import counted
 from repvgg_companion.paper.accuracies import history_path, prefix_of
 from repvgg_companion.paper.claim_evidence import Evidence
 from repvgg_companion.paper.figure_style import COLUMN_INCHES, OTHER_IMAGES_TINT, wrapped
@@ -64,18 +65,13 @@ def training(evidence: Evidence, histories: list[Path] | None) -> "Figure":
     return figure
 
 
-def counted(n: int) -> str:
-    """`1 training`, `2 trainings`."""
-    return f"{n} training{'' if n == 1 else 's'}"
-
-
 def _title(runs: list[Training]) -> str:
     """Which images, and how many trainings: on the face of a demo's figure too."""
     words = []
     for dataset in dict.fromkeys(run.dataset for run in runs):
         prefix = prefix_of(dataset)
         kind = {"ours": "ImageNet", "demo": f"DEMO ({dataset}): not ImageNet"}.get(prefix, f"{dataset}: not ImageNet")
-        words.append(f"{kind}; {counted(sum(run.dataset == dataset for run in runs))}")
+        words.append(f"{kind}; {counted(sum(run.dataset == dataset for run in runs), 'training')}")
     return "; ".join(words)
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from repvgg_companion.contract import INFERENCE_VERDICTS, NUMBER_VERDICTS, read_rows
-from repvgg_companion.errors import CompanionError
+from repvgg_companion.errors import CompanionError, counted
 from repvgg_companion.files import read_json, write_text
 from repvgg_companion.identity import weights_folder
 from repvgg_companion.results.html_tables import (
@@ -168,7 +168,7 @@ def claims_summary(claims: list[dict[str, Any]]) -> str:
         counts = {verdict: sum(row[column] == verdict for row in claims) for verdict in verdicts}
         parts.append(f"{question}: " + ", ".join(f"{count} {verdict}" for verdict, count in counts.items() if count))
     if disturbed := _disturbed(claims):
-        parts.append(f"{disturbed} rows are left open because their speeds were disturbed (busy, drift, spread)")
+        parts.append(f"{counted(disturbed, 'row')} left open because of disturbed speeds (busy, drift, spread)")
     return f"Of {len({row['id'] for row in claims})} claims, {'; '.join(parts)}."
 
 
