@@ -17,8 +17,9 @@ from .conftest import ROOT
 
 
 def make(folder: Path, *words: str, **variables: str) -> subprocess.CompletedProcess:
-    """Run make in `folder` without the variables of the outer Python."""
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("PIP_", "PYTHON"))}
+    """Run make in `folder` without the variables of the outer Python and the outer make."""
+    outer = ("PIP_", "PYTHON", "MAKE", "MFLAGS")
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(outer)}
     environment = {**inherited, "HOME": str(folder), **variables}
     return subprocess.run(
         ["make", f"PYTHON={sys.executable}", *words],
