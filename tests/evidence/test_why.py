@@ -25,7 +25,7 @@ from repvgg_companion.paper.claims import rows_of_claim
 from repvgg_companion.paper.comparable_runs import widest
 from repvgg_companion.paper.grammar import Comparison
 from repvgg_companion.paper.ours import Results
-from repvgg_companion.paper.table_rows import TABLES
+from repvgg_companion.paper.table_rows import rows_of
 
 MEASURED_TABLES = ("table1", "table4", "table5", "table6", "table7", "table8")
 VALUES = ("_pct", "_per_s", "_ms", "_tflops", "_m", "_b", "_error")
@@ -82,7 +82,7 @@ def _cells(folder, facts):
     return {
         (table, number, column): value
         for table in MEASURED_TABLES
-        for number, row in enumerate(TABLES[table](evidence), start=1)
+        for number, row in enumerate(rows_of(evidence, table), start=1)
         for column, value in row.items()
     }
 

@@ -1,12 +1,15 @@
 """What a plan says before anything is spent, and that its prediction holds."""
 
+import json
+
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from repvgg_companion.__main__ import main
-from repvgg_companion.experiment.load import read_experiment
+from repvgg_companion.experiment.load import load_experiment, read_experiment
+from repvgg_companion.experiment.paths import complexity_groups
 from repvgg_companion.experiment.plan import Cost, cheaper, predict, read_claims
 from repvgg_companion.training import cost as cost_module
 from repvgg_companion.training import step_timing
@@ -74,6 +77,26 @@ def test_the_verb_works_from_a_given_speed(root, capsys, tmp_path, monkeypatch):
     assert "is not of the form MODEL=NUMBER" in capsys.readouterr().err
     assert main(["plan", str(root / "config/demo.yaml"), "--images-per-s", "RepVGG-B1=9"]) == 2
     assert "give --train-images" in capsys.readouterr().err
+
+
+def test_a_plan_of_images_in_folders_needs_no_index(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for number in range(40):
+        path = tmp_path / ("train" if number < 30 else "val") / f"{number % 2}" / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    experiment = {
+        "experiment": "mine",
+        "data": {"dataset": "shapes", "train_folder": "train", "val_folder": "val"},
+        "recipes": {"short": {"epochs": 1, "global_batch_size": 10, "batch_norm_batch_size": 10}},
+        "training": [{"models": ["RepVGG-1.2.3.4.1-a0.75-b2"], "recipe": "short"}],
+        "speed": {"models": ["RepVGG-1.2.3.4.1-a0.75-b2"], "num_classes": 2},
+    }
+    (tmp_path / "mine.yaml").write_text(json.dumps(experiment))
+    assert main(["plan", "mine.yaml", "--images-per-s", "RepVGG-1.2.3.4.1-a0.75-b2=10", "--device", "cpu"]) == 0
+    assert "1 training on 30 images" in capsys.readouterr().out
+    counted = complexity_groups(load_experiment(experiment, "mine.yaml"))
+    assert [(group.models, group.num_classes) for group in counted[1:]] == [(("RepVGG-1.2.3.4.1-a0.75-b2",), 2)]
 
 
 def test_a_plan_of_segmentation_counts_no_cache_of_whole_scenes(root, capsys):

@@ -11,7 +11,7 @@ from repvgg_companion.paper.figure_scatter import draw_panel, our_panels
 from repvgg_companion.paper.figure_training import trainings
 from repvgg_companion.paper.figures import FiguresRequest, write_figures
 from repvgg_companion.paper.ours import Results
-from repvgg_companion.paper.table_rows import TABLES
+from repvgg_companion.paper.table_rows import rows_of
 from repvgg_companion.results.report import _notes
 
 
@@ -37,7 +37,7 @@ def test_a_disturbed_speed_has_a_star_in_every_figure_and_a_note_in_its_table(im
     names = ("figure1", "proxies", "roofline")
     evidence = Evidence.shown(facts, Results(imagenet))
     assert not any("isturbed" in caption(name, evidence, None) for name in names)
-    assert not any("isturbed" in note for row in TABLES["table4"](evidence) for note in row["note"])
+    assert not any("isturbed" in note for row in rows_of(evidence, "table4") for note in row["note"])
     plant(imagenet, "speed", {"flags": "busy: 59 %; drift +8 %"}, model="RepVGG-A2", form="deploy")
     evidence = Evidence.shown(facts, Results(imagenet))
     assert all("*: disturbed speed" in caption(name, evidence, None) for name in ("figure1", "proxies"))
@@ -46,8 +46,11 @@ def test_a_disturbed_speed_has_a_star_in_every_figure_and_a_note_in_its_table(im
     for name in request.names:
         drawn = (request.output / f"{name}.svg").read_text()
         assert ">A2*<" in drawn and ">A1*<" not in drawn and ">* disturbed speed<" in drawn
-    (row,) = (row for row in TABLES["table4"](evidence) if row["model"] == "RepVGG-A2")
+    (row,) = (row for row in rows_of(evidence, "table4") if row["model"] == "RepVGG-A2")
     assert "ours_speed: disturbed (busy, drift), so it decides no claim" in row["note"]
+    plant(imagenet, "kernel_size", {"flags": "spread 51 %"}, kernel_size=3)
+    notes = [row["note"] for row in rows_of(Evidence.shown(facts, Results(imagenet)), "table1")]
+    assert ["disturbed (spread)" in " ".join(note) for note in notes] == [False, True, False, False]
 
 
 def test_speeds_at_another_width_than_the_papers_are_not_denied(tmp_path, facts):

@@ -197,9 +197,12 @@ class ComplexityGroup:
 
 
 def complexity_groups(experiment: Experiment) -> list[ComplexityGroup]:
-    """The paper's networks at their full width and size, then the experiment's own where they differ."""
+    """The paper's networks at their full width and size, then the experiment's own where they differ.
+
+    Their number of classes is that of the data or else of the measured speeds; without one they are not counted.
+    """
     groups = [ComplexityGroup(tuple(MODELS), 1.0, None, None)]
-    classes = experiment.data.num_classes
+    classes = experiment.data.num_classes or (experiment.speed.num_classes if experiment.speed else None)
     for group in experiment.training if classes else []:
         px = parse_protocol(experiment.evaluation.protocol).crop_px
         if experiment.data.segments:

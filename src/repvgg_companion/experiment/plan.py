@@ -19,7 +19,7 @@ from repvgg_companion.errors import CompanionError, counted
 from repvgg_companion.experiment.experiment_file import Experiment
 from repvgg_companion.experiment.load import read_experiment
 from repvgg_companion.experiment.paths import train_resources, weights_of
-from repvgg_companion.experiment.train_images import batch_sizes
+from repvgg_companion.experiment.train_images import batch_sizes, images_below
 from repvgg_companion.files import read_json
 from repvgg_companion.machine.cpu import usable_cores
 from repvgg_companion.machine.nvml import visible_gpus
@@ -105,11 +105,21 @@ def _images(experiment: Experiment, train: int | None, val: int | None) -> tuple
         facts = read_json(path)
         found = facts["train"]["n_images"], facts["val"]["n_images"]
     else:
-        found = KNOWN_IMAGES.get(experiment.data.dataset, (None, 0))
+        found = KNOWN_IMAGES.get(experiment.data.dataset) or _in_folders(experiment)
     train, val = train or found[0], val if val is not None else found[1]
     if train is None:
-        raise CompanionError(f"{path} does not exist, so the number of images is unknown; give --train-images")
+        raise CompanionError(
+            f"{path} does not exist, so the number of images is unknown; give --train-images "
+            "(make plan ARGS='--train-images 50000')"
+        )
     return train, val
+
+
+def _in_folders(experiment: Experiment) -> tuple[int | None, int]:
+    """The images in the experiment's folders of images; None where it has no such folder to train on."""
+    folders = [experiment.data.train_folder, experiment.data.val_folder]
+    train, val = (images_below(folder) if folder and Path(folder).is_dir() else None for folder in folders)
+    return train, val or 0
 
 
 def _cache_bytes(experiment: Experiment, val_images: int) -> int:

@@ -1,5 +1,6 @@
 """Whether the training images are enough for one whole batch, as far as their number is known before a run."""
 
+import math
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -35,7 +36,7 @@ def _at_most(experiment: Experiment, indexed: Path, enough: int) -> int | None:
     folder = experiment.data.train_folder
     if folder is not None and Path(folder).is_dir():
         try:
-            return _images_below(folder, enough)
+            return images_below(folder, enough)
         except OSError:  # `index` says what cannot be read
             return None
     if not indexed.exists():
@@ -54,7 +55,7 @@ def _is_older(indexed: Path, places: Iterable[str]) -> bool:
     return any(place.is_dir() or place.stat().st_mtime > indexed.stat().st_mtime for place in there)
 
 
-def _images_below(folder: str, enough: int, above: tuple[str, ...] = ()) -> int:
+def images_below(folder: str, enough: float = math.inf, above: tuple[str, ...] = ()) -> int:
     """The files below a folder that are images by their names, links followed, counted no further than `enough`."""
     real, count = os.path.realpath(folder), 0
     if real in above:
@@ -64,7 +65,7 @@ def _images_below(folder: str, enough: int, above: tuple[str, ...] = ()) -> int:
             if count >= enough:
                 break
             if entry.is_dir():
-                count += _images_below(entry.path, enough - count, (*above, real))
+                count += images_below(entry.path, enough - count, (*above, real))
             else:
                 count += entry.name.lower().endswith(IMAGE_SUFFIXES)
     return count

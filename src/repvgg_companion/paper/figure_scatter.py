@@ -267,7 +267,7 @@ def draw_panel(axes: "Axes", panel: Panel) -> list[list[tuple[float, float]]]:
             if panel.by_others and epochs == 200:
                 axes.plot(*zip(*line, strict=True), ".", color=series.colour, markersize=2.5, zorder=5, clip_on=False)
             if is_line:  # below the labels, which have the markers above them
-                axes.plot(*zip(*line, strict=True), color=series.colour, marker="", zorder=2.5, clip_on=False)
+                axes.plot(*zip(*line, strict=True), color=series.colour, marker="None", zorder=2.5, clip_on=False)
             axes.plot(
                 *zip(*line, strict=True),
                 color=series.colour,

@@ -33,6 +33,12 @@ class Recount:
         return "no, known exception"
 
 
+def note_disturbance(column: str, row: Row | None, notes: list[str]) -> None:
+    """Add a note to `column` where the speed of `row` was disturbed."""
+    if row and (kinds := disturbed_by(row)):
+        notes.append(f"{column}: disturbed ({', '.join(kinds)}), so it decides no claim")
+
+
 def kernel_row_order(row: Row) -> tuple:
     """Which row of `kernel_size.csv` is shown beside the paper's: its shape, fp32, eager and contiguous come first."""
     paper_last = (row["precision"] != "fp32", row["backend"] != "eager", row["memory_format"] != "contiguous")
@@ -75,8 +81,7 @@ def speed_columns(evidence: Evidence, quantity: Quantity, notes: list[str]) -> R
         row = run.rows.get((quantity.subject, quantity.form))
         if row is None:
             notes.append(f"ours_speed: its {quantity.form} form was not measured in {run.label}")
-    if row and (kinds := disturbed_by(row)):
-        notes.append(f"ours_speed: disturbed ({', '.join(kinds)}), so it decides no claim")
+    note_disturbance("ours_speed", row, notes)
     names = ("examples_per_s", "low_examples_per_s", "high_examples_per_s", "n_samples")
     setting = f"{run.label}, {row['input_px']} px" if run and row else None
     columns = {f"ours_speed_{name}": row[name] if row else None for name in names} | {"ours_speed_setting": setting}

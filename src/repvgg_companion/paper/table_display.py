@@ -69,7 +69,8 @@ def displayed(rows: list[TableRow]) -> DisplayedTable:
     columns = [column for column in columns if column not in constant]
     general = [f"{header(column)}: {_shared(rows, column)}" for column in constant]
     if recounts:
-        general.append("counted anew here: every printed value without a mark of its own is met as it is printed; "
+        names = ", ".join(header(printed).removeprefix("paper ") for printed in dict.fromkeys(recounts.values()))
+        general.append(f"counted anew here: {names}; each without a mark of its own is met as it is printed; "
                        "a value in brackets is counted and not printed")  # fmt: skip
     own = [_notes(row, recounts, columns) for row in rows]
     everywhere = [

@@ -16,7 +16,14 @@ from repvgg_companion.paper.grammar import NotAvailable, Quantity
 from repvgg_companion.paper.ours import Row, traced
 from repvgg_companion.paper.printed import Facts
 from repvgg_companion.paper.rounding import rounded, truncated
-from repvgg_companion.paper.table_columns import Recount, kernel_columns, kernel_row, small_speed_row, speed_columns
+from repvgg_companion.paper.table_columns import (
+    Recount,
+    kernel_columns,
+    kernel_row,
+    note_disturbance,
+    small_speed_row,
+    speed_columns,
+)
 
 NARROW, NARROW_PX = 0.125, 97
 """Width and input of the networks that certify the conversion of Table 8 where none was trained."""
@@ -59,6 +66,7 @@ def _table1(evidence: Evidence, fact: Row, notes: list[str]) -> Row:
     for prefix, full in (("ours", True), ("small", False)):
         part = kernel_row(evidence.results, size, papers_shape=full)
         row |= kernel_columns(prefix, part)
+        note_disturbance(f"{prefix}_time", part, notes)
         if part is None and full:
             notes.append("ours: the paper's shape was not measured; it needs a GPU")
         elif part is not None and not full:
@@ -181,6 +189,7 @@ def _table8(evidence: Evidence, fact: Row, notes: list[str]) -> Row:
     part = small_speed_row(evidence.results, name)
     row["small_speed_examples_per_s"] = part["examples_per_s"] if part else None
     row |= traced("small_speed", [part] if part else [])
+    note_disturbance("small_speed", part, notes)
     if part:
         notes.append(f"small: {part['input_px']} px, batch {part['batch_size']}, {part['device']}")
     row |= _conversion(evidence, name, notes)

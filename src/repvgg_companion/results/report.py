@@ -173,7 +173,8 @@ def claims_summary(claims: list[dict[str, Any]]) -> str:
 
 
 def _disturbed(claims: list[dict[str, Any]]) -> int:
-    return sum(bool(row["flags"]) for row in claims)
+    """How many rows are open because of a disturbance; others with one were not tested for another reason."""
+    return sum(bool(row["flags"]) and row["verdict_number"] == "open" for row in claims)
 
 
 def _is_own(dataset: str) -> bool:
