@@ -61,6 +61,7 @@ def test_speeds_at_another_width_than_the_papers_are_not_denied(tmp_path, facts)
     write_rows(tmp_path / "speed.csv", "speed", [speed_row("RepVGG-A0", "deploy", 1000.0) | {"width": 0.25}])
     evidence = Evidence.shown(facts, Results(tmp_path))
     assert "(c) measured here: no speed was measured at the paper's width and" in caption("figure1", evidence, None)
+    assert "Roofline: no speed was measured at the paper's width and" in caption("roofline", evidence, None)
     with figure_style.style():
         figure, axes = plt.subplots()
         (panel,) = our_panels(evidence)

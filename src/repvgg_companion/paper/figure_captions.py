@@ -10,7 +10,7 @@ from repvgg_companion.paper.comparable_runs import DISTURBED, disturbing_flags
 from repvgg_companion.paper.figure_ablations import ablation_columns, seeds_or_images
 from repvgg_companion.paper.figure_bars import kernel_rows, kernel_setting, memory_setting, peak_rows
 from repvgg_companion.paper.figure_proxies import proxy_panels
-from repvgg_companion.paper.figure_roofline import roofline_of
+from repvgg_companion.paper.figure_roofline import roofline_of, why_no_roofline
 from repvgg_companion.paper.figure_scatter import Panel, figure1_panels
 from repvgg_companion.paper.figure_style import PAPER_DEVICE, STAR
 from repvgg_companion.paper.figure_training import trainings
@@ -118,7 +118,7 @@ def _proxies(evidence: Evidence, _: Histories) -> str:
 def _roofline(evidence: Evidence, _: Histories) -> str:
     found, run = roofline_of(evidence), evidence.speeds
     if found is None or run is None:
-        return "Roofline: no ceilings were measured."
+        return f"Roofline: {why_no_roofline(evidence)}."
     flagged = [f"{one.model} {one.form}" for one in found.places if disturbing_flags(run.rows[one.model, one.form])]
     named = ", ".join(flagged) if len(flagged) < 7 else f"{len(flagged)} of {len(found.places)}"
     disturbed = f" Disturbed speeds: {named}." if flagged else ""

@@ -78,6 +78,11 @@ def roofline_of(evidence: Evidence) -> Roofline | None:
     return Roofline(ceiling["operations_per_s"], ceiling["bytes_per_s"], ceiling["how"], tuple(places))
 
 
+def why_no_roofline(evidence: Evidence) -> str:
+    """The reason where `roofline_of` finds nothing."""
+    return evidence.why_no_speeds or "no ceilings were measured"
+
+
 def _run(row: Row) -> dict[str, Any] | None:
     try:
         return read_json(Path(row["_folder"]) / "runs" / f"{row['run_id']}.json")
@@ -98,7 +103,7 @@ def roofline(evidence: Evidence) -> "Figure":
     bottom.set_title("(b) share of the least time", pad=14)  # the legend stands below it
     if found is None:
         for axes in (top, bottom):
-            empty_panel(axes, "no ceilings were measured")
+            empty_panel(axes, why_no_roofline(evidence))
         return figure
     _draw_roof(top, found)
     _draw_shares(bottom, found)
