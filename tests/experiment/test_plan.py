@@ -95,6 +95,10 @@ def test_a_plan_of_images_in_folders_needs_no_index(tmp_path, monkeypatch, capsy
     (tmp_path / "mine.yaml").write_text(json.dumps(experiment))
     assert main(["plan", "mine.yaml", "--images-per-s", "RepVGG-1.2.3.4.1-a0.75-b2=10", "--device", "cpu"]) == 0
     assert "1 training on 30 images" in capsys.readouterr().out
+    chosen = experiment | {"data": experiment["data"] | {"classes": ["1"]}}
+    (tmp_path / "chosen.yaml").write_text(json.dumps(chosen))
+    assert main(["plan", "chosen.yaml", "--images-per-s", "RepVGG-1.2.3.4.1-a0.75-b2=10", "--device", "cpu"]) == 0
+    assert "1 training on 15 images" in capsys.readouterr().out
     counted = complexity_groups(load_experiment(experiment, "mine.yaml"))
     assert [(group.models, group.num_classes) for group in counted[1:]] == [(("RepVGG-1.2.3.4.1-a0.75-b2",), 2)]
 

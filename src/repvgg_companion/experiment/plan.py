@@ -117,9 +117,14 @@ def _images(experiment: Experiment, train: int | None, val: int | None) -> tuple
 
 def _in_folders(experiment: Experiment) -> tuple[int | None, int]:
     """The images in the experiment's folders of images; None where it has no such folder to train on."""
-    folders = [experiment.data.train_folder, experiment.data.val_folder]
-    train, val = (images_below(folder) if folder and Path(folder).is_dir() else None for folder in folders)
-    return train, val or 0
+
+    def images(folder: str | None) -> int | None:
+        if folder is None or not Path(folder).is_dir():
+            return None
+        classes = [Path(folder, name) for name in experiment.data.classes] or [Path(folder)]
+        return sum(images_below(str(path)) for path in classes if path.is_dir())
+
+    return images(experiment.data.train_folder), images(experiment.data.val_folder) or 0
 
 
 def _cache_bytes(experiment: Experiment, val_images: int) -> int:

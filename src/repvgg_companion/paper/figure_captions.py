@@ -1,6 +1,6 @@
 """The caption of each figure: what is drawn, in which unit, on which device and images, from how many samples."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from repvgg_companion.errors import counted, one_line
@@ -43,9 +43,9 @@ def images(evidence: Evidence) -> str:
     )
 
 
-def disturbed_speeds(any_star: bool) -> str:
-    """The sentence that explains the stars of a figure; empty without any."""
-    return f" {STAR}: disturbed speed ({', '.join(DISTURBED)}), which decides no claim." if any_star else ""
+def disturbed_speeds(disturbed: Iterable[bool]) -> str:
+    """The sentence that explains the stars of a figure, from which of its speeds were disturbed; empty without any."""
+    return f" {STAR}: disturbed speed ({', '.join(DISTURBED)}), which decides no claim." if any(disturbed) else ""
 
 
 def panel_caption(panel: Panel) -> str:
@@ -64,11 +64,11 @@ def _joined(label: str, between: str = ", ") -> str:
 
 
 def _figure1(evidence: Evidence, _: Histories) -> str:
-    panels = " ".join(map(panel_caption, figure1_panels(evidence)))
+    panels = figure1_panels(evidence)
     brackets = "A name in brackets with a question mark is a point that the paper does not label."
-    stars = disturbed_speeds(any(point.disturbed for panel in figure1_panels(evidence) for point in panel.points))
+    stars = disturbed_speeds(point.disturbed for panel in panels for point in panel.points)
     lines = "Lines join the networks of a family, except on other images than the paper's."
-    return f"Accuracy against speed. {panels} {lines} {brackets}{stars}"
+    return f"Accuracy against speed. {' '.join(map(panel_caption, panels))} {lines} {brackets}{stars}"
 
 
 def _figure3(evidence: Evidence, _: Histories) -> str:
@@ -108,8 +108,9 @@ def _branches(evidence: Evidence, _: Histories) -> str:
 
 
 def _proxies(evidence: Evidence, _: Histories) -> str:
-    stars = disturbed_speeds(any(point["disturbed"] for _, points in proxy_panels(evidence) for point in points))
-    panels = "; ".join(f"{_joined(title)}, {len(points)} networks" for title, points in proxy_panels(evidence))
+    columns = proxy_panels(evidence)
+    stars = disturbed_speeds(point["disturbed"] for _, points in columns for point in points)
+    panels = "; ".join(f"{_joined(title)}, {len(points)} networks" for title, points in columns)
     return (f"Speed (examples/s) against FLOPs (multiply-adds) and against the multiplications of Winograd's algorithm "
             f"(billions), with Spearman's rank correlation and its 95 % interval. From top to bottom: "
             f"{panels}.{stars}")  # fmt: skip

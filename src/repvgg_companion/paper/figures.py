@@ -133,7 +133,7 @@ def _write_panels(request: FiguresRequest, drawn_from: tuple[str, str]) -> None:
         with style():
             save(panel_figure(panel), stem, f"{panel.title}; experiment {request.experiment}", *drawn_from)
         words = f"Accuracy against speed, panel {panel_caption(panel)}"
-        words += disturbed_speeds(any(point.disturbed for point in panel.points))
+        words += disturbed_speeds(point.disturbed for point in panel.points)
         words += images(request.evidence) if panel.tint else ""
         printed = any("paper/" in point.source for point in panel.points)
         write_caption(stem, words, f"repvgg-{request.experiment}-{stem.name}", printed)

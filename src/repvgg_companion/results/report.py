@@ -2,8 +2,6 @@
 
 import argparse
 import base64
-import csv
-import io
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -12,7 +10,7 @@ from typing import Any
 
 from repvgg_companion.contract import INFERENCE_VERDICTS, NUMBER_VERDICTS, read_rows
 from repvgg_companion.errors import CompanionError, counted
-from repvgg_companion.files import read_json, write_text
+from repvgg_companion.files import read_csv, read_json, write_text
 from repvgg_companion.identity import weights_folder
 from repvgg_companion.results.html_tables import (
     Pivot,
@@ -260,7 +258,7 @@ def _draws_measurement(figure: Path) -> bool:
 
 
 def _rows(path: Path) -> list[dict[str, str]]:
-    return list(csv.DictReader(io.StringIO(_read(path).decode())))
+    return [row for _, row in read_csv(_made(path))[1]]
 
 
 def _figures(folder: Path, own_images: bool) -> Iterator[PageFigure]:
@@ -270,14 +268,14 @@ def _figures(folder: Path, own_images: bool) -> Iterator[PageFigure]:
             continue
         if own_images and not _draws_measurement(folder / f"{name}.csv"):
             continue
-        svg, caption = (_read(folder / f"{name}.{kind}") for kind in ("svg", "md"))
+        svg, caption = (_made(folder / f"{name}.{kind}").read_bytes() for kind in ("svg", "md"))
         words = caption.decode().strip()
         first, _, rest = words.partition(". ")
         yield PageFigure(heading, rest if heading.startswith(first) else words, base64.b64encode(svg).decode())
 
 
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except FileNotFoundError:
-        raise CompanionError(f"{path} does not exist; make the figures and tables first") from None
+def _made(path: Path) -> Path:
+    """A file of the figures or tables; raises CompanionError where it is missing."""
+    if not path.exists():
+        raise CompanionError(f"{path} does not exist; make the figures and tables first")
+    return path
