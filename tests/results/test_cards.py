@@ -11,9 +11,12 @@ from repvgg_companion.__main__ import main
 from repvgg_companion.contract import read_rows
 from repvgg_companion.data.manifest import Manifest
 from repvgg_companion.files import sha256_of_file, write_json
-from repvgg_companion.identity import WeightsIdentity
+from repvgg_companion.identity import FACTS_SUFFIX, WeightsIdentity
 from repvgg_companion.models.build import build_model
 from repvgg_companion.results.card_text import card_text
+from repvgg_companion.training.job.publish import training_facts
+from repvgg_companion.training.job.state import StateFolder
+from repvgg_companion.training.recipe import Recipe
 from repvgg_companion.weights_file import load_weights, save_weights
 
 PROTOCOL = "resize36-crop32-bilinear-pillow"
@@ -91,6 +94,32 @@ def test_the_card_and_its_facts_are_those_of_rows_and_files(results):
         assert said in card, said
     assert "top-5" not in card, "of two classes every answer is among the first five"
     assert "top-5" in card_text(facts | {"num_classes": 6})
+
+
+def test_the_card_says_what_the_first_start_decided(results):
+    folder, recipe = results / "RepVGG-A0", Recipe(epochs=3, memory_format="contiguous")
+    asked = {"experiment": "flowers", "recipes": {"short": recipe.as_dict()}}
+    decided = {"precision": "bf16", "memory_format": "contiguous", "threads": 2, "device_type": "cpu"}
+    state = StateFolder(results / "state")
+    state.folder.mkdir(exist_ok=True)
+    state.begin({}, recipe, decided)
+    _, identity = load_weights(folder / "train.safetensors")
+    write_json(folder / f"train{FACTS_SUFFIX}", training_facts(state, identity))
+    configuration = results / "experiment.json"
+    before = configuration.read_bytes()
+    try:
+        write_json(configuration, asked)
+        assert cards(results, "RepVGG-A0") == 0
+        card = (folder / "README.md").read_text()
+        assert "| precision | bf16 (the recipe: auto; decided at the first start) |" in card
+        assert "| threads | 2 (the recipe: 0; decided at the first start) |" in card
+        assert "| memory_format | contiguous |" in card
+        assert json.loads((folder / "config.json").read_text())["training"]["decided"] == decided
+    finally:
+        configuration.write_bytes(before)
+        (folder / f"train{FACTS_SUFFIX}").unlink()
+    assert cards(results, "RepVGG-A0") == 0
+    assert "decided" not in (folder / "README.md").read_text(), "an older training has no file that says it"
 
 
 def test_the_code_in_the_card_runs(results, monkeypatch, capsys):

@@ -115,7 +115,10 @@ def _certificate(facts: Mapping[str, Any]) -> str:
 
 
 def _recipe(training: Mapping[str, Any]) -> str:
-    rows = [f"| {name} | {value} |" for name, value in training["settings"].items()]
+    rows = [
+        f"| {name} | {_setting(value, training['decided'].get(name, value))} |"
+        for name, value in training["settings"].items()
+    ]
     start = (
         f" It started from weights with SHA-256 `{training['backbone_sha256']}`." if training["backbone_sha256"] else ""
     )
@@ -132,6 +135,11 @@ def _recipe(training: Mapping[str, Any]) -> str:
             *rows,
         ]
     )
+
+
+def _setting(asked: object, used: object) -> str:
+    """A setting of the recipe; where the recipe left it open, what the training decided."""
+    return str(asked) if used == asked else f"{used} (the recipe: {asked}; decided at the first start)"
 
 
 def _licence(training: Mapping[str, Any]) -> str:

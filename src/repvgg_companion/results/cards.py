@@ -1,7 +1,7 @@
 """The `cards` verb: a model card (README.md) and a config.json beside each set of weights of an experiment.
 
-The rows of the experiment, the manifest and the identities inside the weights files enter. `config.json` holds every
-fact for programs; the card is drawn from it alone.
+The rows of the experiment, the manifest, the identities inside the weights files and, beside trained ones, the facts of
+their training enter. `config.json` holds every fact for programs; the card is drawn from it alone.
 """
 
 import argparse
@@ -15,7 +15,7 @@ from repvgg_companion.data.manifest import Manifest
 from repvgg_companion.data.protocols import EvaluationProtocol, parse_protocol
 from repvgg_companion.errors import CompanionError
 from repvgg_companion.files import read_json, sha256_of_file, write_json, write_text
-from repvgg_companion.identity import FORMS, WeightsIdentity
+from repvgg_companion.identity import FACTS_SUFFIX, FORMS, WeightsIdentity
 from repvgg_companion.models.names import require_model
 from repvgg_companion.results.card_text import card_text
 from repvgg_companion.weights_file import read_header, stored_parameters
@@ -74,7 +74,7 @@ def _facts(folder: Path, rows: dict[str, list[dict[str, Any]]], configuration: d
         "decision": spec["decision"],
         "files": files,
         "preprocessing": preprocessing(scores[0]["protocol"]),
-        "training": _training(identity, configuration),
+        "training": _training(folder, identity, configuration),
         "accuracy": [_score(row) for row in scores],
         "certificate": {name: certificates[0][name] for name in CERTIFICATE} if certificates else None,
         "experiment": configuration["experiment"],
@@ -91,10 +91,13 @@ def preprocessing(label: str) -> dict[str, Any]:
     return facts | {"window_px": protocol.window_px}
 
 
-def _training(identity: WeightsIdentity, configuration: dict[str, Any]) -> dict[str, Any]:
+def _training(folder: Path, identity: WeightsIdentity, configuration: dict[str, Any]) -> dict[str, Any]:
+    """The identity of the training, its settings, and what its first start decided where they leave it open."""
     named = ("model", "width", "num_classes", "form")
     values = {key: value for key, value in asdict(identity).items() if key not in named}
-    return values | {"settings": configuration["recipes"].get(identity.recipe, {})}
+    facts = folder / f"train{FACTS_SUFFIX}"
+    decided = read_json(facts).get("decided") if facts.exists() else None
+    return values | {"settings": configuration["recipes"].get(identity.recipe, {}), "decided": decided or {}}
 
 
 def _score(row: dict[str, Any]) -> dict[str, Any]:
