@@ -29,6 +29,8 @@ def test_the_keys_are_up_to_date_and_each_has_a_meaning():
     rows = [line for line in text.splitlines() if line.startswith("| `")]
     assert len(rows) > 100
     assert not [row for row in rows if row.rstrip().endswith("|  |")], "a key has no description"
+    (batch,) = [row for row in rows if row.startswith("| `global_batch_size`")]
+    assert "fill no whole batch are left out" in batch, "test_training_input.py tests that they are"
 
 
 def test_what_follows_is_left_out():

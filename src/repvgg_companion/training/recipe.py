@@ -37,7 +37,13 @@ class Recipe(Settings):
     title: ClassVar[str] = "recipe"
 
     epochs: int = setting("Passes over the training images.", low=1, high=LONGEST)
-    global_batch_size: int = setting("Images per optimizer step, over all processes.", 256, low=1, high=LARGEST_BATCH)
+    global_batch_size: int = setting(
+        "Images per optimizer step, over all processes. The images of an epoch that fill no whole batch are left out; the "
+        "next epoch has another order.",
+        256,
+        low=1,
+        high=LARGEST_BATCH,
+    )
     batch_norm_batch_size: int = setting(
         "Images that each batch norm sees (the paper: 32 per GPU). The global batch is cut into micro-batches of this "
         "size, for any number of processes.",
