@@ -8,7 +8,7 @@ import pytest
 from paper_synthetic import CPU, PAPER
 
 from repvgg_companion.__main__ import main
-from repvgg_companion.paper import figure_style, figures
+from repvgg_companion.paper import figure_scatter, figure_style, figures
 from repvgg_companion.paper.accuracies import other_accuracies
 from repvgg_companion.paper.claim_evidence import Evidence
 from repvgg_companion.paper.comparable_runs import widest
@@ -248,6 +248,30 @@ def test_figure_1_has_the_papers_axes_and_points_and_labels_that_lie_apart(demo,
             (one, other) for number, one in enumerate(boxes) for other in boxes[number + 1 :] if one.overlaps(other)
         ]
         assert len(overlaps) <= 1, f"{len(overlaps)} labels overlap in {axes.get_title(loc='left')}"
+
+
+def test_open_markers_are_the_networks_of_200_epochs_in_every_panel_whose_legend_says_so(
+    demo, imagenet, facts, monkeypatch
+):
+    monkeypatch.setattr(figure_scatter, "write_labels", lambda *_: None)  # names take most of the time
+    for folder in (demo, imagenet):
+        every = figure1_panels(Evidence.shown(facts, Results(folder)))
+        for shown in [every, *([panel] for panel in every)]:
+            with style():
+                figure = figure1(Evidence.shown(facts, Results(folder))) if shown is every else panel_figure(*shown)
+            legend = "open: 200 epochs" in [text.get_text() for text in figure.legends[0].get_texts()]
+            assert legend == any(point.epochs == 200 for panel in shown for point in panel.points)
+            for axes, panel in zip(figure.axes, shown, strict=True):
+                markers = [line for line in axes.lines if line.get_marker() != "None"]
+                drawn_open = {xy for line in markers if line.get_markerfacecolor() == "white"
+                              for xy in zip(*line.get_data(), strict=True)}  # fmt: skip
+                assert drawn_open == {(one.speed, one.top1) for one in panel.points if one.epochs == 200}, panel.title
+
+
+def test_the_points_of_other_images_name_no_epochs_of_the_paper(made):
+    rows = list(csv.DictReader(io.StringIO(made[0]["figure1.csv"].decode())))
+    assert {row["series"] for row in rows if "DEMO" in row["panel"]} == {"other images"}
+    assert {row["series"] for row in rows if "DEMO" not in row["panel"]} == {"120 epochs", "200 epochs"}
 
 
 def test_measured_accuracies_replace_the_printed_ones(imagenet, facts):

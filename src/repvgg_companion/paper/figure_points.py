@@ -68,7 +68,8 @@ def _figure1(evidence: Evidence, _: list[Path] | None) -> Iterator[FigurePoint]:
         for one in panel.points:
             x = Axis(one_line(panel.x_label), one.speed, one.speed_interval)
             y = Axis(one_line(panel.y_label), one.top1, one.top1_interval)
-            yield point((one_line(panel.title), f"{one.epochs} epochs", one.model), x, y, one.source)
+            series = f"{one.epochs} epochs" if one.epochs else "other images"
+            yield point((one_line(panel.title), series, one.model), x, y, one.source)
 
 
 def _figure3(evidence: Evidence, _: list[Path] | None) -> Iterator[FigurePoint]:

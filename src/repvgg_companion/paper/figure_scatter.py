@@ -46,6 +46,7 @@ class PlottedPoint:
     top1_interval: tuple[float, float] | None = None
     label: str | None = None
     epochs: int = 120
+    """Of the paper's recipe; 0 on other images than the paper's."""
     source: str = ""
     """The rows of both coordinates."""
     disturbed: bool = False
@@ -88,11 +89,10 @@ def _panels_figure(panels: list[Panel], heights: list[float], inches: float) -> 
     figure, rows = plt.subplots(len(panels), 1, figsize=(COLUMN_INCHES, inches), height_ratios=heights, squeeze=False)
     joined = [draw_panel(axes, panel) for axes, panel in zip(rows[:, 0], panels, strict=True)]
     points = [point for panel in panels for point in panel.points]
-    mixed = any(len({point.epochs for point in panel.points}) > 1 for panel in panels)
     family_legend(
         figure,
         [family(point.model) for point in points],
-        open_markers="open: 200 epochs" if mixed else "",
+        open_markers="open: 200 epochs" if any(point.epochs == 200 for point in points) else "",
         joined=any(joined),
         starred=any(point.disturbed for point in points),
     )
@@ -157,11 +157,7 @@ def inferred_label(fact: Row) -> str | None:
 
 
 def our_panels(evidence: Evidence) -> list[Panel]:
-    """The panels of what was measured here.
-
-    For each device its speeds, with our ImageNet accuracies or else the printed ones; then accuracies on other images,
-    against the speeds of the first device.
-    """
+    """For each device its speeds with our ImageNet accuracies or the printed ones; then those on other images."""
     devices = widest_of_each_device(evidence.results)
     if not devices:
         return [Panel(f"(c) measured here: {evidence.why_no_speeds or 'no speed'}", [])]
@@ -234,7 +230,9 @@ def _other_panel(prefix: str, found: Comparable, run: ComparableRun) -> Panel:
             source = "; ".join([run.row_source(model, "deploy"), *accuracy_sources(accuracy.rows)])
             spans = (speed.low, speed.high), (accuracy.low, accuracy.high)
             disturbed = bool(disturbing_flags(row))
-            points.append(PlottedPoint(model, speed.value, accuracy.top1, *spans, source=source, disturbed=disturbed))
+            points.append(
+                PlottedPoint(model, speed.value, accuracy.top1, *spans, epochs=0, source=source, disturbed=disturbed)
+            )
     first = next(iter(found.accuracies.values()))  # all are of one network, recipe and protocol
     dataset, width, _, px = first.network.split(", ")
     word = "DEMO" if prefix == "demo" else "OTHER IMAGES"
@@ -252,7 +250,6 @@ def draw_panel(axes: "Axes", panel: Panel) -> list[list[tuple[float, float]]]:
         empty_panel(axes, "no network has both a speed and an accuracy")
         return []
     joined = []
-    mixed = len({point.epochs for point in panel.points}) > 1
     for name, series in SERIES.items():
         for epochs in sorted({point.epochs for point in panel.points}):
             own = sorted(
@@ -263,7 +260,7 @@ def draw_panel(axes: "Axes", panel: Panel) -> list[list[tuple[float, float]]]:
             line = [(point.speed, point.top1) for point in own]
             is_line = series.line and panel.tint is None
             joined += [line] if is_line else []
-            is_open = panel.by_others or (mixed and epochs == 200)
+            is_open = panel.by_others or epochs == 200
             if panel.by_others and epochs == 200:
                 axes.plot(*zip(*line, strict=True), ".", color=series.colour, markersize=2.5, zorder=5, clip_on=False)
             if is_line:  # below the labels, which have the markers above them
