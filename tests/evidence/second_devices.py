@@ -237,7 +237,11 @@ def _speed_answer(term: Term, setting: Setting, device: Device) -> Answer | None
         number, inference = "open", "inconclusive"
         reason = f"the measurement was disturbed ({'; '.join(flagged)}); {reason}"
     evidence = tuple(counts[one].evidence if one in counts else source_of(rows[one]) for one in term.quantities)
-    return Answer(term.text, number, inference, term.shown(values), low, high, reason, evidence)
+    shown = term.shown(values)
+    if term.operator != "ratio":
+        medians = {one: float(row["examples_per_s"]) for one, row in rows.items()}
+        shown = f"{term.shown(values | medians)}, paired ratio {factor * ratio.value:.4g}"
+    return Answer(term.text, number, inference, shown, low, high, reason, evidence)
 
 
 def _ranking(term: Term, setting: Setting, paper: Paper) -> Answer | None:

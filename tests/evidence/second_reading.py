@@ -183,6 +183,13 @@ class Answer:
     evidence: tuple[str, ...] = ()
     shown: bool = False
 
+    def valued(self, *, alone: bool) -> str:
+        """The value; among others with its interval, which for two accuracies is that of their difference."""
+        if alone or self.low is None or self.high is None:
+            return self.value
+        order = ", difference" if re.search(r" vs [\d.]+$", self.value) else ""
+        return f"{self.value}{order} [{self.low:.4g}, {self.high:.4g}]"
+
 
 @dataclass(frozen=True)
 class Found:
@@ -299,7 +306,7 @@ def row_of(claim: Row, answers: Sequence[Answer | None], n_terms: int, **cells: 
     row = dict.fromkeys(COLUMNS, "") | {
         "id": claim["id"],
         "part": part,
-        "value": "; ".join(one.value for one in used if one.value),
+        "value": "; ".join(one.valued(alone=sum(bool(one.value) for one in used) == 1) for one in used if one.value),
         "low": "" if low is None else f"{low:.6g}",
         "high": "" if high is None else f"{high:.6g}",
         "verdict_number": worst([one.number for one in used]),

@@ -66,7 +66,10 @@ def study_rows(paper: Paper, folder: Path) -> Iterator[Row]:
                     "source": path.name,
                     "setting": setting,
                     "part": "whole claim" if len(found) == len(terms) else " and ".join(term.text for term, _ in found),
-                    "value": "; ".join(f"{pair.difference:+.2f}" for _, pair in found),
+                    "value": "; ".join(
+                        f"{pair.difference:+.2f}" + (f" [{pair.low:.4g}, {pair.high:.4g}]" if len(found) > 1 else "")
+                        for _, pair in found
+                    ),
                     "low": f"{found[0][1].low:.6g}",
                     "high": f"{found[0][1].high:.6g}",
                     "verdict_number": "not tested",

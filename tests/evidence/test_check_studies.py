@@ -201,7 +201,7 @@ def test_the_ledger_rows_of_a_study_never_judge_the_number(finished, facts):
     assert set(rows) == {"C36", "C37", "C38"}
     assert {row["verdict_number"] for row in rows.values()} == {"not tested"}
     assert rows["C38"]["verdict_inference"] == NOT_RESOLVED and "B0 less plain: same direction" in rows["C38"]["reason"]
-    assert rows["C37"]["value"] == "+4.00; +2.00"
+    assert rows["C37"]["value"] == "+4.00 [1.694, 6.306]; +2.00 [-0.306, 4.306]"
 
 
 def test_a_study_is_drawn_and_written_as_tables(finished, facts, tmp_path):

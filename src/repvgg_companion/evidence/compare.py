@@ -21,7 +21,7 @@ from repvgg_companion.paper.comparable_runs import BEST
 from repvgg_companion.paper.grammar import parse
 from repvgg_companion.paper.ours import Row
 from repvgg_companion.paper.printed import Facts
-from repvgg_companion.paper.verdicts import NOT_TESTED
+from repvgg_companion.paper.verdicts import NOT_TESTED, with_interval
 
 _COUNTS = ("params", "flops", "wino_muls")
 _HEADINGS = {
@@ -158,8 +158,7 @@ def _value_of(side: str, row: Row) -> str:
     if row["our_value"] is None:
         return f"{side}: no value"
     batch = f"batch {row['batch_size']}, " if row["batch_size"] else ""
-    interval = f" [{row['low']:.4g}, {row['high']:.4g}]" if row["low"] is not None else ""
-    return f"{side}: {batch}{row['our_value']}{interval}"
+    return f"{side}: {batch}{with_interval(row['our_value'], row['low'], row['high'])}"
 
 
 def _claims(side: Side, facts: Facts) -> list[Row]:

@@ -27,6 +27,7 @@ from repvgg_companion.paper.verdicts import (
     keeps_bound,
     linear_side,
     number_verdict,
+    our_values,
     value_text,
 )
 
@@ -206,7 +207,7 @@ def ledger_row(claim: Claim, origin: RowOrigin, answers: Sequence[Answer], n_ter
         "setting": origin.setting,
         "device": origin.device,
         "part": part,
-        "value": "; ".join(finding.value for finding in findings if finding.value),
+        "value": our_values(findings),
         "low": with_interval.low if with_interval else None,
         "high": with_interval.high if with_interval else None,
         "verdict_number": joined([finding.number for finding in findings]),

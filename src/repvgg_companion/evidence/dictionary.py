@@ -119,7 +119,8 @@ MEANINGS = {
     "kind": "arithmetic, structural, value, difference, order or ratio",
     "condition": "what must hold, in the grammar of paper/README.md",
     "paper_value": "the printed value",
-    "our_value": "our value of each term",
+    "our_value": "our value of each term; with several terms each has its interval; "
+    "an order of speeds has both medians and the ratio paired round by round",
     "low": "lower end of the 95 % interval of the first term that has one",
     "high": "upper end of that interval",
     "tolerance": "by this much an equality may be missed",

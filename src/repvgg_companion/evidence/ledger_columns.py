@@ -30,7 +30,8 @@ COLUMNS = (
     LedgerColumn("part", "text", "never", "the terms of the claim that the verdicts are about: 'whole claim', the "
                  "terms themselves, or 'no part' where the value is shown but decides nothing"),
     LedgerColumn("value", "text", "if a check gives none", "the value of each term: a ratio, a difference in points "
-                 "of top-1, a top-1 in percent, or both sides of a comparison"),
+                 "of top-1, a top-1 in percent, or both sides of a comparison (for speeds also "
+                 "the ratio, paired round by round); with several terms each has its interval"),
     LedgerColumn("low", "number", "if there is no interval", "lower end of the 95 % interval of the first term that "
                  "has one, in the unit of its value (a ratio for an order of two speeds)"),
     LedgerColumn("high", "number", "if there is no interval", "upper end of that interval"),

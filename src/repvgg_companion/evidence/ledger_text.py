@@ -7,7 +7,7 @@ from repvgg_companion.evidence.deciding import Claim
 from repvgg_companion.evidence.evidence_classes import CLASSES, NOTHING
 from repvgg_companion.evidence.groups import by_heading
 from repvgg_companion.evidence.summaries import summary
-from repvgg_companion.paper.verdicts import DISTURBED_REASON, OPEN
+from repvgg_companion.paper.verdicts import DISTURBED_REASON, OPEN, with_interval
 
 Row = Mapping[str, Any]
 INTRODUCTION = """# The state of the evidence
@@ -54,4 +54,4 @@ def _number(row: Row) -> str:
 
 def value_with_interval(row: Row) -> str:
     """`1.38 [1.35, 1.41]`: the value of a row with its interval if there is one."""
-    return row["value"] if row["low"] is None else f"{row['value']} [{row['low']:.4g}, {row['high']:.4g}]"
+    return with_interval(row["value"], row["low"], row["high"])

@@ -1,6 +1,6 @@
 """What cells rest on: measured rows, the paper's tables, claims, the ledger, trainings, study pairs."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from repvgg_companion.errors import CompanionError
@@ -81,9 +81,16 @@ def claim_nodes(chosen: Chosen, facts: Facts) -> list[Node]:
         setting = ", ".join(row[name] for name in ("device", "precision", "backend") if row[name])
         where = Node(f"{facts.folder / FILES['claims']}: {row['id']}, {claim['where_in_paper']} of arXiv 2101.03697v3")
         verdicts = f"number {row['verdict_number']}, inference {row['verdict_inference']}"
+        ours = _with_interval(row, "our_value")
         text = f"{path}: row {number}, {row['id']}{f' on {setting}' if setting else ''}: {verdicts}"
-        found.append(Node(f"{text}; ours: {row['our_value'] or 'none'}", (where, *terms)))
+        found.append(Node(f"{text}; ours: {ours}", (where, *terms)))
     return found
+
+
+def _with_interval(row: Mapping[str, str], value: str) -> str:
+    """A value with its interval, from a row as the file has it."""
+    has_its_own = "[" in row[value] or not row["low"]
+    return (row[value] or "none") + ("" if has_its_own else f" [{row['low']}, {row['high']}]")
 
 
 def ledger_nodes(chosen: Chosen, facts: Facts) -> list[Node]:
@@ -98,7 +105,7 @@ def ledger_nodes(chosen: Chosen, facts: Facts) -> list[Node]:
         words = frozenset(row["setting"].split(", "))
         places = Places(facts, Results(results / "devices"), results / "studies", row["source"], words)
         setting = ", ".join(part for part in (row["source"], row["device"], row["setting"]) if part)
-        value = f"value {row['value']}" + (f" [{row['low']}, {row['high']}]" if row["low"] else "")
+        value = "value " + _with_interval(row, "value")
         told = [value if row["value"] or row["low"] else "", "" if row["part"] == WHOLE else f"about {row['part']}"]
         told.append(f"number {row['verdict_number']}, inference {row['verdict_inference']}")
         text = f"{path}: {row['id']}, {row['evidence_class']} ({setting}): {'; '.join(filter(None, told))}"

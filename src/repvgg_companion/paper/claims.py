@@ -16,7 +16,7 @@ from repvgg_companion.paper.grammar import Check, Term, parse
 from repvgg_companion.paper.named_checks import CHECKS
 from repvgg_companion.paper.ours import PAPER_DATASET, PAPER_SEGMENTATION, Results
 from repvgg_companion.paper.printed import Facts
-from repvgg_companion.paper.verdicts import NOT_TESTED, OPEN, Finding, joined, judge
+from repvgg_companion.paper.verdicts import NOT_TESTED, OPEN, Finding, joined, judge, our_values, with_interval
 
 KINDS = ("arithmetic", "structural", "value", "difference", "order", "ratio")
 LEDGER = "../reference/ledger.md"
@@ -91,7 +91,7 @@ def _row(claim: dict[str, Any], terms: tuple[Term, ...], findings: list[Finding]
         "kind": claim["kind"],
         "condition": claim["condition"],
         "paper_value": claim["printed_value"],
-        "our_value": "; ".join(finding.value for finding in findings if finding.value),
+        "our_value": our_values(findings),
         "low": interval.low if interval else None,
         "high": interval.high if interval else None,
         "tolerance": next((finding.tolerance for finding in findings if finding.tolerance is not None), None),
@@ -149,7 +149,8 @@ def markdown(rows: list[dict[str, Any]], experiment: str, facts: Facts, other_da
     parts += [
         "*Number*: does the 95 % interval of our value meet the printed value or order (met), miss it (not met), or "
         "neither (open)? *Inference*: would the claim hold for new images, new training seeds, beyond the noise of "
-        "this device? A failure on another device or batch than the paper's is *not met*, not *contradicted*.",
+        "this device? A claim has the worst verdict of its terms. "
+        "A failure on another device or batch than the paper's is *not met*, not *contradicted*.",
         "",
         "```text",
         summary(rows),
@@ -163,14 +164,14 @@ def markdown(rows: list[dict[str, Any]], experiment: str, facts: Facts, other_da
 
 
 def _claim_lines(row: dict[str, Any], where: str) -> list[str]:
-    interval = "" if row["low"] is None else f" [{row['low']:.4g}, {row['high']:.4g}]"
+    ours = with_interval(row["our_value"] or "none", row["low"], row["high"])
     tolerance = "" if row["tolerance"] is None else f", tolerance {row['tolerance']} points"
     return [
         f"## {row['id']} {row['claim']}",
         "",
         f"- number: **{row['verdict_number']}**{setting_of(row)}; inference: **{row['verdict_inference']}**",
         *([f"- disturbed: {row['flags']}"] if row["flags"] else []),
-        f"- paper: {row['paper_value'] or 'no number'} ({where}); ours: {row['our_value'] or 'none'}{interval}",
+        f"- paper: {row['paper_value'] or 'no number'} ({where}); ours: {ours}",
         f"- condition ({row['kind']}): `{row['condition']}`{tolerance}",
         f"- reason: {row['reason']}",
         *([f"- rests on: {row['evidence']}"] if row["evidence"] else []),

@@ -9,6 +9,7 @@ from typing import Any
 
 from repvgg_companion.contract import INFERENCE_VERDICTS, NOT_TESTED, NUMBER_VERDICTS
 from repvgg_companion.errors import CompanionError
+from repvgg_companion.paper.verdicts import with_interval
 
 VERDICTS = {*NUMBER_VERDICTS, *INFERENCE_VERDICTS}
 
@@ -84,9 +85,7 @@ def claims_table(claims: list[dict[str, Any]]) -> str:
     """The claims, one a row: what the paper says, both values and verdicts, and in small print the reason and flags."""
     body, classes = [], []
     for row in claims:
-        ours = row["our_value"] or ""
-        if row["low"] is not None and row["high"] is not None:
-            ours = f"{ours} [{row['low']:.4g}, {row['high']:.4g}]"
+        ours = with_interval(row["our_value"] or "", row["low"], row["high"])
         setting = ", ".join(row[key] for key in ("device", "precision", "backend") if row[key])
         if row["batch_size"]:
             setting += f", batch {row['batch_size']}"
