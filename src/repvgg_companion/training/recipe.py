@@ -38,8 +38,8 @@ class Recipe(Settings):
 
     epochs: int = setting("Passes over the training images.", low=1, high=LONGEST)
     global_batch_size: int = setting(
-        "Images per optimizer step, over all processes. The images of an epoch that fill no whole batch are left out; the "
-        "next epoch has another order.",
+        "Images per optimizer step, over all processes. The images of an epoch that fill no whole batch are left out; "
+        "the next epoch has another order.",
         256,
         low=1,
         high=LARGEST_BATCH,
