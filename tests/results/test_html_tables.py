@@ -60,6 +60,7 @@ def test_a_pivot_has_one_row_a_model():
         ("A", "train", 70.0, "0", None), ("A", "deploy", 71.0, "0", "busy 9 %"), ("B", "train", 60.0, "0", None),
         ("B", "train", 64.0, "1", None))]  # fmt: skip
     page = pivot_table(pivot, rows)
+    assert "<p>All cells: top-1 in percent, width 1.00.</p>" in page
     assert page.count("<tr>") == 3 and "<th>train</th><th>deploy</th>" in page and "width 1.00" in page
     assert '<td class="n">71.00 [70.00, 72.00]<small>busy 9 %</small></td>' in page
     assert '<td class="n">62.00 [60.00, 64.00]<small>2 seeds</small></td>' in page

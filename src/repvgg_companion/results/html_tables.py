@@ -11,6 +11,14 @@ from repvgg_companion.contract import INFERENCE_VERDICTS, NOT_TESTED, NUMBER_VER
 from repvgg_companion.errors import CompanionError
 from repvgg_companion.paper.verdicts import with_interval
 
+_VALUES = {"top1_pct": "top-1 in percent", "mean_iou_pct": "mean IoU in percent", "examples_per_s": "images/s"}
+_WORDS = {
+    "num_classes": "{} classes",
+    "n_images": "{} images",
+    "input_px": "{} px",
+    "batch_size": "batch {}",
+    "form": "{} form",
+}
 VERDICTS = {*NUMBER_VERDICTS, *INFERENCE_VERDICTS}
 
 
@@ -36,16 +44,18 @@ def pivot_table(pivot: Pivot, rows: Sequence[dict[str, Any]]) -> str:
     for row in rows:
         line = lines.setdefault(tuple(row[name] for name in keys), {})
         line.setdefault(tuple(row[name] for name in varied), []).append(row)
-    said = [pivot.values[0], *(f"{name} {_text(rows[0][name])}" for name in single if rows[0][name] is not None)]
+    said = [_VALUES[pivot.values[0]]]
+    said += [_WORDS.get(name, "{name} {}").format(_text(rows[0][name]), name=name) for name in single
+             if rows[0][name] is not None]  # fmt: skip
     head = [html.escape(name) for name in keys]
     for column in columns:
         words = [f"batch {part}" if name == "batch_size" else str(part) for name, part in zip(varied, column)]
-        head.append(html.escape(" ".join(words) or pivot.values[0]))
+        head.append(html.escape(" ".join(words) or _VALUES[pivot.values[0]]))
     body = [
         [*map(_cell, line), *(_pivot_cell(pivot, cells.get(column, [])) for column in columns)]
         for line, cells in lines.items()
     ]
-    return f"<p>In every cell: {html.escape(', '.join(said))}.</p>{_table(head, body)}"
+    return f"<p>All cells: {html.escape(', '.join(said))}.</p>{_table(head, body)}"
 
 
 def _pivot_cell(pivot: Pivot, rows: list[dict[str, Any]]) -> str:

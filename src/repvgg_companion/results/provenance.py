@@ -1,10 +1,12 @@
 """The `provenance` verb: what the results of an experiment rest on, in one JSON file."""
 
 import argparse
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 from repvgg_companion.contract import TABLES, read_rows
+from repvgg_companion.errors import counted
 from repvgg_companion.files import read_json, sha256_of_file, short_digest, write_json
 from repvgg_companion.identity import FACTS_SUFFIX, weights_folder
 from repvgg_companion.runs import commit, environment
@@ -66,6 +68,25 @@ def provenance(results: Path, dataset: Path, configuration: dict[str, Any], expe
         },
         "contract_tables": sorted(TABLES),
     }
+
+
+def commits_in_words(provenance: dict[str, Any]) -> str:
+    """`measured at COMMIT (12 runs) and trained at COMMIT (3 trainings)`; a kept row may be older than the page."""
+    measured = Counter(record.get("commit", "unknown") for record in provenance["runs"].values())
+    trained = Counter(
+        commit
+        for digest_and_seed, commits in {
+            (entry["training_digest"], entry["seed"]): entry.get("training_commits", ())
+            for entry in provenance["weights"].values()
+        }.items()
+        for commit in dict.fromkeys(commits)
+    )
+    told = [
+        f"{verb} at {', '.join(f'{commit} ({counted(n, noun)})' for commit, n in found.most_common())}"
+        for verb, noun, found in (("measured", "run", measured), ("trained", "training", trained))
+        if found
+    ]
+    return " and ".join(told) or "not measured"
 
 
 def run(arguments: argparse.Namespace) -> None:

@@ -20,6 +20,7 @@ from repvgg_companion.results.html_tables import (
     pivot_table,
     rows_table,
 )
+from repvgg_companion.results.provenance import commits_in_words
 
 FIGURES = {
     "figure1": "Accuracy against speed (Figure 1)",
@@ -118,6 +119,8 @@ def run(arguments: argparse.Namespace) -> None:
     page = Environment(autoescape=True, undefined=StrictUndefined).from_string(template).render(
         title=f"RepVGG companion: experiment {arguments.experiment}",
         provenance=provenance,
+        commits=commits_in_words(provenance),
+        experiment=arguments.experiment,
         own_images=own_images,
         weights=sorted({str(weights_folder(results, one)) for one in provenance["weights"].values()}),
         warnings=list(_warnings(provenance, claims, arguments.experiment)),
@@ -204,9 +207,11 @@ def _warnings(provenance: dict[str, Any], claims: list[dict[str, Any]], experime
         )
     if notes := _notes(provenance["weights"].values()):
         yield "Notes on weights.", notes + "."
-    commit = provenance["commit"]
-    if commit.endswith("-dirty") or commit.startswith("unknown"):
-        yield "No clean commit.", f"The code that made this page cannot be named by a commit: {commit}."
+    measured = [record.get("commit", "unknown") for record in provenance["runs"].values()]
+    every = sorted({provenance["commit"], *measured})
+    if unclear := [commit for commit in every if commit.endswith("-dirty") or commit.startswith("unknown")]:
+        told = ", ".join(unclear)
+        yield "No clean commit.", f"The code that made this page or its rows cannot be named by a commit: {told}."
 
 
 def _facts(provenance: dict[str, Any]) -> list[tuple[str, str]]:
