@@ -13,6 +13,8 @@ from repvgg_companion.evidence.accuracy_lines import accuracy_lines
 from repvgg_companion.evidence.compare import compared, markdown
 from repvgg_companion.evidence.compared_line import read_side
 from repvgg_companion.evidence.speed_lines import ratio_lines, speed_lines
+from repvgg_companion.files import write_json
+from repvgg_companion.paper.inference import over_images
 
 IMAGES = 2_000
 A0, R18 = "RepVGG-A0", "ResNet-18"
@@ -52,6 +54,34 @@ def test_the_same_images_are_compared_in_pairs(tmp_path):
     assert line.method == "difference, paired over the same images"
     assert 2.2 < line.change.low < 3.0 < line.change.high < 3.8
     assert "McNemar" in line.note
+
+
+def test_no_discordant_pair_still_leaves_an_interval(tmp_path):
+    """Tango 1998: without a discordant pair the score interval is z^2 / (n + z^2) to both sides."""
+    correct = _images(range(500))
+    rows = [_accuracy(correct) | {"weights_sha256": digit * 64} for digit in "12"]
+    sides = _sides(tmp_path, *({"accuracies": [row], "predictions": [correct]} for row in rows))
+    (line,) = accuracy_lines(*sides)
+    bound = 100 * 1.959964**2 / (IMAGES + 1.959964**2)
+    assert (line.change.low, line.change.value, line.change.high) == pytest.approx((-bound, 0, bound), rel=1e-6)
+    assert "McNemar p 1" in line.note
+
+
+def test_a_network_does_not_differ_from_itself(tmp_path):
+    rows = [_accuracy(_images(range(500)))] * 2
+    (line,) = accuracy_lines(*_sides(tmp_path, *({"accuracies": [row]} for row in rows)))
+    assert (line.change.low, line.change.high) == (0, 0)
+    assert line.method == "difference of a network from itself" and line.note == "the same weights"
+
+
+def test_images_that_all_agree_bound_any_combination():
+    """With every answer right, new images may only be worse: Wilson's interval for n of n."""
+    from repvgg_companion.evaluation.accuracy import wilson_interval_pct
+
+    span = over_images([1.0], [np.ones(80)])
+    assert (span.low, span.high) == pytest.approx(wilson_interval_pct(80, 80))
+    halves = over_images([0.5, 0.5, -1.0], [np.ones(80)] * 3)
+    assert -halves.low == halves.high == pytest.approx(100 - span.low)
 
 
 def test_without_predictions_the_images_count_as_independent(tmp_path):
@@ -158,6 +188,57 @@ def test_claims_whose_verdict_differs_and_no_others(tmp_path, facts):
     (line,) = compared(*map(read_side, folders), facts)
     assert line.subject.startswith("C02 ")
     assert line.texts == ("met / inconclusive", "not met / inconclusive")
+
+
+def _memory(model: str, layer: str, live: float | None, peak: float | None, device: str = "gtx-1080ti") -> dict:
+    return {**network(model), "run_id": "r", "form": "deploy", "device": device, "layer": layer, "batch_size": 8,
+            "input_px": 224, "live_feature_map_mib": live, "peak_mib": peak}  # fmt: skip
+
+
+def test_memory_that_differs_is_listed(tmp_path, facts):
+    first = [_memory(A0, "whole-network", 6.0, 50.0), _memory(R18, "whole-network", 7.0, None)]
+    second = [_memory(A0, "whole-network", 6.0, 62.5, "gtx-9000"), _memory(R18, "whole-network", 7.0, 80.0, "gtx-9000")]
+    for name, rows in (("one", first), ("two", second), ("three", first)):
+        write_rows(tmp_path / name / "memory.csv", "memory", rows)
+    one, two, three = (read_side(tmp_path / name) for name in ("one", "two", "three"))
+    (line,) = compared(one, two, facts)
+    assert (line.section, line.quantity, line.change.value) == ("memory", "peak (MiB)", 12.5)
+    page = markdown([line], one, two)
+    assert "\n## Memory\n" in page
+    assert ("| RepVGG-A0 deploy | whole-network, batch 8, 224 px | 50 | 62.5 | +12.50 | difference of peak (MiB); "
+            "different devices (gtx-1080ti and gtx-9000) |") in page  # fmt: skip
+    assert "Memory: no network has another value on one side" in markdown(compared(one, three, facts), one, three)
+
+
+def _run_folder(folder, **more):
+    """An experiment's folder as its run leaves it; the run asked for two networks, memory and speeds."""
+    asked = {
+        "data": {"cityscapes_folder": None},
+        "training": [{"models": [A0, "RepVGG-A1"], "recipe": "120-epochs", "width": 1.0, "seeds": [0]}],
+        "released": None, "kernel_size": None, "segmentation_speed": None, "memory": {"models": [A0]},
+        "speed": {"models": [A0], "baselines": [R18]},
+    }  # fmt: skip
+    (folder / "parts").mkdir(parents=True)
+    write_json(folder / "experiment.json", asked | more)
+    return folder
+
+
+def test_an_unfinished_run_is_told_with_what_it_lacks(tmp_path, facts, capsys):
+    correct = _images(range(500))
+    one = _run_folder(tmp_path / "one")
+    assert main(["compare", str(one), str(_made(tmp_path / "two")), "--paper", str(PAPER)]) == 2
+    assert "its run is not finished; go on with it first" in capsys.readouterr().err
+    _write(one, [_accuracy(correct)], [speed_row(A0, "deploy", 100.0)])
+    _write(tmp_path / "two", [_accuracy(correct)])
+    words = ["compare", str(tmp_path / "two"), str(one), "--paper", str(PAPER)]
+    assert main(words) == 0
+    (told,) = [line for line in capsys.readouterr().out.splitlines() if "not finished" in line]
+    assert told == (
+        f"The run of B is not finished: {one} lacks memory.csv; complexity.csv; claims.csv; in accuracy.csv RepVGG-A1 "
+        "(recipe 120-epochs, width 1, seed 0); in speed.csv ResNet-18. What is there is compared."
+    )
+    assert main([*words, "--output", str(tmp_path / "out.csv")]) == 0
+    assert told in capsys.readouterr().err
 
 
 def test_counts_that_differ_are_listed(tmp_path, facts):

@@ -9,6 +9,8 @@ from repvgg_companion.evaluation.intersection_over_union import mean_iou_pct
 from repvgg_companion.identity import predictions_name
 from repvgg_companion.paper.claim_evidence import Evidence
 from repvgg_companion.paper.claims import claim_rows
+from repvgg_companion.paper.grammar import NotAvailable
+from repvgg_companion.paper.mean_iou import over_images
 from repvgg_companion.paper.ours import Results
 from repvgg_companion.paper.printed import Facts
 from repvgg_companion.paper.table_rows import rows_of
@@ -138,6 +140,12 @@ def test_missing_counts_leave_the_inference_open(tmp_path, facts):
     row = verdicts(tmp_path, facts)["C48"]
     assert row["verdict_number"] == "met" and row["verdict_inference"] == "inconclusive"
     assert "counts per image of PSPNet-ResNet-50 are missing" in row["reason"]
+
+
+def test_counts_that_agree_on_every_image_give_no_interval(tmp_path, facts):
+    row = Results(write_table8(tmp_path, facts)).rows("segmentation")[0]
+    with pytest.raises(NotAvailable, match="the counts of no image differ, so resampling gives no interval"):
+        over_images([1.0, -1.0], [[row], [row]])
 
 
 def test_table_8_shows_ours_with_its_interval(tmp_path, facts):

@@ -16,7 +16,8 @@ from notebook_runner import run_notebook
 from repvgg_companion.__main__ import main
 from repvgg_companion.contract import TABLES, read_rows
 from repvgg_companion.evaluation.accuracy import wilson_interval_pct
-from repvgg_companion.files import sha256_of_file
+from repvgg_companion.evidence.compared_line import read_side
+from repvgg_companion.files import sha256_of_file, write_json
 from repvgg_companion.results.report import FIGURES
 from repvgg_companion.speed.samples import find_run
 from repvgg_companion.weights_file import load_weights
@@ -32,6 +33,15 @@ def test_tables_fit_the_contract(micro, table):
     rows = read_rows(path, table)
     assert rows and list(rows[0]) == TABLES[table].names
     assert b"\r" not in path.read_bytes()
+
+
+def test_the_comparison_knows_a_finished_run_from_one_that_lacks_something(copied):
+    results = copied / RESULTS
+    assert read_side(results).missing == []
+    path = results / "experiment.json"
+    write_json(path, json.loads(path.read_text()) | {"memory": {"models": ["RepVGG-A0", "ResNet-50"]}})
+    (results / "kernel_size.csv").unlink()
+    assert read_side(results).missing == ["kernel_size.csv", "in memory.csv ResNet-50"]
 
 
 def test_both_forms_are_evaluated_and_agree_with_their_predictions(micro):

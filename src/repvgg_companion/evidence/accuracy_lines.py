@@ -84,20 +84,8 @@ def _pairs_of_trainings(first: list[Row], second: list[Row]) -> Iterator[tuple[l
 def _lines_of_pair(kind: _Kind, first: list[Row], second: list[Row]) -> Iterator[ComparedLine]:
     """One line for each interval that the rows allow: over images, and over training seeds."""
     row = first[0]
+    spans, notes = _spans(kind, first, second)
     change = float(np.mean(kind.values(second)) - np.mean(kind.values(first)))
-    notes = _notes(first, second)
-    spans: list[tuple[Span | None, str]] = []
-    try:
-        spans.append((_paired(kind, first, second), "difference, paired over the same images"))
-    except NotAvailable as reason:
-        if kind is TOP1:
-            spans.append((_newcombe(kind, first, second), "difference, independent images (Newcombe)"))
-        else:
-            spans.append((None, "difference without an interval"))
-        notes.append(f"not paired: {reason}")
-    seeds = over_seeds([1.0, -1.0], [kind.values(second), kind.values(first)])
-    if seeds is not None:
-        spans.append((seeds, "difference, over training seeds (Welch)"))
     for span, method in spans:
         note = "; ".join([*notes, *([span.note] if span and span.note else [])])
         yield ComparedLine(
@@ -111,6 +99,26 @@ def _lines_of_pair(kind: _Kind, first: list[Row], second: list[Row]) -> Iterator
             method,
             note=note,
         )
+
+
+def _spans(kind: _Kind, first: list[Row], second: list[Row]) -> tuple[list[tuple[Span | None, str]], list[str]]:
+    """The intervals of a difference, each with its method, and the notes on it."""
+    notes = _notes(first, second)
+    if _is_one_network(first, second) and sorted(kind.values(first)) == sorted(kind.values(second)):
+        return [(Span("new images", 0.0, 0.0), "difference of a network from itself")], notes
+    spans: list[tuple[Span | None, str]] = []
+    try:
+        spans.append((_paired(kind, first, second), "difference, paired over the same images"))
+    except NotAvailable as reason:
+        if kind is TOP1:
+            spans.append((_newcombe(kind, first, second), "difference, independent images (Newcombe)"))
+        else:
+            spans.append((None, "difference without an interval"))
+        notes.append(f"not paired: {reason}")
+    seeds = over_seeds([1.0, -1.0], [kind.values(second), kind.values(first)])
+    if seeds is not None:
+        spans.append((seeds, "difference, over training seeds (Welch)"))
+    return spans, notes
 
 
 def _paired(kind: _Kind, first: list[Row], second: list[Row]) -> Span:
@@ -132,7 +140,7 @@ def _newcombe(kind: _Kind, first: list[Row], second: list[Row]) -> Span:
 
 def _notes(first: list[Row], second: list[Row]) -> list[str]:
     notes = []
-    if {row["weights_sha256"] for row in first} == {row["weights_sha256"] for row in second}:
+    if _is_one_network(first, second):
         notes.append("the same weights")
     recipes = [rows[0]["recipe"] for rows in (first, second)]
     digests = [rows[0]["training_digest"] for rows in (first, second)]
@@ -144,6 +152,10 @@ def _notes(first: list[Row], second: list[Row]) -> list[str]:
     if max(counts) > 1:
         notes.append(f"{counts[0]} and {counts[1]} seeds")
     return notes
+
+
+def _is_one_network(first: list[Row], second: list[Row]) -> bool:
+    return {row["weights_sha256"] for row in first} == {row["weights_sha256"] for row in second}
 
 
 def _why_not(first: list[Row], second: list[Row]) -> str:

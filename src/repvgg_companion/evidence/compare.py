@@ -5,6 +5,7 @@ speeds of one run. Everything else is shown side by side, with the reason why it
 """
 
 import argparse
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import takewhile
@@ -14,7 +15,7 @@ from repvgg_companion.contract import write_rows
 from repvgg_companion.errors import CompanionError
 from repvgg_companion.evidence.accuracy_lines import accuracy_lines
 from repvgg_companion.evidence.compared_line import COMPARED_TABLES, ComparedLine, Measured, Side, read_side
-from repvgg_companion.evidence.speed_lines import ratio_lines, speed_lines
+from repvgg_companion.evidence.speed_lines import memory_lines, ratio_lines, speed_lines
 from repvgg_companion.files import write_text
 from repvgg_companion.paper.claims import rows_of_claim
 from repvgg_companion.paper.comparable_runs import BEST
@@ -30,6 +31,7 @@ _HEADINGS = {
     "ratio": ("Speed ratios", "Each ratio is formed within one run, with its 95 % interval."),
     "speed": ("Speed", "Values with 95 % intervals; a ratio of A and B would cross two runs."),
     "kernel_size": ("Density by kernel size", "Values with 95 % intervals; a ratio of A and B would cross two runs."),
+    "memory": ("Memory", "Only memory that differs. Change: B less A in MiB, counted, so without an interval."),
     "complexity": ("Counts", "Only counts that differ."),
     "claims": ("Claims", "Only claims that both sides have a value for and whose verdicts differ: number / inference."),
 }
@@ -39,6 +41,7 @@ _NOTHING_IN_COMMON = {
     "segmentation": "Segmentation: no network is on both sides.",
     "speed": "Speed: no network was measured on both sides in the same precision, engine, memory format and batch.",
     "kernel_size": "Density by kernel size: no kernel was measured on both sides in the same shape and setting.",
+    "memory": "Memory: no network has another value on one side than on the other at the same batch and input.",
     "complexity": "Counts: all that both sides have are equal.",
     "claims": "Claims: no verdict differs where both sides have a value.",
 }
@@ -85,6 +88,8 @@ def run(arguments: argparse.Namespace) -> None:
     elif request.output.suffix == ".md":
         write_text(request.output, markdown(lines, first, second))
     else:
+        for sentence in unfinished(first, second):
+            print(f"compare: {sentence}", file=sys.stderr)
         write_rows(request.output, "comparison", [line.row() for line in lines], keep_order=True)
 
 
@@ -98,7 +103,7 @@ def compared(first: Side, second: Side, facts: Facts) -> list[ComparedLine]:
             "compare"
         )
     lines = [*accuracy_lines(first, second), *ratio_lines(first, second, facts), *speed_lines(first, second)]
-    lines += [*_count_lines(first, second), *_claim_lines(first, second, facts)]
+    lines += [*memory_lines(first, second), *_count_lines(first, second), *_claim_lines(first, second, facts)]
     if not lines and common <= {"accuracy", "segmentation", "speed", "kernel_size"}:
         raise CompanionError(
             f"{first.folder} and {second.folder} hold no network, kernel or claim in the same setting; there is "
@@ -178,6 +183,7 @@ def markdown(lines: list[ComparedLine], first: Side, second: Side) -> str:
         "",
         f"A is `{first.folder}`, B is `{second.folder}`.",
         "",
+        *(f"{sentence}\n" for sentence in unfinished(first, second)),
     ]
     for section, (heading, explanation) in _HEADINGS.items():
         mine = [line for line in lines if line.section == section]
@@ -194,6 +200,15 @@ def markdown(lines: list[ComparedLine], first: Side, second: Side) -> str:
         words = [f"{table} (only {'A' if table in first.tables else 'B'})" for table in one_sided]
         parts += [f"Measured on one side: {', '.join(words)}.", ""]
     return "\n".join(parts)
+
+
+def unfinished(first: Side, second: Side) -> list[str]:
+    """One sentence for each side whose run is not finished: what it still owes, which is not compared."""
+    return [
+        f"The run of {name} is not finished: {side.folder} lacks {'; '.join(side.missing)}. What is there is compared."
+        for name, side in (("A", first), ("B", second))
+        if side.missing
+    ]
 
 
 def _is_refused(line: ComparedLine) -> bool:

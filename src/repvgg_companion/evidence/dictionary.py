@@ -129,7 +129,7 @@ MEANINGS = {
     "reason": "why, for each term",
     "evidence": "the rows that the verdicts rest on; the verb `why` follows them",
     # Two sides beside each other.
-    "section": "accuracy, segmentation, ratio, speed, kernel_size, complexity or claims",
+    "section": "accuracy, segmentation, ratio, speed, kernel_size, memory, complexity or claims",
     "subject": "the network, pair, kernel or claim",
     "setting": "images, network and protocol, or precision, backend and batch",
     "quantity": "what is compared, with its unit",

@@ -1,4 +1,4 @@
-"""Speeds of two folders of results side by side, and the ratios that each of them allows within one run."""
+"""Speeds and memory of two folders of results side by side, and the ratios that each of them allows within one run."""
 
 from collections.abc import Iterator
 from typing import TypeVar
@@ -15,6 +15,8 @@ Found = TypeVar("Found")
 _CONDITION = ("precision", "memory_format", "backend", "batch_size", "protocol")
 _SPEED_KEY = ("model", "form", "width", "num_classes", "input_px", *_CONDITION)
 _KERNEL_KEY = ("kernel_size", "channels", "resolution_px", *_CONDITION)
+_MEMORY_KEY = ("model", "form", "width", "num_classes", "layer", "batch_size", "input_px")
+_MEMORY = {"live_feature_map_mib": "live feature maps (MiB)", "peak_mib": "peak (MiB)"}
 _TABLES = {
     "speed": (_SPEED_KEY, "examples_per_s", "speed (examples/s)"),
     "kernel_size": (_KERNEL_KEY, "tflops", "density (TFLOPS)"),
@@ -39,6 +41,30 @@ def speed_lines(first: Side, second: Side) -> Iterator[ComparedLine]:
                     _measured(interval_of(two)),
                     note=_why_no_ratio(one, two),
                 )
+
+
+def memory_lines(first: Side, second: Side) -> Iterator[ComparedLine]:
+    """The memory that differs where both sides measured a network at the same point, batch and input.
+
+    Memory is counted, not sampled: it has no interval, and two runs may be compared.
+    """
+    for column, quantity in _MEMORY.items():
+        parts = [_latest(side.results.rows("memory"), _MEMORY_KEY, column) for side in (first, second)]
+        for found in (found for found in parts[0] if found in parts[1]):
+            for one, two in _pairs_of_devices(parts[0][found], parts[1][found]):
+                if one[column] != two[column]:
+                    devices = [one["device"], two["device"]]
+                    yield ComparedLine(
+                        "memory",
+                        _subject(one),
+                        f"{one['layer']}, batch {one['batch_size']}, {one['input_px']} px",
+                        quantity,
+                        Measured(one[column]),
+                        Measured(two[column]),
+                        Measured(two[column] - one[column]),
+                        f"difference of {quantity}",
+                        note="" if devices[0] == devices[1] else f"different devices ({' and '.join(devices)})",
+                    )
 
 
 def ratio_lines(first: Side, second: Side, facts: Facts) -> Iterator[ComparedLine]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from repvgg_companion.evaluation.accuracy import wilson_interval_pct
 from repvgg_companion.paper.grammar import NotAvailable
 
 RESAMPLES = 10_000
@@ -36,7 +37,9 @@ def over_images(coefficients: Sequence[float], correct: Sequence[np.ndarray]) ->
     """Bootstrap interval, in points, of sum c_i top1_i for new images; `correct` holds one [n] array a network.
 
     Images are resampled together, so the comparison is paired. For one network less another of one seed each the
-    exact McNemar p value is in the note.
+    exact McNemar p value is in the note. Where every image has the same value, resampling says nothing: then Wilson's
+    upper limit for none of n bounds how many new images could have another one. For two networks without a discordant
+    pair this is Tango's score interval.
     """
     if len({len(part) for part in correct}) != 1:
         raise NotAvailable("the predictions belong to different numbers of images")
@@ -46,6 +49,10 @@ def over_images(coefficients: Sequence[float], correct: Sequence[np.ndarray]) ->
     draws = np.random.default_rng(SEED).multinomial(n, counts / n, size=RESAMPLES)
     low, high = 100 * np.quantile(draws @ values / n, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
     note = ""
+    if len(values) == 1:
+        share = wilson_interval_pct(0, n)[1] / 100
+        least, most = sum(min(factor, 0) for factor in coefficients), sum(max(factor, 0) for factor in coefficients)
+        low, high = (100 * (values[0] + share * (end - values[0])) for end in (least, most))
     if sorted(coefficients) == [-1, 1] and set(values) <= {-1.0, 0.0, 1.0}:
         note = f"McNemar p {mcnemar_p(int(counts[values == 1].sum()), int(counts[values == -1].sum())):.2g}"
     return Span("new images", float(low), float(high), note)

@@ -81,6 +81,8 @@ def over_images(coefficients: Sequence[float], rows: Sequence[Sequence[Row]]) ->
         for _ in network:
             total += factor / len(network) * resampled_mean_iou(counts[place], draws)
             place += 1
+    if not np.ptp(total):
+        raise NotAvailable("the counts of no image differ, so resampling gives no interval")
     low, high = np.quantile(total, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
     return Span("new images", float(low), float(high))
 
