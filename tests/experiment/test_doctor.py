@@ -1,14 +1,21 @@
 """The doctor finds what is planted, and says what to do."""
 
 import importlib.metadata
+import json
 import os
 import re
 import shutil
 from collections import namedtuple
 
+import pytest
+
 from repvgg_companion.__main__ import main
+from repvgg_companion.errors import CompanionError
 from repvgg_companion.experiment import doctor
 from repvgg_companion.experiment.doctor import DoctorRequest, diagnoses
+from repvgg_companion.experiment.load import read_experiment, require_backbones
+from repvgg_companion.experiment.train_images import require_train_images
+from repvgg_companion.files import write_json
 
 Usage = namedtuple("Usage", "total used free")
 
@@ -92,6 +99,50 @@ def test_images_that_are_not_there_and_that_are(root, tmp_path):
     there.write_bytes(bytes(1 << 20))
     found = _found(tmp_path, file)["images"]
     assert found.state == "ok" and "MB/s" in found.text
+
+
+def test_what_a_run_would_refuse_at_its_start_is_said_in_its_words(tmp_path, capsys):
+    for split in ("train", "val"):
+        (tmp_path / split / "daisy").mkdir(parents=True)
+        (tmp_path / split / "daisy" / "1.png").touch()
+    file, recipe = tmp_path / "mine.yaml", {"epochs": 1, "global_batch_size": 4, "batch_norm_batch_size": 4}
+    experiment = {
+        "experiment": "mine",
+        "data": {"dataset": "d", "train_folder": str(tmp_path / "train"), "val_folder": str(tmp_path / "val")},
+        "recipes": {"short": recipe},
+        "training": [{"models": ["RepVGG-A0"], "recipe": "short", "backbones": {"RepVGG-A0": str(tmp_path / "no")}}],
+    }
+    file.write_text(json.dumps(experiment))
+    assert main(["doctor", str(file), "--folder", str(tmp_path)]) == 2
+    said = capsys.readouterr().out
+    for sentence in (
+        _refusal(lambda: require_train_images(read_experiment(file), str(file), tmp_path / "none")),
+        _refusal(lambda: require_backbones(read_experiment(file), str(file))),
+    ):
+        assert sentence.replace("; ", "\n         -> ", 1) in said
+    assert f"missing  batch: {file}: a batch of 4 is larger than the training set of 1 image\n" in said
+
+    recipe |= {"global_batch_size": 1, "batch_norm_batch_size": 1}
+    del experiment["training"][0]["backbones"]
+    file.write_text(json.dumps(experiment))
+    main(["doctor", str(file), "--folder", str(tmp_path)])
+    assert not re.search("batch|backbones", capsys.readouterr().out)
+
+
+def test_an_index_in_the_folder_of_the_results_is_believed(root, tmp_path):
+    """The demo makes its images; an earlier run indexed fewer than a batch of 32."""
+    assert "batch" not in _found(tmp_path, root / "config/demo.yaml")
+    facts = {"train": {"n_images": 31}, "sources": [], "chosen_classes": []}
+    write_json(tmp_path / "results/data/demo-digits/dataset.json", facts)
+    found = _found(tmp_path, root / "config/demo.yaml")["batch"]
+    assert "a batch of 32 is larger than the training set of 31 images" in found.text
+    assert found.remedy.startswith("set a smaller global_batch_size in the recipe demo-")
+
+
+def _refusal(check) -> str:
+    with pytest.raises(CompanionError) as caught:
+        check()
+    return str(caught.value)
 
 
 def test_a_folder_that_is_none(tmp_path, capsys):

@@ -99,6 +99,7 @@ def diagnoses(request: DoctorRequest) -> Iterator[Diagnosis]:
     yield from _checkout(request.folder)
     if request.experiment is not None:
         yield from _images(request.experiment)
+        yield from _checks_of_a_run(request.experiment, request.folder)
 
 
 def _python() -> Diagnosis:
@@ -231,6 +232,25 @@ def _images(experiment: Path) -> Iterator[Diagnosis]:
             yield Diagnosis("images", "ok", f"data.{key}: {path} is a folder; 'index' looks at its files")
         else:
             yield _read_speed(key, path)
+
+
+def _checks_of_a_run(experiment: Path, folder: Path) -> Iterator[Diagnosis]:
+    """What a run would refuse at its start, in its words: a batch larger than the training set, absent backbones."""
+    from repvgg_companion.experiment.load import read_experiment, require_backbones  # needs pydantic
+    from repvgg_companion.experiment.train_images import require_train_images
+
+    asked, origin = read_experiment(experiment), str(experiment)
+    indexed = folder / "results" / "data" / asked.data.dataset / "dataset.json"
+    checks = {
+        "batch": lambda: require_train_images(asked, origin, indexed),
+        "backbones": lambda: require_backbones(asked, origin),
+    }
+    for subject, check in checks.items() if asked.training else ():
+        try:
+            check()
+        except CompanionError as error:
+            text, _, remedy = str(error).partition("; ")
+            yield Diagnosis(subject, "missing", text, remedy)
 
 
 def _read_speed(key: str, path: Path, sample: int = 64 << 20) -> Diagnosis:
