@@ -6,6 +6,7 @@ from paper_synthetic import plant, speed_row
 from repvgg_companion.contract import write_rows
 from repvgg_companion.paper import figure_style
 from repvgg_companion.paper.claim_evidence import Evidence
+from repvgg_companion.paper.figure_bars import table1
 from repvgg_companion.paper.figure_captions import caption
 from repvgg_companion.paper.figure_scatter import draw_panel, our_panels
 from repvgg_companion.paper.figure_training import trainings
@@ -48,9 +49,42 @@ def test_a_disturbed_speed_has_a_star_in_every_figure_and_a_note_in_its_table(im
         assert ">A2*<" in drawn and ">A1*<" not in drawn and ">* disturbed speed<" in drawn
     (row,) = (row for row in rows_of(evidence, "table4") if row["model"] == "RepVGG-A2")
     assert "ours_speed: disturbed (busy, drift), so it decides no claim" in row["note"]
+    assert "isturbed" not in caption("table1", evidence, None)
     plant(imagenet, "kernel_size", {"flags": "spread 51 %"}, kernel_size=3)
-    notes = [row["note"] for row in rows_of(Evidence.shown(facts, Results(imagenet)), "table1")]
+    evidence = Evidence.shown(facts, Results(imagenet))
+    assert "*: disturbed speed" in caption("table1", evidence, None)
+    write_figures(FiguresRequest("x", evidence, imagenet / "figures", ("table1",)))
+    drawn = (imagenet / "figures" / "table1.svg").read_text()
+    assert ">38.1*<" in drawn and ">9.96<" in drawn and ">* disturbed speed<" in drawn
+    notes = [row["note"] for row in rows_of(evidence, "table1")]
     assert ["disturbed (spread)" in " ".join(note) for note in notes] == [False, True, False, False]
+
+
+@pytest.mark.parametrize(
+    ("densities", "factor", "flags"),
+    [((0.0287, 0.0321, 0.00642, 0.0201), 1.06, None), ((0.0287, 0.0321, 0.0319, 0.0322), 1.9, "spread 90 %"),
+     ((1.23e-05, 1.24e-05, 1.11e-07, 1.22e-05), 1.06, "drift +9 %"), ((38.1, 812, 1050, 938), 1.01, None)],
+)  # fmt: skip
+def test_the_numbers_of_table_1_lie_on_nothing_else(demo, facts, densities, factor, flags):
+    for size, density in zip((1, 3, 5, 7), densities, strict=True):
+        plant(demo, "kernel_size", {"tflops": density, "flags": flags}, kernel_size=size)
+        (row,) = (row for row in Results(demo).rows("kernel_size") if row["kernel_size"] == size)
+        bounds = {"low_ms": row["time_ms"] / factor, "high_ms": row["time_ms"] * factor}
+        plant(demo, "kernel_size", bounds, kernel_size=size)
+    with figure_style.style():
+        figure = table1(Evidence.shown(facts, Results(demo)))
+        figure.draw_without_rendering()
+        for axes in figure.axes:
+            numbers = [text.get_window_extent() for text in axes.texts]
+            bars = [bar.get_window_extent() for bar in axes.patches]
+            spans = [axes.transData.transform(end) for lines in axes.collections for end in lines.get_segments()]
+            assert len(spans) == (4 if axes is figure.axes[1] else 0)
+            assert all(span[1][0] < number.x0 for span, number in zip(spans, numbers, strict=False))
+            panel = axes.get_window_extent()
+            assert len(numbers) == 4
+            for place, number in enumerate(numbers):
+                assert not any(number.overlaps(other) for other in [*numbers[:place], *bars])
+                assert panel.x0 < number.x0 < number.x1 <= panel.x1 + 1 and panel.y0 < number.y0
 
 
 def test_speeds_at_another_width_than_the_papers_are_not_denied(tmp_path, facts):

@@ -5,19 +5,21 @@ from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 from repvgg_companion.paper.claim_evidence import Evidence
-from repvgg_companion.paper.comparable_runs import has_paper_shape
+from repvgg_companion.paper.comparable_runs import disturbing_flags, has_paper_shape
 from repvgg_companion.paper.figure_style import (
     BLUE,
     COLUMN_INCHES,
     OURS_COLOUR,
     PAPER_COLOUR,
     PAPER_DEVICE,
+    STAR,
     TRAIN_COLOUR,
     empty_panel,
     wrapped,
 )
 from repvgg_companion.paper.named_checks import block_maps
 from repvgg_companion.paper.ours import Row, grouped
+from repvgg_companion.paper.rounding import truncated
 from repvgg_companion.paper.table_columns import kernel_row_order
 from repvgg_companion.speed.measure_memory import WHOLE
 
@@ -36,27 +38,28 @@ def table1(evidence: Evidence) -> "Figure":
     """Computational density by kernel size: the printed bars, and ours on the device of the experiment."""
     import matplotlib.pyplot as plt
 
-    figure, (left, right) = plt.subplots(1, 2, figsize=(COLUMN_INCHES, 2.0))
+    figure, (left, right) = plt.subplots(1, 2, figsize=(COLUMN_INCHES, 1.9))
     facts = evidence.facts.table("table1")
-    _density_bars(left, facts, [fact["density_tflops"] for fact in facts], "%.2f", color=PAPER_COLOUR)
-    left.set(title=f"(a) paper: {PAPER_DEVICE.split(',')[0]}, fp32", ylabel="density (TFLOPS)")
-    line = {"arrowstyle": "-", "linewidth": 0.5, "color": "#8a8a8a"}
-    words = "printed; its\ntime gives\n10.05"
-    left.annotate(words, (2, 13.6), (2.5, 21), ha="center", color="#555555", arrowprops=line)
+    printed = [fact["density_tflops"] for fact in facts]
+    _density_bars(left, facts, printed, list(map(_printed_density, facts)), color=PAPER_COLOUR)
+    left.set(title=f"(a) paper: {PAPER_DEVICE.split(',')[0]}, fp32", ylabel="kernel size")
+    notes = ["(a) 2048 channels, batch 32, 56 px, 10 runs;", "in brackets: from the printed time"]
     ours = kernel_rows(evidence)
-    if not ours:
+    if ours:
+        spread = [
+            [row["tflops"] * (1 - row["time_ms"] / row["high_ms"]) for row in ours],
+            [row["tflops"] * (row["time_ms"] / row["low_ms"] - 1) for row in ours],
+        ]
+        error = {"color": OURS_COLOUR, "xerr": spread, "error_kw": {"linewidth": 0.7}}
+        words = [f"{row['tflops']:.3g}" + STAR * bool(disturbing_flags(row)) for row in ours]
+        _density_bars(right, ours, [row["tflops"] for row in ours], words, **error)
+        right.set_title(f"(b) here: {ours[0]['precision']}")
+        notes.append(wrapped(f"(b) {ours[0]['device']}, {kernel_setting(ours[0])}", 56))
+        notes += [f"{STAR} disturbed speed"] if any(map(disturbing_flags, ours)) else []
+    else:
         right.set_title("(b) measured here")
         empty_panel(right, "no kernel sizes\nwere measured")
-        return figure
-    spread = [
-        [row["tflops"] * (1 - row["time_ms"] / row["high_ms"]) for row in ours],
-        [row["tflops"] * (row["time_ms"] / row["low_ms"] - 1) for row in ours],
-    ]
-    error = {"color": OURS_COLOUR, "yerr": spread, "error_kw": {"linewidth": 0.7}}
-    _density_bars(right, ours, [row["tflops"] for row in ours], "%.3g", **error)
-    right.set_title(f"(b) here: {ours[0]['precision']}")
-    shape = wrapped(f"(b) {ours[0]['device']}, {kernel_setting(ours[0])}", 56)
-    figure.supxlabel(f"(a) 2048 channels, batch 32, 56 px, 10 runs\n{shape}", fontsize=7)
+    figure.supxlabel("\n".join(notes), fontsize=7)
     return figure
 
 
@@ -67,12 +70,26 @@ def kernel_setting(row: Row) -> str:
     return f"{row['precision']}, {row['backend']}, {smaller}{shape}, {row['n_samples']} samples"
 
 
-def _density_bars(axes: "Axes", rows: list[Row], values: list[float], digits: str, **drawing: Any) -> None:
+def _printed_density(fact: Row) -> str:
+    """The printed number, and in brackets the one that its FLOPs and time give where that is another."""
+    printed, given = fact["density_tflops"], truncated(2 * fact["flops_b"] / fact["time_ms"], 2)
+    return f"{printed:.2f}" + (f" ({given:.2f})" if given != printed else "")
+
+
+def _density_bars(axes: "Axes", rows: list[Row], values: list[float], words: list[str], **drawing: Any) -> None:
+    """A bar for each kernel size from top to bottom, with its number in `words` to its right."""
+    from matplotlib.ticker import MaxNLocator
+
     sizes = [f"{row['kernel_size']}x{row['kernel_size']}" for row in rows]
-    axes.bar_label(axes.bar(sizes, values, width=0.62, **drawing), fmt=digits, padding=1)
-    axes.set_xlabel("kernel size")
-    axes.margins(x=0.09, y=0.14)
-    axes.grid(axis="x", visible=False)
+    axes.bar_label(axes.barh(sizes, values, height=0.66, **drawing), labels=words, padding=2)
+    above = drawing["xerr"][1] if "xerr" in drawing else [0.0] * len(values)
+    free = [max(0.2, 1 - 0.06 * len(word)) for word in words]  # a letter takes up to 6 % of the panel
+    right = max((value + more) / part for value, more, part in zip(values, above, free, strict=True))
+    axes.set(xlabel="density (TFLOPS)", xlim=(0, right))
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=3))
+    axes.invert_yaxis()
+    axes.tick_params(axis="y", length=0)
+    axes.grid(axis="y", visible=False)
 
 
 def kernel_rows(evidence: Evidence) -> list[Row]:

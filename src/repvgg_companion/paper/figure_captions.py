@@ -87,9 +87,10 @@ def _figure3(evidence: Evidence, _: Histories) -> str:
 def _table1(evidence: Evidence, _: Histories) -> str:
     words = (f"Computational density in TFLOPS (2 operations a multiply-add) by kernel size. (a) Printed in Table 1: "
              f"{PAPER_DEVICE.split(',')[0]}, fp32, 2048 channels, batch 32, 56 px, 10 runs; the bar of 5x5 is a "
-             f"misprint, since the time beside it gives 10.05.")  # fmt: skip
+             f"misprint, since the time beside it gives 10.05 (in brackets).")  # fmt: skip
     if rows := kernel_rows(evidence):
-        words += f" (b) Measured on {rows[0]['device']}: {kernel_setting(rows[0])}; bars: 95 % intervals."
+        words += f" (b) Measured on {rows[0]['device']}: {kernel_setting(rows[0])}; thin lines: 95 % intervals."
+        words += disturbed_speeds(bool(disturbing_flags(row)) for row in rows)
     return words
 
 

@@ -93,14 +93,14 @@ def _memory_source(row: Row) -> str:
 
 def _table1(evidence: Evidence, _: list[Path] | None) -> Iterator[FigurePoint]:
     for fact in evidence.facts.table("table1"):
-        y = Axis("density (TFLOPS)", fact["density_tflops"])
+        x = Axis("density (TFLOPS)", fact["density_tflops"])
         size = str(fact["kernel_size"])
-        yield point(("(a) paper", "printed", size), Axis(), y, printed_row(evidence.facts, "table1", fact))
+        yield point(("(a) paper", "printed", size), x, Axis(), printed_row(evidence.facts, "table1", fact))
     for row in kernel_rows(evidence):
         low, high = row["tflops"] * row["time_ms"] / row["high_ms"], row["tflops"] * row["time_ms"] / row["low_ms"]
         where = ("(b) measured here", row["precision"], str(row["kernel_size"]))
         source = f"kernel_size.csv {row['run_id']} {row['kernel_size']}"
-        yield point(where, Axis(), Axis("density (TFLOPS)", row["tflops"], (low, high)), source)
+        yield point(where, Axis("density (TFLOPS)", row["tflops"], (low, high)), Axis(), source)
 
 
 def _branches(evidence: Evidence, _: list[Path] | None) -> Iterator[FigurePoint]:
