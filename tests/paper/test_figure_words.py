@@ -3,13 +3,14 @@
 import pytest
 from paper_synthetic import plant, speed_row
 
-from repvgg_companion.contract import write_rows
-from repvgg_companion.paper import figure_style
+from repvgg_companion.contract import read_rows, write_rows
+from repvgg_companion.paper import figure_scatter, figure_style
 from repvgg_companion.paper.claim_evidence import Evidence
 from repvgg_companion.paper.figure_bars import table1
 from repvgg_companion.paper.figure_captions import caption
-from repvgg_companion.paper.figure_scatter import draw_panel, our_panels
-from repvgg_companion.paper.figure_training import trainings
+from repvgg_companion.paper.figure_proxies import proxy_panels
+from repvgg_companion.paper.figure_scatter import draw_panel, figure1, figure1_panels, our_panels, panel_figure
+from repvgg_companion.paper.figure_training import training, trainings
 from repvgg_companion.paper.figures import FiguresRequest, write_figures
 from repvgg_companion.paper.ours import Results
 from repvgg_companion.paper.table_rows import rows_of
@@ -128,3 +129,82 @@ def test_the_two_forms_of_one_training_carry_a_note_once():
     weights = [form | {"seed": seed, "form": kind} for seed in ("0", "1") for kind in ("train", "deploy")]
     assert _notes(weights[:2]) == "small batches"
     assert _notes(weights) == "small batches (2 trainings)"
+
+
+@pytest.fixture
+def one_seed_and_epoch(demo):
+    """The demo with one seed of each network, and one epoch of each training."""
+    rows = [row for row in read_rows(demo / "accuracy.csv", "accuracy") if row["seed"] == "0"]
+    write_rows(demo / "accuracy.csv", "accuracy", rows)
+    for history in (demo.parent / "weights").rglob("history.csv"):
+        write_rows(history, "history", read_rows(history, "history")[:1])
+    return demo
+
+
+@pytest.mark.parametrize("epochs", [1, 2, 3, 5, 40])
+def test_training_curves_have_whole_epochs_below_them(demo, facts, epochs):
+    for history in (demo.parent / "weights").rglob("history.csv"):
+        first = read_rows(history, "history")[0]
+        write_rows(history, "history", [first | {"epoch": number} for number in range(1, epochs + 1)])
+    with figure_style.style():
+        figure = training(Evidence.shown(facts, Results(demo)), None)
+        figure.draw_without_rendering()
+        for axes in figure.axes:
+            low, high = axes.get_xlim()
+            shown = [tick for tick in axes.get_xticks() if low <= tick <= high and axes.lines]
+            assert all(tick in range(0 if epochs > 5 else 1, epochs + 1) for tick in shown) and (
+                shown or not axes.lines
+            )
+        lines = [line.get_linestyle() for line in figure.legends[0].get_lines()]
+        assert ("None" in lines) == (epochs == 1), "the legend has lines where lines are drawn"
+
+
+def test_a_training_of_one_epoch_has_points_and_no_lines_in_its_caption(demo, one_seed_and_epoch, facts):
+    evidence = Evidence.shown(facts, Results(demo))
+    words = caption("training", evidence, None)
+    assert "17 trainings" in words and "(recipe: demo-5-epochs)" in words and "one pair of points a training" in words
+    assert "line" not in words and "solid" not in words and "dashed" not in words
+    history = next((demo.parent / "weights").rglob("history.csv"))
+    first = read_rows(history, "history")[0]
+    write_rows(history, "history", [first, first | {"epoch": 2}])
+    words = caption("training", evidence, None)
+    assert "one pair of lines (points where it has one epoch) a training" in words
+
+
+def test_single_seeds_are_named_where_several_are_drawn(demo, facts):
+    assert "small dots: single seeds" in caption("branches", Evidence.shown(facts, Results(demo)), None)
+
+
+def test_one_seed_is_not_called_several(one_seed_and_epoch, facts):
+    words = caption("branches", Evidence.shown(facts, Results(one_seed_and_epoch)), None)
+    assert "95 % intervals over images. " in words and "seed" not in words
+
+
+def test_the_proxies_caption_says_which_networks_a_panel_has(demo, facts):
+    evidence = Evidence.shown(facts, Results(demo))
+    words = caption("proxies", evidence, None)
+    assert "A panel has the networks of Table 4 with a speed and both counts." in words
+    (_, printed), (_, ours) = proxy_panels(evidence)
+    both = [row["model"] for row in facts.table("table4") if row["wino_muls_b"] is not None]
+    measured = {row["model"] for row in Results(demo).rows("speed")}
+    assert [one["model"] for one in printed] == both
+    assert [one["model"] for one in ours] == [model for model in both if model in measured]
+    assert f"20 samples, {len(ours)} networks." in words
+
+
+def test_open_markers_are_the_networks_of_200_epochs_in_every_panel_whose_legend_says_so(
+    demo, imagenet, facts, monkeypatch
+):
+    monkeypatch.setattr(figure_scatter, "write_labels", lambda *_: None)  # names take most of the time
+    for folder in (demo, imagenet):
+        every = figure1_panels(Evidence.shown(facts, Results(folder)))
+        for shown in [every, *([panel] for panel in every)]:
+            with figure_style.style():
+                figure = figure1(Evidence.shown(facts, Results(folder))) if shown is every else panel_figure(*shown)
+            legend = "open: 200 epochs" in [text.get_text() for text in figure.legends[0].get_texts()]
+            assert legend == any(point.epochs == 200 for panel in shown for point in panel.points)
+            for axes, panel in zip(figure.axes, shown, strict=True):
+                markers = [line for line in axes.lines if line.get_marker() != "None"]
+                drawn_open = {xy for line in markers if line.get_markerfacecolor() == "white"
+                              for xy in zip(*line.get_data(), strict=True)}  # fmt: skip
+                assert drawn_open == {(one.speed, one.top1) for one in panel.points if one.epochs == 200}, panel.title

@@ -8,7 +8,7 @@ import pytest
 from paper_synthetic import CPU, PAPER
 
 from repvgg_companion.__main__ import main
-from repvgg_companion.paper import figure_scatter, figure_style, figures
+from repvgg_companion.paper import figure_style, figures
 from repvgg_companion.paper.accuracies import other_accuracies
 from repvgg_companion.paper.claim_evidence import Evidence
 from repvgg_companion.paper.comparable_runs import widest
@@ -250,24 +250,6 @@ def test_figure_1_has_the_papers_axes_and_points_and_labels_that_lie_apart(demo,
         assert len(overlaps) <= 1, f"{len(overlaps)} labels overlap in {axes.get_title(loc='left')}"
 
 
-def test_open_markers_are_the_networks_of_200_epochs_in_every_panel_whose_legend_says_so(
-    demo, imagenet, facts, monkeypatch
-):
-    monkeypatch.setattr(figure_scatter, "write_labels", lambda *_: None)  # names take most of the time
-    for folder in (demo, imagenet):
-        every = figure1_panels(Evidence.shown(facts, Results(folder)))
-        for shown in [every, *([panel] for panel in every)]:
-            with style():
-                figure = figure1(Evidence.shown(facts, Results(folder))) if shown is every else panel_figure(*shown)
-            legend = "open: 200 epochs" in [text.get_text() for text in figure.legends[0].get_texts()]
-            assert legend == any(point.epochs == 200 for panel in shown for point in panel.points)
-            for axes, panel in zip(figure.axes, shown, strict=True):
-                markers = [line for line in axes.lines if line.get_marker() != "None"]
-                drawn_open = {xy for line in markers if line.get_markerfacecolor() == "white"
-                              for xy in zip(*line.get_data(), strict=True)}  # fmt: skip
-                assert drawn_open == {(one.speed, one.top1) for one in panel.points if one.epochs == 200}, panel.title
-
-
 def test_the_points_of_other_images_name_no_epochs_of_the_paper(made):
     rows = list(csv.DictReader(io.StringIO(made[0]["figure1.csv"].decode())))
     assert {row["series"] for row in rows if "DEMO" in row["panel"]} == {"other images"}
@@ -460,6 +442,7 @@ def test_the_roofline_is_the_measured_one(demo, facts, tmp_path):
     for row in rows:
         least = floor_seconds(work_of(row), ceilings.operations_per_s, ceilings.bytes_per_s)
         row["roofline_share"] = least * row["examples_per_s"] / row["batch_size"]
+        row["flags"] = "spread 40 %" if (row["model"], row["form"]) == ("RepVGG-A1", "train") else None
     write_rows(demo / "speed.csv", "speed", rows)
     for run_id in {row["run_id"] for row in rows}:
         work = [work_of_row(row) for row in rows if row["run_id"] == run_id]
@@ -470,8 +453,12 @@ def test_the_roofline_is_the_measured_one(demo, facts, tmp_path):
         roof = min(ceilings.operations_per_s, place.intensity * ceilings.bytes_per_s)
         # What holds for every layer holds for their sum, so a network is no closer to the roof than its layers are.
         assert 0 < place.operations_per_s / roof <= place.share * (1 + 1e-9)
-    svg = drawn(demo, tmp_path / "some", "roofline")["roofline.svg"]
+    files = drawn(demo, tmp_path / "some", "roofline")
+    svg, words = files["roofline.svg"], files["roofline.md"].decode()
     assert b"150 Gop/s:" in svg and b"3x3 convolution" in svg
+    assert svg.count(b">*<") == 1 and b">* disturbed speed<" in svg and "*: disturbed speed (busy" in words
+    assert words.count("hare of the roofline") == 1 and files["roofline.csv"].count(b",share of the roofline (%),") > 1
+    assert all(b"least" not in files[f"roofline.{kind}"] for kind in ("svg", "md", "tex", "csv"))
 
 
 @pytest.mark.parametrize(("share", "right"), [(0.7, 100), (1.4, 147)])

@@ -95,7 +95,7 @@ MEANINGS = {
     "p90_examples_per_s": "90th percentile of the single samples",
     "n_samples": "timed samples behind the row",
     "peak_memory_mib": "peak memory of the device while the network ran",
-    "roofline_share": "speed as a share of the measured ceiling of this device",
+    "roofline_share": "share of the roofline: the least time by the measured ceilings over the measured time",
     "flags": "what disturbed the measurement, or why nothing was measured; for a claim, that of its speeds",
     "kernel_size": "height and width of the convolution's kernel",
     "channels": "input and output channels of the convolution",

@@ -111,6 +111,11 @@ def seeds_or_images(accuracies: dict[str, Accuracy]) -> str:
     return " or ".join(words)
 
 
+def several_seeds(one: Accuracy | Dot) -> bool:
+    """Whether single seeds are drawn beside the mean."""
+    return len(one.seeds) > 1
+
+
 def ablation_columns(evidence: Evidence) -> list[AblationColumn]:
     """The columns beside the printed one: accuracies on the paper's images, and on others; one setting in each."""
     names = ablations(evidence.facts)
@@ -134,7 +139,7 @@ def _dots(axes: "Axes", names: dict[str, str], values: Mapping[str, Dot], colour
     import seaborn
 
     order = list(names.values())
-    rows = [(names[model], seed) for model, dot in values.items() for seed in dot.seeds if len(dot.seeds) > 1]
+    rows = [(names[model], seed) for model, dot in values.items() if several_seeds(dot) for seed in dot.seeds]
     if rows:
         places = {"x": [seed for _, seed in rows], "y": [name for name, _ in rows]}
         seaborn.stripplot(**places, order=order, ax=axes, size=2, color="#b0b0b0", jitter=False, zorder=2)

@@ -1,6 +1,6 @@
 """Figure 3 (live feature maps and peak memory) and Table 1 (density by kernel size), printed and measured."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
@@ -157,8 +157,16 @@ def _peaks(axes: "Axes", rows: list[Row]) -> None:
     axes.set_xlabel(f"MiB with weights; {memory_setting(rows)}\n{rows[0]['device']}")
 
 
-def form_bars(axes: "Axes", values: Mapping[tuple[str, str], float], number: str = "") -> None:
-    """A bar for each network and form in `values`, the bars of one network together; `number` formats their values."""
+def form_bars(
+    axes: "Axes",
+    values: Mapping[tuple[str, str], float],
+    number: str = "",
+    starred: Collection[tuple[str, str]] = (),
+) -> None:
+    """A bar for each network and form in `values`, the bars of one network together.
+
+    `number` formats their values; the bars in `starred` were disturbed.
+    """
     places: dict[tuple[str, str], float] = {}
     ticks: dict[str, float] = {}
     at = 0.0
@@ -175,6 +183,8 @@ def form_bars(axes: "Axes", values: Mapping[tuple[str, str], float], number: str
                          label=f"{form} form")  # fmt: skip
         if number:
             axes.bar_label(bars, fmt=number, padding=2)
+        elif starred:
+            axes.bar_label(bars, labels=[STAR * (key in starred) for key in keys], padding=1)
     axes.set_yticks(list(ticks.values()), list(ticks))
     axes.set_ylim(at - 0.6, -0.8)
     axes.tick_params(axis="y", length=0)

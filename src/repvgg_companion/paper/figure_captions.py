@@ -7,7 +7,7 @@ from repvgg_companion.errors import counted, one_line
 from repvgg_companion.files import write_text
 from repvgg_companion.paper.claim_evidence import Evidence
 from repvgg_companion.paper.comparable_runs import DISTURBED, disturbing_flags
-from repvgg_companion.paper.figure_ablations import ablation_columns, seeds_or_images
+from repvgg_companion.paper.figure_ablations import ablation_columns, seeds_or_images, several_seeds
 from repvgg_companion.paper.figure_bars import kernel_rows, kernel_setting, memory_setting, peak_rows
 from repvgg_companion.paper.figure_proxies import proxy_panels
 from repvgg_companion.paper.figure_roofline import roofline_of, why_no_roofline
@@ -103,41 +103,44 @@ def _branches(evidence: Evidence, _: Histories) -> str:
         over = seeds_or_images(column.accuracies)
         first = next(iter(column.accuracies.values())).rows[0]
         images_of = f"{first['form']} form, {first['n_images']:,} images"
-        words += (f" Beside them: {_joined(column.label, ': ')}, {images_of}; bars: 95 % intervals over {over}, small "
-                  f"dots: single seeds.")  # fmt: skip
+        dots = ", small dots: single seeds" if any(map(several_seeds, column.accuracies.values())) else ""
+        words += f" Beside them: {_joined(column.label, ': ')}, {images_of}; bars: 95 % intervals over {over}{dots}."
     return words
 
 
 def _proxies(evidence: Evidence, _: Histories) -> str:
     columns = proxy_panels(evidence)
     stars = disturbed_speeds(point["disturbed"] for _, points in columns for point in points)
-    panels = "; ".join(f"{_joined(title)}, {len(points)} networks" for title, points in columns)
+    panels = "; ".join(f"{_joined(title)}, {counted(len(points), 'network')}" for title, points in columns)
     return (f"Speed (examples/s) against FLOPs (multiply-adds) and against the multiplications of Winograd's algorithm "
             f"(billions), with Spearman's rank correlation and its 95 % interval. From top to bottom: "
-            f"{panels}.{stars}")  # fmt: skip
+            f"{panels}. A panel has the networks of Table 4 with a speed and both counts.{stars}")  # fmt: skip
 
 
 def _roofline(evidence: Evidence, _: Histories) -> str:
     found, run = roofline_of(evidence), evidence.speeds
     if found is None or run is None:
         return f"Roofline: {why_no_roofline(evidence)}."
-    flagged = [f"{one.model} {one.form}" for one in found.places if disturbing_flags(run.rows[one.model, one.form])]
-    named = ", ".join(flagged) if len(flagged) < 7 else f"{len(flagged)} of {len(found.places)}"
-    disturbed = f" Disturbed speeds: {named}." if flagged else ""
     return (f"(a) Operations per second of whole networks against operations per byte, below the measured ceilings "
             f"({found.operations_per_s / 1e9:,.0f} Gop/s, {found.how}; {found.bytes_per_s / 1e9:,.0f} GB/s, copy). "
-            f"(b) Share of the least possible time that each network reaches, layer by layer. {run.device}, "
-            f"{run.details}.{disturbed}")  # fmt: skip
+            f"(b) Share of the roofline that each network reaches, the roofline taken layer by layer. {run.device}, "
+            f"{run.details}.{disturbed_speeds(place.disturbed for place in found.places)}")  # fmt: skip
 
 
 def _training(evidence: Evidence, histories: Histories) -> str:
     runs = trainings(evidence, histories)
     datasets = ", ".join(dict.fromkeys(run.dataset for run in runs))
-    recipes = ", ".join(sorted({row["recipe"] for row in evidence.results.rows("accuracy") if row["recipe"]}))
-    named = f" (recipes: {recipes})" if recipes else ""
+    recipes = sorted({row["recipe"] for row in evidence.results.rows("accuracy") if row["recipe"]})
+    named = f" (recipe{'s' * (len(recipes) > 1)}: {', '.join(recipes)})" if recipes else ""
+    single = [len(run.epochs) == 1 for run in runs]
+    drawn, marks = "lines", ("solid", "dashed")
+    if all(single):
+        drawn, marks = "points", ("dot", "cross")
+    elif any(single):
+        drawn, marks = "lines (points where it has one epoch)", ("solid or dot", "dashed or cross")
     return (f"Training curves of {counted(len(runs), 'training')} on {datasets}{named}, one panel a network, one pair "
-            f"of lines a training: top-1 on the validation images (%, solid, left) and mean training loss (dashed, "
-            f"right) by epoch.")  # fmt: skip
+            f"of {drawn} a training: top-1 on the validation images (%, {marks[0]}, left) and mean training loss "
+            f"({marks[1]}, right) by epoch.")  # fmt: skip
 
 
 CAPTIONS: dict[str, Callable[[Evidence, Histories], str]] = {

@@ -136,7 +136,7 @@ def _roofline(evidence: Evidence, _: list[Path] | None) -> Iterator[FigurePoint]
         x, y = Axis("operations per byte", place.intensity), Axis("Gop/s", place.operations_per_s / 1e9)
         yield point(("(a) whole networks below the ceilings", place.form, place.model), x, y, source)
         x = Axis("share of the roofline (%)", 100 * place.share)
-        yield point(("(b) share of the least time", place.form, place.model), x, Axis(), source)
+        yield point(("(b) share of the roofline", place.form, place.model), x, Axis(), source)
 
 
 def _training(evidence: Evidence, histories: list[Path] | None) -> Iterator[FigurePoint]:

@@ -1,4 +1,4 @@
-"""The roofline figure: whole networks below the measured ceilings of their run, and the share that each reaches.
+"""The roofline figure: whole networks below the measured ceilings of their run, and each one's share of the roofline.
 
 The ceilings, and what a batch computes and moves, are those that the measuring run wrote into its JSON file.
 """
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from repvgg_companion.errors import CompanionError
 from repvgg_companion.files import read_json
 from repvgg_companion.paper.claim_evidence import Evidence
+from repvgg_companion.paper.comparable_runs import disturbing_flags
 from repvgg_companion.paper.figure_bars import form_bars
 from repvgg_companion.paper.figure_style import (
     COLUMN_INCHES,
@@ -32,13 +33,14 @@ _BAR_INCHES = 0.095
 
 @dataclass(frozen=True)
 class Place:
-    """One measured network under its roofline: operations per byte, operations per second, share of the least time."""
+    """One measured network under its roofline: operations per byte, operations per second, share of the roofline."""
 
     model: str
     form: str
     intensity: float
     operations_per_s: float
     share: float
+    disturbed: bool = False
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,8 @@ def roofline_of(evidence: Evidence) -> Roofline | None:
         if part is not None:
             rate = part["operations"] * row["examples_per_s"] / row["batch_size"]
             intensity = part["operations"] / part["bytes"]
-            places.append(Place(row["model"], row["form"], intensity, rate, row["roofline_share"]))
+            disturbed = bool(disturbing_flags(row))
+            places.append(Place(row["model"], row["form"], intensity, rate, row["roofline_share"], disturbed))
     if ceiling is None or not places:
         return None
     return Roofline(ceiling["operations_per_s"], ceiling["bytes_per_s"], ceiling["how"], tuple(places))
@@ -91,7 +94,7 @@ def _run(row: Row) -> dict[str, Any] | None:
 
 
 def roofline(evidence: Evidence) -> "Figure":
-    """Operations per second against operations per byte below the measured ceilings; shares of the per-layer floor."""
+    """Operations per second against operations per byte below the measured ceilings; shares of the roofline."""
     import matplotlib.pyplot as plt
 
     found = roofline_of(evidence)
@@ -100,14 +103,15 @@ def roofline(evidence: Evidence) -> "Figure":
     heights = (2.4, 0.5 + _BAR_INCHES * max(8, bars + 0.4 * len(models)))
     figure, (top, bottom) = plt.subplots(2, 1, figsize=(COLUMN_INCHES, sum(heights) + 0.5), height_ratios=heights)
     top.set_title("(a) whole networks below the ceilings")
-    bottom.set_title("(b) share of the least time", pad=14)  # the legend stands below it
+    bottom.set_title("(b) share of the roofline, layer by layer", pad=14)  # the legend stands below it
     if found is None:
         for axes in (top, bottom):
             empty_panel(axes, why_no_roofline(evidence))
         return figure
     _draw_roof(top, found)
     _draw_shares(bottom, found)
-    family_legend(figure, [family(model) for model in models], open_markers="open: train form")
+    starred = any(place.disturbed for place in found.places)
+    family_legend(figure, [family(model) for model in models], open_markers="open: train form", starred=starred)
     if evidence.speeds:
         figure.supxlabel(f"{evidence.speeds.device}\n{evidence.speeds.details}", fontsize=7)
     return figure
@@ -152,8 +156,10 @@ def _draw_roof(axes: "Axes", found: Roofline) -> None:
 
 
 def _draw_shares(axes: "Axes", found: Roofline) -> None:
-    form_bars(axes, {(place.model.removeprefix("RepVGG-"), place.form): 100 * place.share for place in found.places})
-    # Winograd's algorithm needs less than the direct convolution that the floor counts.
+    places = {(place.model.removeprefix("RepVGG-"), place.form): place for place in found.places}
+    stars = {key for key, place in places.items() if place.disturbed}
+    form_bars(axes, {key: 100 * place.share for key, place in places.items()}, starred=stars)
+    # Winograd's algorithm needs less than the direct convolution that the roofline counts.
     most = max(100 * place.share for place in found.places)
     axes.set(xlabel="share of the roofline (%)", xlim=(0, max(100, 1.05 * most)))
     if most > 100:

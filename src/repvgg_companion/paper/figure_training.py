@@ -20,6 +20,8 @@ CURVES: dict[str, tuple[str, dict[str, Any]]] = {
     "train_loss": ("training loss", {"color": "#222222", "linestyle": (0, (2, 1)), "linewidth": 0.7}),
 }
 """Columns of a history with their label and line, which differ in grey as well."""
+SINGLE: dict[str, dict[str, Any]] = {"val_top1_pct": {"marker": "."}, "train_loss": {"marker": "x", "markersize": 4}}
+"""The marks of a training of one epoch, which has no lines."""
 
 
 @dataclass(frozen=True)
@@ -59,8 +61,11 @@ def training(evidence: Evidence, histories: list[Path] | None) -> "Figure":
         if number + width >= len(networks):
             axes.tick_params(labelbottom=True)
     figure.suptitle(wrapped(_title(runs), 56), x=0.02, ha="left", fontsize=7)
-    handles = [Line2D([], [], label=f"{label}, {side}", **line)
-               for side, (label, line) in zip(("left", "right"), CURVES.values(), strict=True)]  # fmt: skip
+    single = all(len(run.epochs) == 1 for run in runs)
+    handles = [
+        Line2D([], [], label=f"{label}, {side}", **line | ({"linestyle": "", **SINGLE[column]} if single else {}))
+        for side, (column, (label, line)) in zip(("left", "right"), CURVES.items(), strict=True)
+    ]
     figure.legend(handles=handles, loc="outside lower center", ncols=2, title="horizontal: epoch", title_fontsize=7)
     return figure
 
@@ -81,10 +86,11 @@ def _curves(left: "Axes", right: "Axes", runs: list[Training]) -> None:
     for run in runs:
         for axes, (column, (_, line)) in zip((left, right), CURVES.items(), strict=True):
             points = [(row["epoch"], row[column]) for row in run.epochs if row[column] is not None]
-            axes.plot(*zip(*points, strict=True), marker="." if len(points) < 12 else "", markersize=3, **line)
+            marks = {"marker": "." if len(points) < 12 else "", "markersize": 3}
+            axes.plot(*zip(*points, strict=True), **line | marks | (SINGLE[column] if len(points) == 1 else {}))
     left.set_title(wrapped(runs[0].model.removeprefix("RepVGG-").replace("_", " "), 15), pad=2)
     left.set_ylim(0, 104)
-    left.xaxis.set_major_locator(MaxNLocator(nbins=4, integer=True))
+    left.xaxis.set_major_locator(MaxNLocator(nbins=4, integer=True, min_n_ticks=1))
     if prefix_of(runs[0].dataset) != "ours":
         left.set_facecolor(OTHER_IMAGES_TINT)
 

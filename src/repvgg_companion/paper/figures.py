@@ -44,7 +44,7 @@ TITLES = {
     "table1": "Computational density by kernel size (Table 1)",
     "branches": "Ablations of the block (Tables 6 and 7)",
     "proxies": "Speed against FLOPs and Wino MULs",
-    "roofline": "Roofline: measured ceilings and the share that each network reaches",
+    "roofline": "Roofline: measured ceilings, and each network's share of the roofline",
     "training": "Training curves",
 }
 

@@ -73,7 +73,7 @@ def work_of_row(row: Mapping[str, Any]) -> dict[str, Any]:
 def share_of_roofline(
     row: Mapping[str, Any], samples: Sequence[Sample], rates: Mapping[tuple[int, str, int], tuple[float, float]]
 ) -> Interval | None:
-    """The part of its roofline that a row reaches: in each round the least time over the measured one.
+    """The share of the roofline that a row reaches: in each round the least time over the measured one.
 
     `rates` are the ceilings of the rounds, see `GroupRecord.ceiling_rates`. None if no ceiling was measured.
     """
