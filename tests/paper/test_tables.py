@@ -14,6 +14,7 @@ from repvgg_companion.paper.latex import as_latex, as_macros, words_of
 from repvgg_companion.paper.ours import Results
 from repvgg_companion.paper.table_display import as_markdown, displayed, header
 from repvgg_companion.paper.table_rows import rows_of
+from repvgg_companion.paper.tables import provenance
 
 
 def evidence(folder, facts):
@@ -147,6 +148,26 @@ def test_a_smaller_pspnet_is_labelled(tmp_path, facts):
     assert rows["PSPNet-ResNet-50"]["ours_speed_examples_per_s"] is None
     assert rows["PSPNet-ResNet-50"]["small_speed_examples_per_s"] == 0.4
     assert any("241 px, batch 1" in note for note in rows["PSPNet-ResNet-50"]["note"])
+    caption = provenance(list(rows.values()), Results(tmp_path), "x")
+    assert "small: measured here at a smaller size than the paper's, experiment x." in caption
+    assert "ours" not in caption
+
+
+def test_a_caption_explains_the_columns_that_hold_something(tmp_path, facts):
+    nothing = rows_of(evidence(tmp_path, facts), "table1")
+    assert provenance(nothing, Results(tmp_path), "x") == "paper: printed in arXiv 2101.03697v3."
+    folder = write_imagenet(tmp_path / "imagenet", facts)
+    full = provenance(rows_of(evidence(folder, facts), "table1"), Results(folder), "x")
+    assert "; ours: measured here, experiment x." in full and "small" not in full
+
+
+def test_notes_that_differ_between_rows_stand_at_their_row_even_without_their_column():
+    """Notes on a column that no row fills are not statements about the whole table unless all rows have them."""
+    rows = [{"model": name, "paper_top1_pct": 72.4, "ours_top1_pct": None, "note": ["all: same", f"ours_top1: {why}"]}
+            for name, why in (("A", "not trained"), ("B", "another recipe"))]  # fmt: skip
+    table = displayed(rows)
+    assert table.notes == ["ours top-1: not trained", "ours top-1: another recipe"]
+    assert table.marks == [{0: [1]}, {0: [2]}] and table.general == ["all: same"]
 
 
 def test_table_7_tells_what_was_decided_here(tmp_path, facts):

@@ -76,13 +76,12 @@ def displayed(rows: list[TableRow]) -> DisplayedTable:
     everywhere = [
         note for _, note in own[0] if len(rows) > 1 and all(note in [text for _, text in part] for part in own)
     ]
-    unmarked = [note for part in own for place, note in part if place is None or note in everywhere]
-    general += dict.fromkeys(unmarked)
-    notes = list(dict.fromkeys(note for part in own for _, note in part if note not in unmarked))
+    general += dict.fromkeys(everywhere)
+    notes = list(dict.fromkeys(note for part in own for _, note in part if note not in everywhere))
     marks: list[dict[int, list[int]]] = [{} for _ in rows]
     for line, part in zip(marks, own, strict=True):
         for place, note in part:
-            if note in notes and place is not None:
+            if note in notes:
                 line.setdefault(place, []).append(notes.index(note) + 1)
     cells = [[_cell(row, column, recounts) for column in columns] for row in rows]
     return DisplayedTable([header(column) for column in columns], cells, marks, notes, general)
@@ -109,9 +108,9 @@ def _shared(rows: list[TableRow], column: str) -> str:
     return _cell(row, column, {})
 
 
-def _notes(row: TableRow, recounts: dict[str, str], columns: list[str]) -> list[tuple[int | None, str]]:
-    """The notes of a row with the place of their column: 0 for the whole row, None for a column that is not shown."""
-    found: list[tuple[int | None, str]] = []
+def _notes(row: TableRow, recounts: dict[str, str], columns: list[str]) -> list[tuple[int, str]]:
+    """The notes of a row with the place of their column: 0 for the whole row, or for a column that is not shown."""
+    found: list[tuple[int, str]] = []
     reasons = dict(note.split(": ", 1) for note in row["note"] if ": " in note)
     for recount, printed in recounts.items():
         if None not in (row[printed], row[recount]) and not _equal(row[printed], row[recount]):
@@ -126,7 +125,7 @@ def _notes(row: TableRow, recounts: dict[str, str], columns: list[str]) -> list[
         if not colon or not re.fullmatch(r"[a-z0-9]+(_[a-z0-9]+)+", stem):
             found.append((0, note))
             continue
-        place = next((place for place, column in enumerate(columns) if column.startswith(stem)), None)
+        place = next((place for place, column in enumerate(columns) if column.startswith(stem)), 0)
         found.append((place, f"{header(stem)}: {words}"))
     return found
 

@@ -51,7 +51,11 @@ def run(arguments: argparse.Namespace) -> None:
 
 def provenance(rows: list[TableRow], results: Results, experiment: str) -> str:
     """One sentence for the title: whose numbers stand in which columns."""
-    words = f"paper: printed in arXiv 2101.03697v3; ours: measured here, experiment {experiment}."
+    filled = {column.partition("_")[0] for row in rows for column, value in row.items() if value is not None}
+    words = "paper: printed in arXiv 2101.03697v3"
+    words += f"; ours: measured here, experiment {experiment}." if "ours" in filled else "."
+    if any(column.startswith(("small_time", "small_speed")) for column in rows[0]) and "small" in filled:
+        words += f" small: measured here at a smaller size than the paper's, experiment {experiment}."
     for dataset in results.other_datasets:
         kind = "demo" if dataset.startswith("demo") else "small"
         if not any(column.startswith(f"{kind}_top1") for column in rows[0]):
