@@ -9,10 +9,12 @@ from evidence_rows import ROOT, STUDY, plant_study
 from scipy import stats
 
 from repvgg_companion.__main__ import main
+from repvgg_companion.contract import read_rows, write_rows
 from repvgg_companion.errors import CompanionError
 from repvgg_companion.evidence.check_studies import add_study
 from repvgg_companion.evidence.from_studies import read_study, study_rows
 from repvgg_companion.evidence.ledger import write_study_tables
+from repvgg_companion.evidence.sources import read_sources
 from repvgg_companion.evidence.study_pairs import NOT_RESOLVED, OPPOSITE, SAME, pairs_of
 from repvgg_companion.evidence.study_picture import study_figure
 from repvgg_companion.experiment.load import load_experiment, read_experiment
@@ -78,6 +80,55 @@ def test_a_study_that_is_refused_leaves_no_folder_behind(finished, tmp_path, fac
     with pytest.raises(CompanionError, match=f"{STUDY} is not added: .* its predictions give 60.0"):
         add_study(tmp_path / "results" / STUDY, tmp_path / "studies", facts)
     assert not list((tmp_path / "studies").iterdir())
+
+
+def part_of(finished, folder, seeds, **changes):
+    """The results of the experiment as if it had these seeds alone."""
+    whole, part = finished / "results" / STUDY, folder / "results" / STUDY
+    shutil.copytree(whole, part)
+    shutil.copytree(finished / "results" / "weights", folder / "results" / "weights")
+    for table in ("accuracy", "reparameterization"):
+        rows = [row for row in read_rows(whole / f"{table}.csv", table) if int(row["seed"]) in seeds]
+        write_rows(part / f"{table}.csv", table, rows)
+    settings = read_json(whole / "experiment.json")
+    settings["training"][0]["seeds"] = list(seeds)
+    write_json(part / "experiment.json", settings | changes)
+    write_json(part / "provenance.json", {"runs": {f"run-{seeds[0]}": {}}, "devices": [f"device {seeds[0]}"]})
+    return part
+
+
+def test_a_study_grows_by_further_seeds_and_is_then_the_same(finished, folder, tmp_path, facts, capsys):
+    studies = tmp_path / "grown"
+    add_study(part_of(finished, tmp_path / "one", [0, 3]), studies, facts)
+    assert checked(studies / STUDY, capsys) == (
+        0, f"{STUDY}: 8 trainings of 4 networks are in order; nothing is compared before three seeds of each network\n"
+    )  # fmt: skip
+    assert not read_sources(ROOT / "paper", tmp_path / "no-devices", studies).studies
+    add_study(part_of(finished, tmp_path / "two", [1, 2, 4]), studies, facts)
+    assert checked(studies / STUDY, capsys) == (0, f"{STUDY}: 20 trainings of 4 networks are in order\n")
+    for name in ("accuracy.csv", "reparameterization.csv", "experiment.json"):
+        assert (studies / STUDY / name).read_bytes() == (folder / name).read_bytes()
+    provenance = read_json(studies / STUDY / "provenance.json")
+    assert set(provenance["runs"]) == {"run-0", "run-1"} and provenance["devices"] == ["device 0", "device 1"]
+    assert provenance["configuration"] == read_json(folder / "experiment.json")
+    assert [path.name for path in studies.iterdir()] == [STUDY]
+
+
+@pytest.mark.parametrize(
+    ("seeds", "changes", "said"),
+    [
+        ([3, 4], {}, f"{STUDY} exists already and has {BOTH} seed 3; only further seeds can be added"),
+        ([4], {"data": {"dataset": "others", "num_classes": 10}}, "exists already with other data; only further"),
+        ([4], {"recipes": {"study": {"epochs": 3}}}, "exists already with other recipes; only further seeds"),
+    ],
+)
+def test_what_is_no_further_part_of_a_study_changes_nothing(finished, tmp_path, facts, seeds, changes, said):
+    studies = tmp_path / "grown"
+    add_study(part_of(finished, tmp_path / "one", [0, 3]), studies, facts)
+    before = {path: path.read_bytes() for path in studies.rglob("*") if path.is_file()}
+    with pytest.raises(CompanionError, match=said):
+        add_study(part_of(finished, tmp_path / "two", seeds, **changes), studies, facts)
+    assert {path: path.read_bytes() for path in studies.rglob("*") if path.is_file()} == before
 
 
 DAMAGES = {

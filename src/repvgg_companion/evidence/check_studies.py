@@ -2,7 +2,7 @@
 
 Layout: `results/studies/NAME/` with `experiment.json`, `provenance.json`, `accuracy.csv` (`judged_form`),
 `reparameterization.csv`, `runs/RUN_ID.json`, `predictions/` (one file a row) and `history/MODEL/seedK.csv`. `--add`
-makes such a folder from a finished experiment.
+makes such a folder from a finished experiment, or adds the further seeds of one to it.
 """
 
 import argparse
@@ -16,7 +16,7 @@ from repvgg_companion.evaluation.accuracy import accuracy_columns
 from repvgg_companion.evaluation.predictions import read_predictions
 from repvgg_companion.evidence.device_folders import visible_folders
 from repvgg_companion.evidence.from_studies import Study, judged_form, read_study
-from repvgg_companion.files import read_json
+from repvgg_companion.files import read_json, sha256_of_file, short_digest, write_json
 from repvgg_companion.identity import predictions_of, training_digest
 from repvgg_companion.paper.accuracies import history_path
 from repvgg_companion.paper.ours import Row
@@ -30,7 +30,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the `check-studies` verb."""
     parser.add_argument("--folder", default="results/studies", help="folder with one folder a study")
     parser.add_argument("--paper", default="paper", help="folder of the paper's facts")
-    parser.add_argument("--add", metavar="RESULTS", help="first copy this finished experiment, such as results/NAME")
+    parser.add_argument(
+        "--add",
+        metavar="RESULTS",
+        help="first copy this finished experiment, such as results/NAME, or add its further seeds",
+    )
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -41,40 +45,83 @@ def run(arguments: argparse.Namespace) -> None:
     studies = visible_folders(folder)
     for path in studies:
         study = check_study(path, facts)
-        print(f"{study.name}: {len(study.rows)} trainings of {len(study.accuracies)} networks are in order")
+        few = "" if study.pairs else "; nothing is compared before three seeds of each network"
+        print(f"{study.name}: {len(study.rows)} trainings of {len(study.accuracies)} networks are in order{few}")
     if not studies:
         print(f"{folder} holds no study")
 
 
 def add_study(results: Path, folder: Path, facts: Facts) -> None:
-    """Copy what a study consists of from the results of an experiment.
+    """Copy what a study consists of from the results of an experiment; a study that exists gets its further seeds.
 
-    Raises CompanionError where it exists or is not in order, and then leaves nothing behind.
+    Raises CompanionError where both have a training, differ in more than their seeds, or the new study is not in order;
+    the folder is then as it was.
     """
-    target = folder / results.name
-    if target.exists():
-        raise CompanionError(f"{target} exists already; move it away first")
+    target, new = folder / results.name, folder / f".{results.name}.new"
     every = read_rows(results / "accuracy.csv", "accuracy")
     rows = [row for row in every if row["form"] == judged_form(row["model"])]
     certificates = read_rows(results / "reparameterization.csv", "reparameterization")
+    settings, provenance = read_json(results / "experiment.json"), read_json(results / "provenance.json")
     runs = {row["run_id"] for row in (*rows, *certificates)}
-    copies = {name: results / name for name in ("experiment.json", "provenance.json")}
-    copies |= {f"runs/{name}.json": results / "runs" / f"{name}.json" for name in runs}
+    copies = {f"runs/{name}.json": results / "runs" / f"{name}.json" for name in runs}
     copies |= {f"predictions/{predictions_of(row)}": results / "predictions" / predictions_of(row) for row in rows}
     copies |= {str(history_of(row)): history_path(row | {"_folder": results}) for row in rows}
     if missing := sorted(str(path) for path in copies.values() if not path.is_file()):
         raise CompanionError(f"{missing[0]} is missing; finish the experiment first")
+    shutil.rmtree(new, ignore_errors=True)
     try:
+        if target.exists():
+            shutil.copytree(target, new)
+            settings = _with_further_seeds(target, read_json(target / "experiment.json"), settings)
+            provenance = _joined(read_json(target / "provenance.json"), provenance)
+            rows += read_rows(target / "accuracy.csv", "accuracy")
+            certificates += read_rows(target / "reparameterization.csv", "reparameterization")
         for name, path in copies.items():
-            (target / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(path, target / name)
-        write_rows(target / "accuracy.csv", "accuracy", rows)
-        write_rows(target / "reparameterization.csv", "reparameterization", certificates)
+            (new / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, new / name)
+        write_rows(new / "accuracy.csv", "accuracy", rows)
+        write_rows(new / "reparameterization.csv", "reparameterization", certificates)
+        tables = {name: sha256_of_file(new / f"{name}.csv") for name in ("accuracy", "reparameterization")}
+        digest = {"configuration": settings, "configuration_digest": short_digest(settings), "tables_sha256": tables}
+        write_json(new / "experiment.json", settings)
+        write_json(new / "provenance.json", provenance | digest)
         with located(f"{results} is not added"):
-            check_study(target, facts)
-    except BaseException:
-        shutil.rmtree(target, ignore_errors=True)
-        raise
+            check_study(new, facts)
+        before = folder / f".{results.name}.before"
+        if target.exists():
+            target.replace(before)
+        new.replace(target)
+        shutil.rmtree(before, ignore_errors=True)
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+
+
+def _with_further_seeds(target: Path, old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
+    """The settings of a study with the seeds of a further part, which must be the same otherwise."""
+    if both := sorted(_trainings(old) & _trainings(new)):
+        model, seed = both[0]
+        raise CompanionError(f"{target} exists already and has {model} seed {seed}; only further seeds can be added")
+
+    def fixed(settings: dict[str, Any]) -> dict[str, Any]:
+        groups = [group | {"seeds": []} for group in settings["training"]]
+        images = {name: settings["data"].get(name) for name in ("dataset", "num_classes", "classes")}
+        return {
+            "recipes": settings["recipes"],
+            "evaluation": settings.get("evaluation"),
+            "training": groups,
+            "data": images,
+        }
+
+    if other := [name for name, value in fixed(old).items() if value != fixed(new)[name]]:
+        raise CompanionError(f"{target} exists already with other {other[0]}; only further seeds can be added")
+    groups = zip(old["training"], new["training"], strict=True)
+    return new | {"training": [one | {"seeds": sorted({*one["seeds"], *two["seeds"]})} for one, two in groups]}
+
+
+def _joined(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
+    """The provenance of two parts: the runs, weights and trainings of both, the rest of the later one."""
+    mappings = {name: old.get(name, {}) | new.get(name, {}) for name in ("runs", "weights", "trainings")}
+    return new | mappings | {"devices": sorted({*old.get("devices", ()), *new.get("devices", ())})}
 
 
 def history_of(row: Row) -> Path:
@@ -102,12 +149,18 @@ def check_study(folder: Path, facts: Facts) -> Study:
 
 def _require_trainings(study: Study, settings: dict[str, Any]) -> None:
     """Each network with each seed that the experiment names, and nothing else."""
-    planned = {(model, str(seed)) for group in settings["training"] for model in group["models"]
-               for seed in group["seeds"]}  # fmt: skip
+    planned = _trainings(settings)
     found = {(row["model"], row["seed"]) for row in study.rows}
     for model, seed in sorted(planned ^ found):
         what = "has no row of" if (model, seed) in planned else "has a row that experiment.json does not name:"
         raise CompanionError(f"{study.results.folder}/accuracy.csv {what} {model} seed {seed}; a study is complete")
+
+
+def _trainings(settings: dict[str, Any]) -> set[tuple[str, str]]:
+    """Network and seed of each training."""
+    return {
+        (model, str(seed)) for group in settings["training"] for model in group["models"] for seed in group["seeds"]
+    }
 
 
 def _require_recipe(row: Row, settings: dict[str, Any]) -> None:

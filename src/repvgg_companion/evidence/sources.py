@@ -41,5 +41,5 @@ def read_sources(paper: Path, devices: Path, studies: Path) -> Sources:
         speed_tables(facts, nothing, read_speeds(paper)),
         accuracy_lists(facts, nothing, published),
         published,
-        read_studies(studies, facts),
+        [study for study in read_studies(studies, facts) if study.pairs],
     )
