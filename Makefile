@@ -66,13 +66,15 @@ READABLE = python -c 'import sys, yaml; sys.excepthook = lambda kind, error, tra
 # One run at a time, by a lock of our own: Snakemake's is gone as soon as a second run ends. Snakemake's lock stays after a
 # kill; a run that finds it is told what to do, and a run that fails otherwise has given it back. Bash runs a trap only
 # between two commands, or in `wait`: so Snakemake runs beside it, with Ctrl-C as it was, and gets the SIGTERM of make.
+# A stop is told in one line: REPVGG_COMPANION_MAKE says that make tells it, and a status of 0 keeps make, which the signal
+# ends in any case, from adding an error.
 RUN = $(if $(EXPERIMENT),$(READABLE)) exec 8<requirements.lock; if command -v flock >/dev/null && ! flock -n 8; then \
   echo "make: another run works in this folder; wait for it, or work in a copy of the folder" >&2; exit 1; fi; \
   stopped=; run=; trap 'stopped=yes' INT; trap 'stopped=yes; kill -TERM $$run 2>/dev/null || true' TERM; \
-  (trap - INT TERM; exec snakemake --cores $(CORES) --logger steps $(CONFIG) $(ARGS)) & run=$$!; \
+  (trap - INT TERM; REPVGG_COMPANION_MAKE=yes exec snakemake --cores $(CORES) --logger steps $(CONFIG) $(ARGS)) & run=$$!; \
   status=0; wait $$run || status=$$?; while kill -0 $$run 2>/dev/null; do status=0; wait $$run || status=$$?; done; \
   [ $$status = 0 ] || { \
-  if [ -n "$$stopped" ]; then echo "make: stopped; type the same command again to continue" >&2; exit $$status; fi; \
+  if [ -n "$$stopped" ]; then echo "make: stopped; type the same command again to continue" >&2; exit 0; fi; \
   if [ -n "$$(ls .snakemake/locks 2>/dev/null)" ]; then \
     echo "make: this folder is locked by another run. Wait for it; if none is running, since the last one was killed," \
       "type 'make unlock' and then the same command again: finished work is kept, trainings continue." >&2; fi; \

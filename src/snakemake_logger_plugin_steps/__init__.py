@@ -5,6 +5,7 @@ Snakemake's own log file, which is named at the end, holds everything.
 """
 
 import logging
+import os
 import re
 import sys
 import time
@@ -31,6 +32,8 @@ _AFTER_A_FAILURE = (
 )
 """What Snakemake adds after a failed step, or after a stop as if something had failed."""
 _AFTER_A_STOP = ("WorkflowError", *_AFTER_A_FAILURE)
+_MORE_ABOVE = "\n    (check individual jobs above for details)"
+"""A dry run's reasons end their title with it; a line for a step holds no reasons."""
 _USER_ERROR = re.compile(r"[a-z-]+: error: ")
 """How a verb begins the one sentence about an error that a user can fix."""
 _SILENT = (
@@ -82,7 +85,7 @@ class LogHandler(LogHandlerBase):
             return self._failure(facts)
         if event == LogEvent.SHELLCMD:
             return record.getMessage() if self.common_settings.printshellcmds else ""
-        said = record.getMessage().strip()
+        said = record.getMessage().strip().replace(_MORE_ABOVE, "")
         if self.common_settings.verbose:
             return said
         # A failed command is told whole, which can be thousands of characters; JOB_ERROR follows.
@@ -102,8 +105,13 @@ class LogHandler(LogHandlerBase):
         if key in self.failures:  # Snakemake repeats at its end what it said before
             return ""
         self.failures.add(key)
-        if any(re.search(r"\bstopped by SIG[A-Z]+", line) for path in facts["log"] for line in last_lines(path)):
-            self.stopping = True
+        continues = any(
+            re.search(r"\bstopped by SIG[A-Z]+", line) for path in facts["log"] for line in last_lines(path)
+        )
+        self.stopping = self.stopping or continues
+        if self.stopping and "REPVGG_COMPANION_MAKE" in os.environ:  # `make` says it for all steps in one line
+            return ""
+        if continues:
             return f"stopped: {step(facts)}; it continues where it was"
         if self.stopping:
             measures = str(facts["rule_name"]).startswith("measure_")

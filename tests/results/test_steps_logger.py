@@ -77,7 +77,15 @@ def test_a_step_that_was_stopped_has_not_failed(run):
     assert told.endswith("it continues where it was") and not any(line.startswith("failed") for line in lines)
 
 
-@pytest.mark.parametrize("way", ["Ctrl-C", "SIGTERM to Snakemake", "SIGTERM where Ctrl-C is ignored"])
+def test_a_dry_run_points_at_no_reasons_above(run):
+    done, lines = run("--config", "names=a", "--dry-run")
+    assert done.returncode == 0 and "would run one name=a" in lines
+    assert "Reasons:" in lines and not any("individual jobs above" in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    "way", ["Ctrl-C", "Ctrl-C under make", "SIGTERM to Snakemake", "SIGTERM where Ctrl-C is ignored"]
+)
 def test_a_stop_is_told_without_failures(run, tmp_path, way):
     run("--config", "names=a", "--dry-run")  # writes the workflow
     start = "from repvgg_companion.experiment.termination import stop_on_sigterm\nonstart: stop_on_sigterm()\n"
@@ -86,7 +94,8 @@ def test_a_stop_is_told_without_failures(run, tmp_path, way):
     command = [*background, sys.executable, "-m", "snakemake", "--cores", "1", "--logger", "steps"]
     command += ["--config", "names=slow"]
     process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, start_new_session=True, env={
-        "PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT / "src"), "HOME": str(tmp_path)})  # fmt: skip
+        "PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT / "src"), "HOME": str(tmp_path),
+        **({"REPVGG_COMPANION_MAKE": "yes"} if "make" in way else {})})  # fmt: skip
     lines = []
     for line in process.stderr:
         lines.append(line)
@@ -94,13 +103,14 @@ def test_a_stop_is_told_without_failures(run, tmp_path, way):
             # Before the step has begun a signal would be too early: it would run to its end.
             while process.poll() is None and not (tmp_path / "started").exists():
                 time.sleep(0.05)
-            if way == "Ctrl-C":
+            if way.startswith("Ctrl-C"):
                 os.killpg(process.pid, signal.SIGINT)
             else:
                 process.terminate()
     assert process.wait() != 0
     text = "".join(lines)
-    assert "stopped: one name=slow" in text or "stopped: one for one-slow.txt" in text
+    told = "stopped: one name=slow" in text or "stopped: one for one-slow.txt" in text
+    assert told != ("make" in way), "make tells the stop of all steps in one line"
     assert not any(
         words in text for words in ("failed", "Exception", "WorkflowError", "did not complete", "Terminating")
     )

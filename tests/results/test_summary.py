@@ -25,6 +25,15 @@ STOPS = [
 ]
 
 
+def test_under_make_which_tells_the_stop_only_failures_are_named(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("REPVGG_COMPANION_MAKE", "yes")
+    (tmp_path / "index.log").write_text("index: error: a.tar is truncated; get it again\n")
+    log = tmp_path / "snakemake.log"
+    log.write_text(f"Error in rule index:\n    log: {tmp_path}/index.log (check log file(s) for details)\n{STOPS[0]}")
+    assert main(["summary", "--results", "r", "--figures", "f", "--failed", str(log)]) == 0
+    assert capsys.readouterr().err == "failed: index: error: a.tar is truncated; get it again\n"
+
+
 @pytest.mark.parametrize("stop", STOPS, ids=["Ctrl-C", "SIGTERM"])
 def test_a_run_that_was_stopped_says_how_to_go_on_and_calls_no_job_failed(tmp_path, monkeypatch, capsys, stop):
     monkeypatch.chdir(tmp_path)

@@ -181,6 +181,22 @@ def test_it_ends_within_its_minutes(device, monkeypatch, capsys):
     assert "--minutes is 0; it must be above 0" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("minutes", "said"),
+    [
+        ("0.5", "0.5 are given; in less than 2 perhaps no group of networks is finished; "),
+        ("8", "8 are given; "),
+        ("10", ""),
+    ],
+)  # fmt: skip
+def test_too_short_a_time_is_told_before_anything_is_measured(device, monkeypatch, capsys, minutes, said):
+    monkeypatch.setattr(measure_device.Programme, "_measure", lambda self: None)
+    assert device(minutes) == 2
+    first = capsys.readouterr().err.splitlines()[0]
+    told = "measure-device: all parts once take up to 10 minutes on a CPU, "
+    assert first == f"{told}{said}the same command goes on where this one ends" if said else told not in first
+
+
 @pytest.mark.parametrize(("left_s", "least", "most"), [(-1.0, 3, 3), (0.2, 3, 25)])
 def test_rounds_end_with_the_time_but_not_before_the_least(left_s, least, most):
     subject = Subject("a", lambda: time.sleep(0.01), checked_s=1.0)

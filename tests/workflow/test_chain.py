@@ -158,6 +158,8 @@ def test_a_card_lies_beside_each_set_of_weights(micro):
 def test_a_second_run_has_nothing_to_do(micro):
     done = snakemake(micro, "--configfile", write_config(micro, MICRO))
     assert "Nothing to be done" in done.stdout + done.stderr
+    said = [line for line in done.stdout.splitlines() if line.startswith(("report: ", "figures: "))]
+    assert said == [f"report: {RESULTS}/report.html", "figures: paper_figures/micro"], "as after a run"
     assert not list((micro / RESULTS).glob("measuring*")), "a finished measurement leaves no folder of its state"
 
 

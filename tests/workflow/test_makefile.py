@@ -201,3 +201,4 @@ def test_ctrl_c_says_stopped_and_how_to_go_on(tmp_path):
     )  # fmt: skip
     assert done.returncode != 0 and "make: stopped; type the same command again to continue" in done.stderr
     assert "locked" not in done.stderr
+    assert len(done.stderr.splitlines()) == 1, "the stop is told once"

@@ -1,11 +1,16 @@
-"""A SIGTERM (`kill`, a scheduler, the end of a session) stops the workflow as Ctrl-C does.
+"""How a run ends where Snakemake does not do it well: by a SIGTERM, and with nothing to do.
 
-Snakemake's own handler waits until the running jobs have ended by themselves, which for trainings can take weeks, and
-takes a lock that the interrupted code may hold.
+A SIGTERM (`kill`, a scheduler, the end of a session) stops the workflow as Ctrl-C does. Snakemake's own handler waits
+until the running jobs have ended by themselves, which for trainings can take weeks, and takes a lock that the
+interrupted code may hold. Where nothing is to be done Snakemake calls no hook, so nothing would say where the results
+are.
 """
 
+import atexit
 import contextlib
+import logging
 import signal
+from collections.abc import Callable
 from types import FrameType
 
 
@@ -24,3 +29,16 @@ def _stop(_number: int, _frame: FrameType | None) -> None:
         with contextlib.suppress(psutil.Error):
             process.send_signal(number)
     raise KeyboardInterrupt
+
+
+def at_nothing_to_do(end: Callable[[], object]) -> None:
+    """Call `end` at the exit of this process if Snakemake says that there is nothing to do."""
+    from snakemake.common import NOTHING_TO_BE_DONE_MSG
+    from snakemake.logging import logger
+
+    class Listener(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if record.getMessage() == NOTHING_TO_BE_DONE_MSG:
+                atexit.register(end)
+
+    logger.addHandler(Listener())

@@ -1,6 +1,7 @@
 """The `summary` verb: after a run, say in a few lines what it found and where everything is, or what stopped it."""
 
 import argparse
+import os
 import re
 import sys
 from pathlib import Path
@@ -16,6 +17,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--failed", metavar="LOG", help="Snakemake's log of a run that failed: say why instead")
 
 
+MAKE_VARIABLE = "REPVGG_COMPANION_MAKE"
+"""Set where `make` started the run, which says itself that it was stopped."""
 STOPPED = ("Terminating processes on user request", "Will exit after finishing currently running jobs (scheduler)")
 """What Snakemake's log says after Ctrl-C, and after a SIGTERM that its own handler got."""
 
@@ -44,7 +47,7 @@ def run(arguments: argparse.Namespace) -> None:
         for line in failures(log):
             if not (stopped and line.startswith("see ")):
                 print(f"failed: {line}", file=sys.stderr)
-        if stopped:
+        if stopped and MAKE_VARIABLE not in os.environ:
             print("stopped; the same command continues: finished work is kept, trainings go on", file=sys.stderr)
         return
     results, figures = Path(arguments.results), Path(arguments.figures)

@@ -28,6 +28,8 @@ from repvgg_companion.speed.effort import Effort
 if TYPE_CHECKING:
     from repvgg_companion.speed.device_work import MeasuredDevice
 
+SHORTEST = 2
+"""Minutes that a slow machine needs for the first group."""
 RESERVE_S = 15.0
 """The end of the minutes belongs to writing the rows."""
 CHILD_RESERVE_S = 5.0
@@ -125,6 +127,7 @@ class Programme:
         from repvgg_companion.speed.device_folder import require_own_tables
 
         require_own_tables(self.folder, self.device.device)
+        self._tell_minutes()
         self._tell_busy()
         reserve_s = min(RESERVE_S, 0.1 * 60 * self.request.minutes)
         alarm = Alarm(self.end - reserve_s, min(GRACE_S, reserve_s / 3))
@@ -225,6 +228,17 @@ class Programme:
         kept.store("run", {}, run_id)
         return rows
 
+    def _tell_minutes(self) -> None:
+        """Say what all parts take where less is given, since nobody can know it."""
+        given, whole = self.request.minutes, sum(part.minutes for part in self.parts)
+        if given < whole:
+            time_of_all = f"{whole:.0f} minutes" if whole < 120 else f"{whole / 60:.0f} hours"
+            short = f"; in less than {SHORTEST} perhaps no group of networks is finished" if given < SHORTEST else ""
+            _say(
+                f"all parts once take up to {time_of_all} on a {'GPU' if self.device.kind == 'cuda' else 'CPU'}, "
+                f"{given:g} are given{short}; the same command goes on where this one ends"
+            )
+
     def _tell_busy(self) -> None:
         from repvgg_companion.machine.device import machine_state
         from repvgg_companion.machine.nvml import gpu_flags
@@ -247,7 +261,7 @@ class Programme:
         if not rows:
             raise CompanionError(
                 f"no group of the first part, {self.parts[0].name}, was finished in {self.request.minutes:g} minutes; "
-                "give more, 2 at least on a slow machine"
+                f"give more, {SHORTEST} at least on a slow machine"
             )
         _say(again)
         return 1 if self.problems else 0
