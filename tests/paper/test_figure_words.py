@@ -1,5 +1,7 @@
 """What figures and captions say of an experiment of one's own: nothing untrue, and nothing overprinted."""
 
+from itertools import islice
+
 import pytest
 from paper_synthetic import plant, speed_row
 
@@ -11,10 +13,10 @@ from repvgg_companion.paper.figure_captions import caption
 from repvgg_companion.paper.figure_proxies import proxy_panels
 from repvgg_companion.paper.figure_scatter import draw_panel, figure1, figure1_panels, our_panels, panel_figure
 from repvgg_companion.paper.figure_training import training, trainings
-from repvgg_companion.paper.figures import FiguresRequest, write_figures
+from repvgg_companion.paper.figures import PANELS, FiguresRequest, write_figures
 from repvgg_companion.paper.ours import Results
 from repvgg_companion.paper.table_rows import rows_of
-from repvgg_companion.results.report import _notes
+from repvgg_companion.results.report import _figures, _notes
 
 
 @pytest.mark.parametrize("name", ["flowers", "a-very-long-name-" * 9, "m" * 120])
@@ -208,3 +210,22 @@ def test_open_markers_are_the_networks_of_200_epochs_in_every_panel_whose_legend
                 drawn_open = {xy for line in markers if line.get_markerfacecolor() == "white"
                               for xy in zip(*line.get_data(), strict=True)}  # fmt: skip
                 assert drawn_open == {(one.speed, one.top1) for one in panel.points if one.epochs == 200}, panel.title
+
+
+def test_panels_of_an_earlier_drawing_are_removed_and_captions_say_what_a_panel_has(demo, tmp_path, facts, monkeypatch):
+    monkeypatch.setattr(figure_scatter, "write_labels", lambda *_: None)  # names take most of the time
+    output = tmp_path / "figures"
+    (output / PANELS).mkdir(parents=True)
+    for name in ("figure1-e.svg", "figure1-e.md", "own.txt"):
+        (output / PANELS / name).write_text("of an earlier drawing")
+    evidence = Evidence.shown(facts, Results(demo))
+    write_figures(FiguresRequest("demo", evidence, output, ("figure1",)))
+    left = {path.stem for path in (output / PANELS).iterdir()}
+    assert left == {"own", *(f"figure1-{letter}" for letter in "abcd")}
+    words = {letter: (output / PANELS / f"figure1-{letter}.md").read_text() for letter in "abcd"}
+    assert [letter for letter in "abcd" if "question mark" in words[letter]] == ["a", "c"]
+    assert [letter for letter in "abcd" if "Lines join the networks of a family." in words[letter]] == ["a", "b", "c"]
+    assert "Lines join the networks of a family, except on other images" in caption("figure1", evidence, None)
+    for own_images, letters in ((False, "abcd"), (True, "cd")):
+        shown = list(islice(_figures(output, own_images), len(letters)))
+        assert [(one.caption[:3], one.is_panel) for one in shown] == [(f"({letter})", True) for letter in letters]

@@ -130,7 +130,11 @@ def test_tables_figures_and_report_say_that_they_are_no_paper_results(micro):
         assert (micro / "paper_figures/micro" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
     page = (micro / RESULTS / "report.html").read_text()
     assert "Demo data: not results of the paper" in page
-    assert "http://" not in page.replace("http://www.w3.org", "") and page.count("data:image/svg+xml") == len(FIGURES)
+    panels = [path.stem for path in sorted((micro / "paper_figures/micro/panels").glob("*.svg"))]
+    assert panels == ["figure1-a", "figure1-b", "figure1-c"], "the page shows Figure 1 as its panels"
+    assert page.count("data:image/svg+xml") == len(FIGURES) - 1 + len(panels)
+    assert "(c) measured here: no speed was measured at the paper" in " ".join(page.split()).replace("&#39;", "'")
+    assert "http://" not in page.replace("http://www.w3.org", "")
 
 
 def test_arithmetic_and_structural_claims_are_decided_and_demo_accuracy_decides_none(micro):

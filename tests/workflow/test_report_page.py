@@ -30,6 +30,8 @@ LOOK = """<script>addEventListener("load", () => {
     captions: [...document.querySelectorAll("figcaption")].filter((one) => one.textContent.length > 80).length,
     banner: banner.bottom, verdicts: document.querySelector(".verdicts").rows.length, wide: wide.length,
     rows: all, untested: untested, left: rows().length,
+    panels: [...document.querySelectorAll(".panels img")].map((image) => image.getBoundingClientRect()),
+    others: [...document.querySelectorAll(".figures img")].map((image) => image.offsetWidth),
     lost: [...document.querySelectorAll("nav a")].map((link) => link.hash).filter((id) => !document.querySelector(id)),
   });
 });</script>"""
@@ -66,4 +68,13 @@ def test_the_page_fits_its_window_and_shows_every_figure_and_the_warning(micro, 
     assert page["banner"] < 500, "the warning about demo data is not on the first screen"
     assert page["page"] <= width_px and page["wide"] == 0, "the page is wider than its window"
     assert page["verdicts"] == 3 and page["lost"] == []
+    assert len(page["panels"]) == 3 and all(panel["width"] > 300 for panel in page["panels"])
+    first, second, third = page["panels"]
+    if width_px == 1280:
+        assert first["top"] == second["top"] and second["right"] - first["left"] > 1100, (
+            "Figure 1 is as wide as the page"
+        )
+    else:
+        assert first["left"] == second["left"] and first["bottom"] < second["top"] < third["top"]
+    assert len(page["others"]) > 5 and min(page["others"]) > 300
     assert page["untested"] > 0 and page["left"] == page["rows"] - page["untested"] > 0

@@ -3,6 +3,7 @@ rule report:
     input:
         tables=TABLES,
         figures=[f"{FIGURE_FOLDER}/{name}.{kind}" for name in FIGURE_NAMES for kind in ("svg", "md", "csv")],
+        panels=f"{FIGURE_FOLDER}/panels",
         claims=f"{RESULTS}/claims.csv",
         provenance=f"{RESULTS}/provenance.json",
         modules=modules("results"),

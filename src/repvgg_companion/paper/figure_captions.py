@@ -65,10 +65,19 @@ def _joined(label: str, between: str = ", ") -> str:
 
 def _figure1(evidence: Evidence, _: Histories) -> str:
     panels = figure1_panels(evidence)
-    brackets = "A name in brackets with a question mark is a point that the paper does not label."
-    stars = disturbed_speeds(point.disturbed for panel in panels for point in panel.points)
-    lines = "Lines join the networks of a family, except on other images than the paper's."
-    return f"Accuracy against speed. {' '.join(map(panel_caption, panels))} {lines} {brackets}{stars}"
+    return f"Accuracy against speed. {' '.join(map(panel_caption, panels))}{panel_notes(panels)}"
+
+
+def panel_notes(panels: list[Panel]) -> str:
+    """What lines, brackets and stars mean, as far as the panels have them."""
+    drawn = [panel for panel in panels if panel.points]
+    joined = sum(panel.tint is None for panel in drawn)
+    others = ", except on other images than the paper's" if joined < len(drawn) else ""
+    words = f" Lines join the networks of a family{others}." if joined else ""
+    points = [point for panel in drawn for point in panel.points]
+    if any(point.label for point in points):
+        words += " A name in brackets with a question mark is a point that the paper does not label."
+    return words + disturbed_speeds(point.disturbed for point in points)
 
 
 def _figure3(evidence: Evidence, _: Histories) -> str:

@@ -79,7 +79,7 @@ def figure1(evidence: Evidence) -> "Figure":
 
 def panel_figure(panel: Panel) -> "Figure":
     """One panel of Figure 1 as a figure of its own, one column wide."""
-    return _panels_figure([panel], [1], 3.2 if len(panel.points) > 16 else 2.7)
+    return _panels_figure([panel], [1], 3.2 if len(panel.points) > 16 else 2.7 if panel.points else 0.9)
 
 
 def _panels_figure(panels: list[Panel], heights: list[float], inches: float) -> "Figure":

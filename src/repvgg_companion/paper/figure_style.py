@@ -166,7 +166,8 @@ def family_legend(
         handles.append(Line2D([], [], color=GREY, marker="o", markerfacecolor="white", ls="", label=open_markers))
     if starred:
         handles.append(Line2D([], [], ls="", label=f"{STAR} disturbed speed"))
-    figure.legend(handles=handles, loc="outside upper center", ncols=min(3, len(handles)))
+    if handles:
+        figure.legend(handles=handles, loc="outside upper center", ncols=min(3, len(handles)))
 
 
 def named_bands(axes: "Axes", names: list[str]) -> None:

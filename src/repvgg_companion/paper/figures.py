@@ -19,9 +19,9 @@ from repvgg_companion.paper.figure_bars import figure3, table1
 from repvgg_companion.paper.figure_captions import (
     MEASURED_ONLY,
     caption,
-    disturbed_speeds,
     images,
     panel_caption,
+    panel_notes,
     write_caption,
 )
 from repvgg_companion.paper.figure_points import POINTS, write_points
@@ -126,17 +126,21 @@ def write_figures(request: FiguresRequest) -> None:
 
 
 def _write_panels(request: FiguresRequest, drawn_from: tuple[str, str]) -> None:
+    """Write the panels of Figure 1, also one that says why it is empty, and remove those of an earlier drawing."""
+    folder = request.output / PANELS
+    written = set()
     for panel in figure1_panels(request.evidence):
-        if not panel.points:
-            continue
-        stem = request.output / PANELS / f"figure1-{panel.title[1]}"
+        stem = folder / f"figure1-{panel.title[1]}"
         with style():
             save(panel_figure(panel), stem, f"{panel.title}; experiment {request.experiment}", *drawn_from)
-        words = f"Accuracy against speed, panel {panel_caption(panel)}"
-        words += disturbed_speeds(point.disturbed for point in panel.points)
+        words = f"Accuracy against speed, panel {panel_caption(panel)}{panel_notes([panel])}"
         words += images(request.evidence) if panel.tint else ""
         printed = any("paper/" in point.source for point in panel.points)
         write_caption(stem, words, f"repvgg-{request.experiment}-{stem.name}", printed)
+        written.add(stem)
+    for path in folder.glob("figure1-*"):
+        if path.with_suffix("") not in written:
+            path.unlink()
 
 
 def other_images(results: Results) -> str:

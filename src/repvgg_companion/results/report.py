@@ -86,11 +86,12 @@ CERTIFICATE = (
 
 @dataclass(frozen=True)
 class PageFigure:
-    """A figure of the page: its heading, its caption and its SVG in base64."""
+    """A figure of the page: its heading, its caption and its SVG in base64; or a panel of Figure 1."""
 
     heading: str
     caption: str
     data: str
+    is_panel: bool
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -257,9 +258,9 @@ def _has_measurement(table: Path) -> bool:
     return any(row[name] for row in _rows(table) for name in row if name.startswith(OURS))
 
 
-def _draws_measurement(figure: Path) -> bool:
-    """Whether a figure, by the CSV file beside it, draws a point that was measured in this experiment."""
-    return any(not row["source"].startswith(("paper/", "the paper")) for row in _rows(figure))
+def _draws_measurement(points: Iterable[dict[str, str]]) -> bool:
+    """Whether some of the points of a figure, rows of the CSV file beside it, were measured in this experiment."""
+    return any(not row["source"].startswith(("paper/", "the paper")) for row in points)
 
 
 def _rows(path: Path) -> list[dict[str, str]]:
@@ -267,16 +268,22 @@ def _rows(path: Path) -> list[dict[str, str]]:
 
 
 def _figures(folder: Path, own_images: bool) -> Iterator[PageFigure]:
-    """The figures of the page; on own images those that draw nothing of this experiment are left out."""
+    """The figures of the page, Figure 1 as its panels; on own images without those that draw nothing of ours."""
     for name, heading in FIGURES.items():
         if name in OPTIONAL_FIGURES and not (folder / f"{name}.svg").exists():
             continue
-        if own_images and not _draws_measurement(folder / f"{name}.csv"):
-            continue
-        svg, caption = (_made(folder / f"{name}.{kind}").read_bytes() for kind in ("svg", "md"))
-        words = caption.decode().strip()
-        first, _, rest = words.partition(". ")
-        yield PageFigure(heading, rest if heading.startswith(first) else words, base64.b64encode(svg).decode())
+        points = _rows(folder / f"{name}.csv")
+        is_panel = name == "figure1"
+        for svg in sorted((folder / "panels").glob("figure1-?.svg")) if is_panel else [folder / f"{name}.svg"]:
+            letter = f"({svg.stem[-1]})"
+            drawn = [row for row in points if row["panel"].startswith(letter)] if is_panel else points
+            if own_images and not _draws_measurement(drawn):
+                continue
+            words = _made(svg.with_suffix(".md")).read_text(encoding="utf-8").strip()
+            words = words.removeprefix("Accuracy against speed, panel ")
+            first, _, rest = words.partition(". ")
+            words = rest if heading.startswith(first) else words
+            yield PageFigure(heading, words, base64.b64encode(_made(svg).read_bytes()).decode(), is_panel)
 
 
 def _made(path: Path) -> Path:
