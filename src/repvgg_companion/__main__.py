@@ -17,7 +17,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from repvgg_companion.errors import CompanionError, Interrupted, did_you_mean, one_line
+from repvgg_companion.errors import SYSTEM_ADVICE, CompanionError, Interrupted, did_you_mean, one_line
 from repvgg_companion.files import OPEN_FILES
 from repvgg_companion.runs import ensure_user_name
 
@@ -93,7 +93,7 @@ def main(argv: list[str] | None = None) -> int:
         if not isinstance(error, OSError):
             raise
         where = f"{error.filename}: " if error.filename else ""
-        return _user_error(arguments.verb, f"{where}{error.strerror or error}; fix that and run again")
+        return _user_error(arguments.verb, f"{where}{error.strerror or error}; {SYSTEM_ADVICE}")
 
 
 def _parse(argv: list[str]) -> tuple[argparse.Namespace, Any]:

@@ -17,6 +17,21 @@ class Interrupted(CompanionError):
     """Long work stopped on request with its state saved; the command line leaves with exit status 75 (try again)."""
 
 
+_SAID_BY_A_VERB = re.compile(r"[a-z-]+: error: ")
+SYSTEM_ADVICE = "fix that and run again"
+"""Ends the sentence about an error of the system (a full disk, a file that cannot be read)."""
+_MAY_PASS = (SYSTEM_ADVICE, "start the same command again", "wait until that ends")
+"""The advice of errors that the same command may not meet again, on another node or later."""
+
+
+def needs_mending(line: str) -> bool:
+    """Whether the last line of a job's log tells an error that every further attempt would meet until it is mended.
+
+    A fault of the system, a lost process and a state folder that another process holds may be gone next time.
+    """
+    return bool(_SAID_BY_A_VERB.match(line)) and not any(advice in line for advice in _MAY_PASS)
+
+
 @contextmanager
 def located(where: object) -> Iterator[None]:
     """Put `where` (a file, a line) in front of the sentence of an error that is raised inside."""

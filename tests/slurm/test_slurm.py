@@ -78,3 +78,15 @@ def test_a_training_outlives_its_time_limit_and_its_node(slurm, folder):
     assert not [job for job in slurm.jobs() if job["JobState"] == "TIMEOUT"], "the trainer is faster than the limit"
     assert starts[0]["slurm_job"] != starts[1]["slurm_job"] == starts[2]["slurm_job"], "Slurm ran it again itself"
     assert starts[1]["node"] == node != starts[2]["node"]
+
+
+def test_a_user_error_is_submitted_once(slurm, tmp_path):
+    (tmp_path / "images.zip").write_bytes(b"no archive")
+    config = experiment("wrong", models=["RepVGG-A0"], epochs=1, runtime="10m")
+    config["data"] = {"dataset": "mine", "num_classes": 10, "zip": str(tmp_path / "images.zip")}
+    before = {job["JobId"] for job in slurm.jobs()}
+    process = start_snakemake(slurm, tmp_path, config, "--until", "index")
+    assert process.wait(300) != 0
+    said = (tmp_path / "snakemake.log").read_text()
+    assert "index: error: " in said and "Trying to restart job" not in said
+    assert len({job["JobId"] for job in slurm.jobs()} - before) == 1

@@ -1,17 +1,22 @@
-"""How a run ends where Snakemake does not do it well: by a SIGTERM, and with nothing to do.
+"""How a run and its jobs end where Snakemake does not do it well: by a SIGTERM, with nothing to do, by a user error.
 
 A SIGTERM (`kill`, a scheduler, the end of a session) stops the workflow as Ctrl-C does. Snakemake's own handler waits
 until the running jobs have ended by themselves, which for trainings can take weeks, and takes a lock that the
 interrupted code may hold. Where nothing is to be done Snakemake calls no hook, so nothing would say where the results
-are.
+are. And Snakemake's `retries` try a job again whatever its error is, also one that only the user can mend.
 """
 
 import atexit
 import contextlib
 import logging
 import signal
+import time
 from collections.abc import Callable
+from pathlib import Path
 from types import FrameType
+from typing import Any
+
+from repvgg_companion.errors import needs_mending
 
 
 def stop_on_sigterm() -> None:
@@ -29,6 +34,44 @@ def _stop(_number: int, _frame: FrameType | None) -> None:
         with contextlib.suppress(psutil.Error):
             process.send_signal(number)
     raise KeyboardInterrupt
+
+
+CLOCKS_DIFFER_S = 60.0
+"""By so much the clock of a file server may be behind."""
+
+
+def no_retry_of_user_errors(workflow: Any) -> None:
+    """From now on a job whose log ends with an error that the user must mend has no attempt left.
+
+    Snakemake logs the error of a job just before it decides whether to try again. Later runs begin with all attempts.
+    """
+    from snakemake.logging import logger
+    from snakemake_interface_logger_plugins.common import LogEvent
+
+    began = time.time() - CLOCKS_DIFFER_S
+
+    class Listener(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            facts = vars(record)
+            if facts.get("event") != LogEvent.JOB_ERROR:
+                return
+            try:
+                if any(_ends_with_user_error(Path(path), began) for path in facts["log"]):
+                    for job in workflow.dag.jobs:
+                        if workflow.dag.jobid(job) == facts["jobid"]:
+                            job.attempt = max(job.attempt, job.restart_times + 1)
+            except Exception:  # of another version of Snakemake: said, and the job is tried again
+                self.handleError(record)
+
+    logger.addHandler(Listener())
+
+
+def _ends_with_user_error(log: Path, began: float) -> bool:
+    try:
+        lines = log.read_text(encoding="utf-8", errors="replace").splitlines() or [""]
+        return log.stat().st_mtime > began and needs_mending(lines[-1])
+    except OSError:  # another node's file may not be seen yet: then the job is tried again
+        return False
 
 
 def at_nothing_to_do(end: Callable[[], object]) -> None:
