@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
 
-from repvgg_companion.contract import write_rows
+from repvgg_companion.contract import with_interval, write_rows
 from repvgg_companion.errors import CompanionError
 from repvgg_companion.evidence.accuracy_lines import accuracy_lines
 from repvgg_companion.evidence.compared_line import COMPARED_TABLES, ComparedLine, Measured, Side, read_side
@@ -22,7 +22,7 @@ from repvgg_companion.paper.comparable_runs import BEST
 from repvgg_companion.paper.grammar import parse
 from repvgg_companion.paper.ours import Row
 from repvgg_companion.paper.printed import Facts
-from repvgg_companion.paper.verdicts import NOT_TESTED, with_interval
+from repvgg_companion.paper.verdicts import NOT_TESTED
 
 _COUNTS = ("params", "flops", "wino_muls")
 _HEADINGS = {

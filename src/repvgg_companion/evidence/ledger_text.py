@@ -3,11 +3,12 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from repvgg_companion.contract import with_interval
 from repvgg_companion.evidence.deciding import Claim
 from repvgg_companion.evidence.evidence_classes import CLASSES, NOTHING
 from repvgg_companion.evidence.groups import by_heading
 from repvgg_companion.evidence.summaries import summary
-from repvgg_companion.paper.verdicts import DISTURBED_REASON, OPEN, with_interval
+from repvgg_companion.paper.verdicts import DISTURBED_REASON, OPEN
 
 Row = Mapping[str, Any]
 INTRODUCTION = """# The state of the evidence

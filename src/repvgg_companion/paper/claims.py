@@ -8,7 +8,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from repvgg_companion.contract import NUMBER_VERDICTS, write_rows
+from repvgg_companion.contract import NUMBER_VERDICTS, with_interval, write_rows
 from repvgg_companion.errors import CompanionError, counted
 from repvgg_companion.files import write_text
 from repvgg_companion.paper.claim_evidence import Evidence, evidence_for
@@ -16,7 +16,7 @@ from repvgg_companion.paper.grammar import Check, Term, parse
 from repvgg_companion.paper.named_checks import CHECKS
 from repvgg_companion.paper.ours import PAPER_DATASET, PAPER_SEGMENTATION, Results
 from repvgg_companion.paper.printed import Facts
-from repvgg_companion.paper.verdicts import NOT_TESTED, OPEN, Finding, joined, judge, our_values, with_interval
+from repvgg_companion.paper.verdicts import NOT_TESTED, OPEN, Finding, joined, judge, our_values
 
 KINDS = ("arithmetic", "structural", "value", "difference", "order", "ratio")
 LEDGER = "../reference/ledger.md"

@@ -14,7 +14,7 @@ from math import sqrt
 
 import numpy as np
 
-from repvgg_companion.contract import INFERENCE_VERDICTS, NUMBER_VERDICTS
+from repvgg_companion.contract import INFERENCE_VERDICTS, NUMBER_VERDICTS, with_interval
 from repvgg_companion.paper import mean_iou
 from repvgg_companion.paper.claim_evidence import Evidence
 from repvgg_companion.paper.comparable_runs import ComparableRun
@@ -51,17 +51,6 @@ def our_values(findings: Sequence[Finding]) -> str:
     if len(valued) == 1:
         return valued[0].value
     return "; ".join(with_interval(finding.value, finding.low, finding.high) for finding in valued)
-
-
-def with_interval(value: str, low: float | None, high: float | None) -> str:
-    """`VALUE [LOW, HIGH]`; a value that names its intervals already, or has none, is left as it is.
-
-    The interval of two accuracies, `73.1 vs 72.4`, is that of their difference.
-    """
-    if low is None or high is None or "[" in value:
-        return value
-    about = ", difference" if " vs " in value and "ratio" not in value else ""
-    return f"{value}{about} [{low:.4g}, {high:.4g}]"
 
 
 def joined(verdicts: Sequence[str]) -> str:

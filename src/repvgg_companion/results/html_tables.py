@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from repvgg_companion.contract import INFERENCE_VERDICTS, NOT_TESTED, NUMBER_VERDICTS
+from repvgg_companion.contract import INFERENCE_VERDICTS, NOT_TESTED, NUMBER_VERDICTS, with_interval
 from repvgg_companion.errors import CompanionError
-from repvgg_companion.paper.verdicts import with_interval
 
 _VALUES = {"top1_pct": "top-1 in percent", "mean_iou_pct": "mean IoU in percent", "examples_per_s": "images/s"}
 _WORDS = {
