@@ -30,12 +30,12 @@ VERBS: dict[str, tuple[str, str]] = {
     "pack": ("data.index.pack", "write a packed copy of a dataset for throughput-first training"),
     "cache": ("data.batches.cache", "decode a validation set once for all evaluations"),
     "train": ("training.train", "train one model by a recipe, or continue it"),
-    "status": ("training.job.status", "how every training stands"),
+    "status": ("training.job.status", "show the state of every training"),
     "reparameterize": ("reparameterization.reparameterize", "convert train files to deploy files and certify them"),
     "evaluate": ("evaluation.evaluate", "top-1 and top-5 of both forms"),
     "evaluate-segmentation": ("evaluation.evaluate_segmentation", "mean IoU and pixel accuracy of both forms"),
     "count-complexity": ("complexity.count_complexity", "parameters, FLOPs and Wino MULs"),
-    "measure-device": ("speed.measure_device", "everything about this machine in the minutes that are given"),
+    "measure-device": ("speed.measure_device", "measure this machine within a given number of minutes"),
     "measure-speed": ("speed.measure_speed", "examples per second of both forms and the baselines"),
     "measure-kernel-sizes": ("speed.measure_kernel_sizes", "Table 1: speed of convolutions by kernel size"),
     "measure-memory": ("speed.measure_memory", "Figure 3: memory of feature maps and of whole models"),
@@ -114,7 +114,7 @@ def _parse(argv: list[str]) -> tuple[argparse.Namespace, Any]:
 
 
 def _prepare_process() -> None:
-    """Set up what the outer environment may lack: output of any character, enough open files, a user's name."""
+    """Set up what the environment may lack: output of any character, enough open files, a user name."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
@@ -131,7 +131,7 @@ def _user_error(verb: str, sentence: str) -> int:
 
 
 def _out_of_files(error: BaseException | None) -> bool:
-    """Whether an error, or one that led to it, is that too many files are open; torch hides the number of the error."""
+    """Whether an error or one of its causes is "too many open files"; torch hides the error number."""
     while error is not None:
         if getattr(error, "errno", None) == errno.EMFILE or os.strerror(errno.EMFILE) in str(error):
             return True

@@ -93,7 +93,7 @@ def convert(module: nn.Module) -> nn.Module:
     }
     if not blocks:
         raise CompanionError(
-            f"{type(module).__name__} contains no RepVGG block in train form; nothing is to be converted"
+            f"{type(module).__name__} contains no RepVGG block in train form; there is nothing to convert"
         )
     converted = copy.deepcopy(module).eval()
     for path, block in blocks.items():
@@ -149,8 +149,8 @@ def certify(train: nn.Module, images: Tensor, deploy: nn.Module | None = None) -
 def transform(protocol: str) -> "Callable[[str | Path | bytes | Image], Tensor]":
     """A function from an image (path, bytes or Pillow image) to float32 [3, px, px], as the evaluation does it.
 
-    `protocol` is a label such as `resize256-crop224-bilinear-pillow`. The function raises CompanionError for what is
-    no image, or no file.
+    `protocol` is a label such as `resize256-crop224-bilinear-pillow`. The function raises CompanionError if the file is
+    missing or is not an image.
     """
     parsed = EvaluationProtocol.parse(protocol)
 

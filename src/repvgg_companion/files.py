@@ -35,9 +35,9 @@ def atomic_path(final: str | os.PathLike, *, flush: bool = True) -> Iterator[Pat
     """Yield a temporary path of the same suffix; on success it is flushed to disk and renamed, on any failure removed.
 
     It lies in a hidden folder beside `final`, removed with all that is in it: some libraries (safetensors) write a
-    temporary file of their own beside the one they are told to write. Missing folders are created.
-    `flush=False` leaves the flushing to the system: for files that are made again in seconds and whose reader notices
-    damage, since a power cut within some seconds may damage them.
+    temporary file of their own beside the one that they write. Missing folders are created. `flush=False` leaves the
+    flushing to the system: for files that are made again in seconds and whose reader notices damage, since a power cut
+    within some seconds may damage them.
     """
     final = Path(final)
     if final.is_dir():
@@ -151,7 +151,7 @@ def write_json(final: str | os.PathLike, value: Any) -> None:
 
 
 def read_json(path: str | os.PathLike) -> Any:
-    """Read a JSON file; raises CompanionError naming the file where it is missing or damaged."""
+    """Read a JSON file; raises CompanionError naming the file if it is missing or damaged."""
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -210,7 +210,7 @@ def csv_text(rows: Iterable[Iterable[Any]]) -> str:
 def read_csv(path: str | Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
     """The columns of a CSV file, and its rows as text, each with the line of the file on which it ends.
 
-    Raises CompanionError with file and line where the file is empty, is not UTF-8, names a column twice, or has a row
+    Raises CompanionError with file and line if the file is empty, is not UTF-8, names a column twice, or has a row
     with more or fewer cells than columns; FileNotFoundError where it is missing.
     """
     content = Path(path).read_bytes()

@@ -13,7 +13,7 @@ MODEL_PATTERN = r"[A-Za-z0-9.-]+(_[A-Za-z0-9-]+)?"
 FORMS = ("train", "deploy")
 METADATA_KEY = "repvgg_companion"
 FACTS_SUFFIX = ".training.json"
-"""Ends the name of the file beside trained weights that says by which code, recipe and images they were trained."""
+"""Suffix of the file beside trained weights that says by which code, recipe and images they were trained."""
 
 
 def split_model_name(model: str) -> tuple[str, str]:

@@ -122,7 +122,7 @@ class Settings:
 def read_mapping(text: str) -> tuple[dict[str, Any], str]:
     """The mapping in JSON text, in a JSON file, or at `FILE#KEY.KEY`; and the file's name, empty for JSON text.
 
-    Raises CompanionError where the file, the key or the JSON is missing or damaged.
+    Raises CompanionError if the file, the key or the JSON is missing or damaged.
     """
     if text.lstrip().startswith("{"):
         return _object(text, "the settings on the command line"), ""

@@ -97,7 +97,7 @@ def _opened(path: str | Path, framework: str) -> Iterator[Any]:
 
 
 def stored_parameters(shapes: Mapping[str, Sequence[int]]) -> int:
-    """Values in the parameters among the tensors of a file, by name and shape; statistics of batch norms are none."""
+    """The number of parameter values in a file, from the shapes of its tensors; batch-norm statistics do not count."""
     buffers = ("running_mean", "running_var", "num_batches_tracked")
     return sum(math.prod(shape) for name, shape in shapes.items() if not name.endswith(buffers))
 

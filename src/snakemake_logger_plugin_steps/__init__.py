@@ -35,7 +35,7 @@ _AFTER_A_STOP = ("WorkflowError", *_AFTER_A_FAILURE)
 _MORE_ABOVE = "\n    (check individual jobs above for details)"
 """A dry run's reasons end their title with it; a line for a step holds no reasons."""
 _USER_ERROR = re.compile(r"[a-z-]+: error: ")
-"""How a verb begins the one sentence about an error that a user can fix."""
+"""How a verb begins the sentence about an error that a user can fix."""
 _SILENT = (
     LogEvent.JOB_STARTED,
     LogEvent.JOB_FINISHED,
@@ -88,7 +88,7 @@ class LogHandler(LogHandlerBase):
         said = record.getMessage().strip().replace(_MORE_ABOVE, "")
         if self.common_settings.verbose:
             return said
-        # A failed command is told whole, which can be thousands of characters; JOB_ERROR follows.
+        # Snakemake prints a failed command in full, which can be thousands of characters; JOB_ERROR follows.
         ended = "exit status" in said or "died with <Signals" in said
         told_twice = event == LogEvent.ERROR and facts.get("exception") == "RuleException" and ended
         silent = record.levelno < logging.WARNING and (event in _SILENT or said.startswith(_UNSAID))
@@ -156,7 +156,7 @@ class LogHandler(LogHandlerBase):
 
 
 def step(facts: dict[str, Any]) -> str:
-    """A step in words: `train model=RepVGG-A0 digest=0123abcd seed=0`; a failed one is told by an output."""
+    """A step in words: `train model=RepVGG-A0 digest=0123abcd seed=0`; a failed one is named by an output."""
     words = [str(facts["rule_name"])]
     words += [f"{name}={value}" for name, value in (facts.get("wildcards") or {}).items()]
     if len(words) == 1 and facts.get("output") and "wildcards" not in facts:

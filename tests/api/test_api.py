@@ -133,7 +133,7 @@ def test_class_names_of_a_config_beside_weights(tmp_path):
         (lambda file: rc.load(file, form="half"), "form 'half' is unknown"),
         (lambda file: rc.load(file.with_name("none.pth")), "does not exist"),
         (lambda file: rc.convert(nn.Linear(2, 2)), "Linear contains no RepVGG block in train form"),
-        (lambda file: rc.transform("crop32"), "is no evaluation protocol"),
+        (lambda file: rc.transform("crop32"), "is not an evaluation protocol"),
         (rc.transform(PROTOCOL), "train.safetensors cannot be decoded"),
         (lambda file: rc.transform(PROTOCOL)(f"{file}.none"), "No such file or directory; name an image file"),
         (rc.class_names, "train.safetensors is a weights file without a config.json beside it; name the config.json"),

@@ -134,7 +134,7 @@ def test_damaged_lists_of_kaggle(tmp_path, images, name):
     _index_with_random_damage(path, 40, index)
     whole = path.read_bytes()
     path.write_bytes(b"\xff\xfe" + whole)
-    assert f"{path} is no UTF-8 text" in index()
+    assert f"{path} is not UTF-8 text" in index()
     path.write_bytes(b"\xef\xbb\xbf" + whole)  # the mark that spreadsheets put in front
     assert index() is None
 

@@ -95,7 +95,7 @@ def test_a_compressed_class_tar(archives, images, index_refused):
 
 def test_a_login_page_in_place_of_the_archive(archives, index_refused):
     archives["train"].write_text("<!DOCTYPE html><html>please sign in</html>" * 40)
-    assert "is no tar archive" in index_refused()
+    assert "is not a tar archive" in index_refused()
 
 
 def test_an_empty_file_and_an_archive_without_images(archives, index_refused):
@@ -174,7 +174,7 @@ def test_a_ground_truth_with_a_wrong_number_of_lines(lines, images, index_refuse
 
 def test_a_ground_truth_with_an_unknown_id_or_no_number(images, index_refused, tmp_path):
     devkit = write_devkit(tmp_path / "devkit.tar.gz", images, truth=b"1\n2\n3\n" * 2 + b"1\n2\n77\n")
-    assert "names ID 77, which is no class" in index_refused(devkit=devkit)
+    assert "names ID 77, which is not a class" in index_refused(devkit=devkit)
     devkit = write_devkit(tmp_path / "devkit.tar.gz", images, truth=b"1\ntwo\n3\n" * 3)
     assert "line 2 of" in index_refused(devkit=devkit)
 
@@ -209,7 +209,7 @@ def test_a_missing_or_renamed_validation_image(tmp_path, images, refused):
     devkit = write_devkit(tmp_path / "devkit.tar.gz", images)
     options = ["--train-folder", train, "--val-folder", val, "--devkit", devkit]
     (val / "ILSVRC2012_val_00000004.JPEG").rename(val / "other.JPEG")
-    assert "'other.JPEG', which is no name of a validation image" in refused("index", "--dataset", "s", *options)
+    assert "'other.JPEG', which is not the name of a validation image" in refused("index", "--dataset", "s", *options)
     (val / "other.JPEG").unlink()
     assert "the first difference is image 4" in refused("index", "--dataset", "s", *options)
 
@@ -218,7 +218,7 @@ def test_validation_classes_outside_the_training_set(tmp_path, images, refused):
     train, val = data_layouts.write_tree(tmp_path / "tree", images)
     (val / WNIDS[2]).rename(val / "n09999999")
     sentence = refused("index", "--dataset", "s", "--train-folder", train, "--val-folder", val)
-    assert "validation class n09999999 is no class of the training images" in sentence
+    assert "validation class n09999999 is not a class of the training images" in sentence
 
 
 def test_a_number_of_classes_that_is_not_the_experiments(archives, refused):

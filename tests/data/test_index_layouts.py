@@ -353,7 +353,7 @@ def test_odd_members_are_settled_and_noted(tmp_path, images, index, content_of, 
     found = [row for row in content_of(train) if row[0] != "hidden-target.jpg"]
     assert found == images.ordered_train()
     notes = capsys.readouterr().err
-    assert "3 links were resolved" in notes and "3 names occur twice" in notes and "are no images" in notes
+    assert "3 links were resolved" in notes and "3 names occur twice" in notes and "are not images" in notes
 
 
 def test_training_images_among_the_validation_images_are_noted(tmp_path, images, index, capsys):

@@ -49,7 +49,7 @@ def test_names_that_are_no_utf8(what, tmp_path, images, refused):
     else:
         options += ["--devkit", write_devkit(tmp_path / f"{ODD}.tar.gz", images)]
     sentence = refused("index", "--dataset", "s", *options)
-    assert "is no UTF-8" in sentence and "rename" in sentence
+    assert "is not UTF-8" in sentence and "rename" in sentence
 
 
 def test_a_log_takes_names_that_are_no_utf8(tmp_path):
@@ -109,4 +109,4 @@ def test_a_record_of_digests_that_is_none(text, archives, refused, tmp_path):
     record.write_text(text)
     options = [word for key in ("train", "val") for word in (f"--{key}-archive", archives[key])]
     sentence = refused("index", "--dataset", "s", *options, "--devkit", archives["devkit"])
-    assert f"{record} is no record of digests" in sentence and record.read_text() == text
+    assert f"{record} is not a record of digests" in sentence and record.read_text() == text

@@ -96,8 +96,8 @@ def test_what_a_zip_leaves_out_is_counted_in_the_split_where_it_lies(tmp_path, i
     assert notes == [
         f"train: 1 {hidden} 'train/.a.jpg'",
         f"val: 2 {hidden} 'val/.a.jpg'",
-        "val: 1 files that are no images were left out, the first 'val/notes.txt'",
-        "outside of train and val: 1 files that are no images were left out, the first 'readme'",
+        "val: 1 files that are not images were left out, the first 'val/notes.txt'",
+        "outside of train and val: 1 files that are not images were left out, the first 'readme'",
     ]
 
 
@@ -197,7 +197,7 @@ def test_images_under_the_wrong_option_come_with_the_right_one(tmp_path, images,
     shards = data_layouts.write_shards(tmp_path / "shards", images)
     shard = min(shards.glob("validation*"))
     for option, path, said in (
-        ("--val-archive", zipped, "is no tar archive (it begins with b'PK"),
+        ("--val-archive", zipped, "is not a tar archive (it begins with b'PK"),
         ("--val-archive", zipped, "name a zip with --zip (data.zip)"),
         ("--val-archive", shard, "with --parquet-folder (data.parquet_folder)"),
         ("--val-folder", zipped, "is a file instead of a folder; name a zip with --zip"),

@@ -40,7 +40,9 @@ def test_a_sentence_arrives_as_it_was_written(workers):
 
 
 def test_a_worker_that_is_killed_is_one_sentence():
-    with pytest.raises(CompanionError, match=r"ended by itself \(DataLoader worker .*use fewer workers") as caught:
+    with pytest.raises(
+        CompanionError, match=r"that reads images died \(DataLoader worker .*use fewer workers"
+    ) as caught:
         list(load(_Squares("kill"), range(6), workers=2))
     assert "\n" not in str(caught.value)
 

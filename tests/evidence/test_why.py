@@ -212,7 +212,7 @@ def test_a_word_inside_a_cell_counts_where_no_cell_is_that_word(tmp_path):
     ("cell", "message"),
     [
         ("RepVGG-A9", "'RepVGG-A9' is neither a column nor a value"),
-        ("row 7", "has 2 rows; row 7 is none of them"),
+        ("row 7", "has 2 rows; row 7 is not one of them"),
         ("form top1_pct", "names the columns form and top1_pct; name one"),
         ("train batch_size=9", "'batch_size=9' is neither a column nor a value"),
     ],
@@ -363,7 +363,7 @@ def test_every_part_of_the_committed_ledger_leads_to_a_row(root, facts):
             _, *nodes = node.children
             assert nodes
             for node in nodes:
-                assert "has no such row any more" not in node.text
+                assert "no longer has such a row" not in node.text
                 assert ".csv" not in node.text or re.search(r": (row|line) \d+|\d seeds", node.text), node.text
     assert len(seen) > 100
 
@@ -380,7 +380,7 @@ def test_a_point_of_every_committed_figure_leads_to_a_row(root, capsys, file):
         said = _said(capsys, path, f"row {number}")
         assert f"{file}: row {number} (" in said.splitlines()[0] and len(said.splitlines()) > 1
         assert re.search(r"\.csv: (row|line) \d+|the paper, Figure 3", said), said
-        assert "has no such row any more" not in said
+        assert "no longer has such a row" not in said
         name = points.rows[number - 1]["name"]
         beside = _said(capsys, path.with_suffix(".svg"), f"row {number}")
         assert said.splitlines()[1] in beside and "data digest" in beside, name
@@ -463,7 +463,7 @@ def test_the_verb_refuses_what_it_cannot_follow(tmp_path, capsys):
         ("notes.txt", ""): "is neither a CSV file nor a figure",
         ("other.md", ""): "other.csv, which has its rows",
         ("bare.svg", ""): "holds neither commit nor data digest",
-        ("other.csv", "row 1"): "is no table that can be traced",
+        ("other.csv", "row 1"): "is not a table that can be traced",
         ("empty.csv", ""): "empty.csv line 1: the file is empty",
         ("twice.csv", "row 1"): "twice.csv line 1: the column 'a' is there twice",
         ("short.csv", "row 1"): "short.csv line 3: it has 1 cells instead of 2",

@@ -216,11 +216,11 @@ def test_work_goes_to_a_machine_without_snakemake_and_back(tmp_path, monkeypatch
     assert main(["adopt", str(second.folder)]) == 0
     assert "adopted 0 files" in capsys.readouterr().out.splitlines()[-1]
     assert main(["jobs", "carried.yaml"]) == 0
-    assert "nothing is left to carry" in capsys.readouterr().out
+    assert "no job is left for another machine" in capsys.readouterr().out
 
 
 TAMPERED = {
-    "weights/*/*/*/*/deploy.safetensors": "speaks of weights of RepVGG-A0 with SHA-256",
+    "weights/*/*/*/*/deploy.safetensors": "refers to weights of RepVGG-A0 with SHA-256",
     "weights/*/*/*/*/train.safetensors": "differs from what was trained",
     "weights/*/*/*/*/history.csv": "differs from what was trained",
     "state/*/*/*/*/final.safetensors": "is missing or damaged",

@@ -52,10 +52,10 @@ def test_a_job_without_gpus_asks_for_none_and_stays_off_gpu_nodes(tmp_path):
     ("text", "said"),
     [
         (None, "does not exist; name the Job template with --template"),
-        ("a: [", "is no Job manifest with a container"),
-        ("[]", "is no Job manifest with a container"),
+        ("a: [", "is not a Job manifest with a container"),
+        ("[]", "is not a Job manifest with a container"),
         ("apiVersion: batch/v1\nkind: CronJob\n", "is a CronJob; it must be a Job"),
-        ("apiVersion: batch/v1\nkind: Job\nspec: {template: {spec: {containers: []}}}", "is no Job manifest"),
+        ("apiVersion: batch/v1\nkind: Job\nspec: {template: {spec: {containers: []}}}", "is not a Job manifest"),
     ],
 )
 def test_a_bad_template_is_one_sentence(tmp_path, capsys, text, said):

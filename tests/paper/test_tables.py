@@ -262,7 +262,7 @@ def test_only_mismatches_are_marked(tmp_path, facts):
         own = {row["model"]: marks for row, marks in zip(rows, table.marks, strict=True) if marks}
         found |= {(model, table.headers[place]): [table.notes[number - 1] for number in numbers]
                   for model, marks in own.items() for place, numbers in marks.items()}  # fmt: skip
-        assert any("counted anew" in words for words in table.general)
+        assert any("recounted here" in words for words in table.general)
     assert found["ResNeXt-50", "paper Wino MULs (B)"][0].startswith("counted here: 4.2; ")
     assert found["EfficientNet-B3", "paper params (M)"][0].startswith("counted here: 12.18; ")
     assert {header for _, header in found} <= {"paper Wino MULs (B)", "paper params (M)", "model"}

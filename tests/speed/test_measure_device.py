@@ -250,7 +250,7 @@ def test_a_full_disk_ends_it_with_the_rows_of_what_was_kept(device, monkeypatch,
     monkeypatch.setattr(FinishedWork, "store", full)
     assert device() == 2
     said = capsys.readouterr().err.splitlines()[-1]
-    assert "No space left on device; make room and start again to go on; the rows of all that was measured" in said
+    assert "No space left on device; free some space and start again; the rows of all that was measured" in said
     assert {row["backend"] for row in rows_of(device)} == {"eager"}
 
 
@@ -266,7 +266,7 @@ def test_a_busy_gpu_is_said(device, monkeypatch, capsys):
     monkeypatch.setattr(machine, "machine_state", lambda kind: busy)
     monkeypatch.setattr(measure_device.Programme, "_measure", lambda self: None)
     device()
-    assert "the GPU is busy: python (7); it is measured all the same, and the rows say so" in capsys.readouterr().err
+    assert "the GPU is busy: python (7); it is measured anyway, and the rows say so" in capsys.readouterr().err
 
 
 def test_what_fails_in_one_part_leaves_the_others_alone(device, monkeypatch, capsys):

@@ -64,14 +64,14 @@ def _is_accelerated(layer: Layer, family: str) -> bool:
 
 @cache
 def paper_network(name: str, form: str) -> nn.Module:
-    """A network of the paper, at its width and number of classes, on the meta device: built once, not to be changed."""
+    """A network of the paper, at its width and number of classes, on the meta device; cached, so not to be changed."""
     with torch.device("meta"), ShapesOnly():
         return build_model(name, num_classes=require_model(name).num_classes, form=form)
 
 
 @cache
 def paper_layers(name: str, form: str, input_px: int) -> tuple[Layer, ...]:
-    """Its convolution and linear layers in the order of execution, for images of `input_px` pixels a side."""
+    """The convolution and linear layers of `paper_network` in the order of execution, for square images."""
     return tuple(trace_layers(paper_network(name, form), input_px))
 
 
@@ -101,7 +101,7 @@ def convolution_flops(batch: int, in_channels: int, out_channels: int, output_px
 
 @dataclass(frozen=True)
 class CountRequest:
-    """What the verb is asked for; classes and input size (pixels a side) are the paper's if None."""
+    """The request of the verb; classes and input size (pixels a side) are the paper's if None."""
 
     experiment: str
     models: tuple[str, ...]

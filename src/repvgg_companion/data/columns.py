@@ -36,7 +36,7 @@ class TextColumn(Sequence):
 
 
 class FileColumn(TextColumn):
-    """The files of images of a folder tree: their folders and names are held, and a path is put together when asked.
+    """The files of images of a folder tree: their folders and names are stored, and a path is put together on demand.
 
     `codes` is int32 [n], the place in `files` of each image's file; a file that ends in "/" is the folder of a file
     with the last part of the image's name. A million paths of their own would take more memory than all the rest.
@@ -94,7 +94,7 @@ def coded_array(codes: np.ndarray, words: Sequence[str]) -> Any:
 
 
 def int64_array(column: Any) -> np.ndarray:
-    """An int64 column of a Parquet file as numpy array [n]; raises ValueError where a number is missing."""
+    """An int64 column of a Parquet file as numpy array [n]; raises ValueError if a number is missing."""
     # `to_numpy` would import pandas as well.
     values = one_array(column)
     if str(values.type) != "int64" or values.null_count:

@@ -23,7 +23,7 @@ POLICIES = ("stop", "count")
 
 
 class UndecodableImage(Exception):
-    """The bytes are no image that Pillow can decode; the text says why."""
+    """The bytes are not an image that Pillow can decode; the message says why."""
 
 
 class Undecodable(NamedTuple):
@@ -64,7 +64,7 @@ def decode_pillow(data: bytes) -> "Image.Image":
 
     try:
         with warnings.catch_warnings():
-            # Corrupt EXIF and palette transparency are warnings of Pillow; the pixels are right all the same.
+            # Corrupt EXIF and palette transparency are warnings of Pillow; the pixels are right anyway.
             warnings.simplefilter("ignore")
             return Image.open(io.BytesIO(data)).convert("RGB")
     except MemoryError:
@@ -79,7 +79,7 @@ def decode_pillow(data: bytes) -> "Image.Image":
 def decode_torchvision(data: bytes) -> "torch.Tensor":
     """The image as uint8 [3, height, width], by torchvision's JPEG decoder where that agrees with Pillow.
 
-    CMYK JPEGs and files that are no JPEG go to Pillow, as does whatever torchvision refuses. Raises UndecodableImage.
+    CMYK JPEGs, other formats and all that torchvision refuses go to Pillow. Raises UndecodableImage.
     """
     import torch
     from torchvision.io import ImageReadMode, decode_jpeg
@@ -113,7 +113,7 @@ DECODERS: dict[str, Callable[[bytes], Any]] = {
 
 
 def jpeg_components(data: bytes) -> int | None:
-    """The number of colour components in a JPEG's frame header, or None where the bytes are no JPEG with one."""
+    """The number of colour components in a JPEG's frame header, or None if the bytes are not a JPEG with one."""
     if data[:2] != b"\xff\xd8":
         return None
     at, size = 2, len(data)

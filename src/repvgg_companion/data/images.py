@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 
 class Image(NamedTuple):
-    """One image: its path inside the archive or folder, and the bytes of which file it is.
+    """One image: its path inside the archive or folder, and the bytes in a file that it consists of.
 
     A `file` that ends in "/" is a folder, and the image is the file in it named by the last part of `path`.
     """
@@ -71,7 +71,7 @@ class ImageColumns:
 
 @dataclass
 class Tally:
-    """How often something was met, and where first."""
+    """How often something was found, and where first."""
 
     count: int = 0
     first: str = ""

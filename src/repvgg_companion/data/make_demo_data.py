@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Write the three archives and their MD5SUMS; raises CompanionError where other archives have these names."""
+    """Write the three archives and their MD5SUMS; raises CompanionError if other archives have these names."""
     output = Path(arguments.output)
     train, val = _digits()
     archives = {
@@ -59,7 +59,7 @@ def _digits() -> tuple[list[tuple[int, bytes]], list[tuple[int, bytes]]]:
         from sklearn.datasets import load_digits
     except ImportError:
         raise CompanionError(
-            "the handwritten digits come with scikit-learn, which is not installed; install it"
+            "the handwritten digits come from scikit-learn, which is not installed; install it"
         ) from None
 
     digits = load_digits()

@@ -86,7 +86,7 @@ class Manifest:
 
     @classmethod
     def read(cls, path: str | os.PathLike) -> "Manifest":
-        """Read a manifest; raises CompanionError where the file is missing, damaged or not one of ours."""
+        """Read a manifest; raises CompanionError if the file is missing, damaged or not one of ours."""
         import pyarrow
         from pyarrow import parquet
 

@@ -46,11 +46,11 @@ class EvaluationProtocol:
 
     @classmethod
     def parse(cls, label: str) -> "EvaluationProtocol":
-        """The protocol of a label; raises CompanionError where it is none."""
+        """The protocol of a label; raises CompanionError if there is no such protocol."""
         match = LABEL.fullmatch(label)
         if match is None:
             raise CompanionError(
-                f"{label!r} is no evaluation protocol; write it like resize256-crop224-bilinear-pillow, "
+                f"{label!r} is not an evaluation protocol; write it like resize256-crop224-bilinear-pillow, "
                 "or like crop32-bilinear-pillow where nothing is resized"
             )
         resize, crop, interpolation, decoder = match.groups()
@@ -59,7 +59,7 @@ class EvaluationProtocol:
 
 @dataclass(frozen=True)
 class SlidingProtocol:
-    """Square windows of `window_px` pixels over the whole image, each two thirds of a window after the one before.
+    """Square windows of `window_px` pixels over the whole image, two thirds of a window apart.
 
     Where windows overlap their class probabilities are averaged, as in the public PSPNet code; no flip, one scale.
     """
@@ -81,7 +81,7 @@ class SlidingProtocol:
         return self.window_px
 
     def starts(self, length: int) -> list[int]:
-        """Where the windows along a side of `length` pixels begin; one window where it is not longer than that."""
+        """Where the windows along a side of `length` pixels begin; a side no longer than a window has one window."""
         if length <= self.window_px:
             return [0]
         step = -(-2 * self.window_px // 3)
@@ -93,6 +93,6 @@ Protocol = EvaluationProtocol | SlidingProtocol
 
 
 def parse_protocol(label: str) -> Protocol:
-    """The protocol of a label; raises CompanionError where it is none."""
+    """The protocol of a label; raises CompanionError if there is no such protocol."""
     match = SLIDING.fullmatch(label)
     return SlidingProtocol(int(match[1])) if match else EvaluationProtocol.parse(label)

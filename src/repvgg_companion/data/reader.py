@@ -19,13 +19,13 @@ class ImageReader:
         self._descriptors: dict[str, int] = {}
 
     def open(self) -> "ImageReader":
-        """Open every archive of the manifest; raises CompanionError where one is missing or was replaced."""
+        """Open every archive of the manifest; raises CompanionError if one is missing or was replaced."""
         for file in self.manifest.stamps:
             self._descriptor(file)
         return self
 
     def read(self, index: int) -> bytes:
-        """The bytes of image `index`; raises CompanionError where they are not those that were indexed."""
+        """The bytes of image `index`; raises CompanionError if they are not those that were indexed."""
         manifest = self.manifest
         file, offset, length = manifest.files[index], int(manifest.offsets[index]), int(manifest.lengths[index])
         try:
@@ -87,7 +87,7 @@ def located(manifest: Manifest, file: str) -> str:
 
 
 def require_unchanged(manifest: Manifest) -> None:
-    """Raises CompanionError where an archive was replaced since it was indexed; one that is away is no fault here."""
+    """Raises CompanionError if an archive was replaced since it was indexed; a missing one is not an error here."""
     for file, stamp in manifest.stamps.items():
         with contextlib.suppress(OSError):
             _require_stamp(file, os.stat(located(manifest, file)), stamp)  # noqa: PTH116

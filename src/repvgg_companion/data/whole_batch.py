@@ -1,10 +1,10 @@
-"""A training needs one whole batch of images; whoever knows their number first says so."""
+"""A training needs at least one whole batch of images; every place that learns the number of images checks it."""
 
 from repvgg_companion.errors import CompanionError, counted
 
 
 def require_whole_batch(batch_size: int, images: int, recipe: str = "") -> None:
-    """Raise CompanionError where a global batch is larger than the training set; names the recipe if it is given."""
+    """Raise CompanionError if a global batch is larger than the training set; names the recipe if it is given."""
     if images < batch_size:
         named = f" {recipe}" if recipe else ""
         raise CompanionError(

@@ -24,8 +24,8 @@ def predict(
 ) -> Predictions:
     """Run a network over uint8 batches [n, 3, px, px] with labels [n], in eval mode and float32 without TF32.
 
-    `progress` takes the number of images that are done. Raises CompanionError if a logit is not finite, because such a
-    network has no accuracy.
+    `progress` is called with the number of images that are done. Raises CompanionError if a logit is not finite,
+    because such a network has no accuracy.
     """
     import torch
 

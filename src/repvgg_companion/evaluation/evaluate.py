@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class EvaluateRequest(EvaluationRequest):
-    """What the verb is asked for; `cache_folder` holds decoded images, one PROTOCOL.npy each."""
+    """The request of the verb; `cache_folder` holds decoded images, one PROTOCOL.npy each."""
 
     cache_folder: Path | None
     batch_size: int

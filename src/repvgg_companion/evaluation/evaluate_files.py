@@ -34,7 +34,7 @@ _ORDERS_OF_OTHERS = ("wnid", "devkit", "labels-file")
 
 @dataclass(frozen=True)
 class EvaluationRequest:
-    """What every verb that evaluates is asked for; `weights` are files, each with the label of its protocol.
+    """The request of every verb that evaluates; `weights` are files, each with the label of its protocol.
 
     `undecodable` is `stop` or `count`: whether an image that cannot be decoded stops the run or counts as wrong.
     """
@@ -51,7 +51,7 @@ class EvaluationRequest:
 
 @dataclass(frozen=True)
 class Target:
-    """The images of a manifest, by a protocol; `progress` takes the number of images that are done."""
+    """The images of a manifest, by a protocol; `progress` is called with the number of images that are done."""
 
     manifest: Manifest
     protocol: str
@@ -70,7 +70,7 @@ class Task:
 
 
 Score = Callable[[Task], "tuple[dict[str, Any], pyarrow.Table]"]
-"""From a task to its own columns of the row, and a table of one line per image."""
+"""Scores a task: its own columns of the row, and a table with one line per image."""
 
 
 def add_evaluation_arguments(parser: argparse.ArgumentParser, protocol: str) -> None:

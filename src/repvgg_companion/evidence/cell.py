@@ -51,7 +51,7 @@ class Chosen:
 
 
 def read_table(path: Path) -> TextTable:
-    """Read a CSV file as text; raises CompanionError where it is missing or damaged."""
+    """Read a CSV file as text; raises CompanionError if it is missing or damaged."""
     try:
         header, rows = read_csv(path)
     except FileNotFoundError:
@@ -60,7 +60,7 @@ def read_table(path: Path) -> TextTable:
 
 
 def choose(table: TextTable, cell: str, most: int = MOST_ROWS) -> Chosen:
-    """The rows and the column that `cell` means; raises CompanionError where no row, or more than `most`, fit."""
+    """The rows and the column that `cell` means; raises CompanionError if no row, or more than `most`, fit."""
     place = _PLACE.search(cell)
     words = [word for word in _split(_PLACE.sub(" ", cell), table.rows) if word.lower() != "column"]
     known = {name.lower(): name for name in table.columns}
@@ -73,7 +73,7 @@ def choose(table: TextTable, cell: str, most: int = MOST_ROWS) -> Chosen:
     if place is not None:
         wanted = int(place[2]) - (1 if place[1].lower() == "line" else 0)
         if not 1 <= wanted <= len(table.rows):
-            raise NoSuchCell(f"{table.path} has {len(table.rows)} rows; {place[0]} is none of them")
+            raise NoSuchCell(f"{table.path} has {len(table.rows)} rows; {place[0]} is not one of them")
         numbers = [number for number in numbers if number == wanted]
     if not numbers:
         unknown = [word for word, found in zip(values, fitting, strict=True) if not found]

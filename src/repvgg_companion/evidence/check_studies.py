@@ -54,7 +54,7 @@ def run(arguments: argparse.Namespace) -> None:
 def add_study(results: Path, folder: Path, facts: Facts) -> None:
     """Copy what a study consists of from the results of an experiment; a study that exists gets its further seeds.
 
-    Raises CompanionError where both have a training, differ in more than their seeds, or the new study is not in order;
+    Raises CompanionError if both have a training, differ in more than their seeds, or the new study is not in order;
     the folder is then as it was.
     """
     target, new = folder / results.name, folder / f".{results.name}.new"
@@ -166,7 +166,7 @@ def _trainings(settings: dict[str, Any]) -> set[tuple[str, str]]:
 def _require_recipe(row: Row, settings: dict[str, Any]) -> None:
     recipes = settings["recipes"]
     if row["recipe"] not in recipes:
-        raise CompanionError(f"the recipe {row['recipe']} is none of experiment.json")
+        raise CompanionError(f"experiment.json has no recipe {row['recipe']}")
     recipe = Recipe.from_mapping(recipes[row["recipe"]], row["recipe"])
     digest = training_digest(
         model=row["model"], width=row["width"], num_classes=settings["data"]["num_classes"],

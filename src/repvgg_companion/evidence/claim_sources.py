@@ -22,7 +22,7 @@ def evidence_of(claim: dict[str, Any], facts: Facts, results: Results, setting: 
         run = evidence.speeds
         if run is not None and all(setting.get(name) == getattr(run, name) for name in _SETTING):
             return evidence
-    return every[0] if every[0].speeds is None else Evidence(facts, results, None, "its speeds are not there any more")
+    return every[0] if every[0].speeds is None else Evidence(facts, results, None, "its speeds no longer exist")
 
 
 def claim_basis(claim: dict[str, Any], evidence: Evidence) -> list[tuple[Term, list[Basis]]]:
@@ -41,7 +41,7 @@ def term_basis(term: Term, evidence: Evidence) -> list[Basis]:
 
 
 def quantities_basis(quantities: list[Quantity], evidence: Evidence) -> list[Basis]:
-    """The rows of quantities that are compared; raises NotAvailable where one has none."""
+    """The rows of quantities that are compared; raises NotAvailable if one has none."""
     readings = evidence.read_together([quantity for quantity in quantities if quantity.name not in EXACT])
     found: list[Basis] = []
     for quantity in quantities:

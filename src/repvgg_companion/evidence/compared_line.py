@@ -14,7 +14,7 @@ COMPARED_TABLES = ("accuracy", "segmentation", "speed", "kernel_size", "memory",
 CONFIGURATION, PARTS = "experiment.json", "parts"
 """What the run of an experiment writes into its folder first: what was asked for, and the rows of single jobs."""
 SHOWN_ROWS = 3
-"""So many missing rows of a table are named."""
+"""Up to this many missing rows of a table are named."""
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,7 @@ def _words(row: Row) -> set[str]:
 
 
 def read_side(folder: Path) -> Side:
-    """One folder of results; raises CompanionError where it is none."""
+    """One folder of results; raises CompanionError if it holds no results."""
     if not folder.is_dir():
         raise CompanionError(f"{folder} is not a folder; name results/EXPERIMENT or results/devices/DEVICE")
     if not any((folder / f"{table}.csv").exists() for table in TABLES):

@@ -28,7 +28,7 @@ class CrateRequest:
     agent: str
 
     def __post_init__(self) -> None:
-        """Raise CompanionError where the results lie outside the checkout or the output inside the results."""
+        """Raise CompanionError if the results lie outside the checkout or the output inside the results."""
         if not self.results.is_dir():
             raise CompanionError(f"{self.results} is not a folder; name results/EXPERIMENT or results/reference")
         if not self.results.resolve().is_relative_to(self.root.resolve()):
@@ -59,7 +59,7 @@ def run(arguments: argparse.Namespace) -> None:
 def write_crate(contents: Contents, request: CrateRequest) -> None:
     """Write the crate beside its place, then move it there; an older crate of ours is replaced whole.
 
-    Raises CompanionError where `rocrate` is missing or the folder holds anything that this verb did not write.
+    Raises CompanionError if `rocrate` is missing or the folder holds anything that this verb did not write.
     """
     try:
         from rocrate.rocrate import ROCrate

@@ -41,7 +41,7 @@ class Contents:
 
 
 def experiment_contents(root: Path, results: Path) -> Contents:
-    """All that belongs to one experiment; raises CompanionError where it is not finished."""
+    """All that belongs to one experiment; raises CompanionError if it is not finished."""
     provenance = results / "provenance.json"
     if not provenance.exists():
         raise CompanionError(f"{provenance} does not exist; finish the experiment first")

@@ -55,7 +55,7 @@ class Published(Evidence):
     name: str = ""
 
     def offer(self, quantity: Quantity) -> Offer:
-        """The published value; raises NotAvailable where this source has none."""
+        """The published value; raises NotAvailable if this source has none."""
         raise NotAvailable(f"{self.name} has no {quantity.name}")
 
     def read_together(self, quantities: Sequence[Quantity]) -> dict[Quantity, Reading]:

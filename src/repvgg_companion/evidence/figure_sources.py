@@ -40,7 +40,7 @@ def places_of(path: Path, facts: Facts, results: Path | None) -> Places:
 
 def figure_nodes(path: Path, cell: str, facts: Facts, results: Path | None) -> list[Node]:
     """The tree of a figure, with the rows behind the points that `cell` names: a network, or values of its CSV file."""
-    metadata_of(path)  # a file without it is none of our figures
+    metadata_of(path)  # raises if the file is not one of our figures
     whole, panel = _whole_figure(path)
     places = places_of(whole, facts, results)
     title, digest, tables = _about(whole, places)
@@ -127,7 +127,7 @@ def _about(path: Path, places: Places) -> tuple[str, str, str]:
 
 
 def metadata_of(path: Path) -> tuple[str, str]:
-    """Commit and data digest of a figure; raises CompanionError where the file does not hold them."""
+    """Commit and data digest of a figure; raises CompanionError if the file does not hold them."""
     found = _METADATA.search(path.read_bytes())
     if found is None:
         raise CompanionError(f"{path} holds neither commit nor data digest; draw it with the verb 'figures'")

@@ -41,7 +41,7 @@ class SpeedTable(Published):
     by_model: Mapping[str, PublishedSpeed] = field(default_factory=dict)
 
     def offer(self, quantity: Quantity) -> Offer:
-        """The published speed; the train form is no answer to a claim about the converted network."""
+        """The published speed; the train form does not answer a claim about the converted network."""
         row = self.by_model.get(quantity.subject)
         if quantity.name != "speed" or row is None:
             raise NotAvailable(f"no {quantity.name} of {quantity.subject} is in this table")

@@ -21,7 +21,7 @@ class Print(Published):
     by_authors: Sequence[PublishedAccuracy] = field(default=())
 
     def offer(self, quantity: Quantity) -> Offer:
-        """The printed value; raises NotAvailable where nothing is printed."""
+        """The printed value; raises NotAvailable if nothing is printed."""
         if quantity.origin == "retrained":
             for row in self.by_authors:
                 if row.model == quantity.subject:

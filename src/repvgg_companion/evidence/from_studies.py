@@ -65,7 +65,7 @@ def read_studies(folder: Path, facts: Facts) -> list[Study]:
 
 
 def read_study(path: Path, facts: Facts) -> Study:
-    """One study; raises CompanionError where its rows cannot be compared with each other."""
+    """One study; raises CompanionError if its rows cannot be compared with each other."""
     results = Results(path)
     rows = []
     for number, row in enumerate(results.rows("accuracy"), start=2):

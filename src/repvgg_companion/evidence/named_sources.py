@@ -46,8 +46,8 @@ _COLUMNS = {
 class Places:
     """Where the named files are; `study` is the name of the study that rows of seeds belong to unless they name it.
 
-    `setting` (words such as `contiguous`) and `values` are what is shown beside the source: they tell rows apart that
-    the source calls alike.
+    `setting` (words such as `contiguous`) and `values` are what is shown beside the source: they tell apart rows for
+    which the source has the same name.
     """
 
     facts: Facts
@@ -89,7 +89,7 @@ def _rows(table: str, part: str, named: dict[str, str | None], places: Places) -
     rows = places.results.rows(table)
     fitting = [row for row in rows if all(str(row[name]) == value for name, value in wanted.items())]
     if not fitting:
-        yield Node(f"{part}: {places.results.folder} has no such row any more")
+        yield Node(f"{part}: {places.results.folder} no longer has such a row")
     yield from (raw_node(places.results, table, row) for row in _told_apart(table, fitting, places))
 
 
@@ -140,7 +140,7 @@ def published_node(path: Path, line: int) -> Node:
 
 
 def fact_node(file: str, number: int, facts: Facts) -> Node:
-    """A row of a printed table; raises CompanionError where the table has no such row."""
+    """A row of a printed table; raises CompanionError if the table has no such row."""
     name = next((name for name, path in FILES.items() if path == file), None)
     if name is None or not 1 <= number <= len(facts.table(name)):
         raise CompanionError(f"{facts.folder / file} has no row {number}; draw the figure again")

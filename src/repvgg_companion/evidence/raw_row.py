@@ -17,7 +17,7 @@ _NAMING = ("model", "kernel_size", "form", "layer", "dataset", "width", "recipe"
 
 @dataclass(frozen=True)
 class Node:
-    """One sentence of a tree: what a number rests on; `children` say what that rests on in turn."""
+    """One sentence of a tree: what a number rests on; `children` say what that in turn rests on."""
 
     text: str
     children: tuple["Node", ...] = ()

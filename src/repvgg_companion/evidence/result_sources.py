@@ -100,7 +100,7 @@ def ledger_nodes(chosen: Chosen, facts: Facts) -> list[Node]:
     found = []
     for _, row in chosen.rows:
         if row["id"] not in claims:
-            raise CompanionError(f"{path}: {row['id']} is no claim of {listed}")
+            raise CompanionError(f"{path}: {row['id']} is not a claim of {listed}")
         where = Node(f"{listed}: {row['id']}, {claims[row['id']]['where_in_paper']}")
         words = frozenset(row["setting"].split(", "))
         places = Places(facts, Results(results / "devices"), results / "studies", row["source"], words)

@@ -67,7 +67,7 @@ def speed_ups(tables: Sequence[SpeedTable], results: Results) -> Iterator[SpeedU
 
 
 def printed_ratio(facts: Facts, pair: tuple[str, str]) -> float:
-    """The ratio of the printed speeds; raises NotAvailable where one is not printed."""
+    """The ratio of the printed speeds; raises NotAvailable if one is not printed."""
     top, bottom = (facts.printed(Quantity("speed", name)) for name in pair)
     return top / bottom
 

@@ -23,7 +23,7 @@ _LINES = (("#000000", ":", "v"), ("#009E73", "--", "s"), ("#0072B2", "-.", "^"),
           ("#009E73", "-.", "<"), ("#0072B2", ":", ">"), ("#D55E00", "--", "h"))  # fmt: skip
 """Colour, dash and marker of each network; a study has at most the eleven of Tables 6 and 7."""
 _FEW = 4
-"""So many networks stand side by side in the legend, with bands that can be told apart."""
+"""Up to this many networks fit side by side in the legend and have bands that can be told apart."""
 
 
 def named(model: str) -> str:

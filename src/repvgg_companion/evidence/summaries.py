@@ -66,7 +66,7 @@ def summary(claim: Claim, rows: Sequence[Row]) -> str:
 
 
 def _measured(evidence_class: EvidenceClass, rows: Sequence[Row], n_speed_terms: int) -> str:
-    """On how many settings of one class a claim holds; rows about some of its speeds only are told apart."""
+    """On how many settings of one class a claim holds; rows about only some of its speeds are counted apart."""
     decided = [row for row in rows if row["verdict_number"] != NOT_TESTED]
     devices = grouped(decided, lambda row: row["device"])
     if not decided and evidence_class == MEASURED_HERE:

@@ -41,7 +41,7 @@ class WhyRequest:
     results: Path | None
 
     def __post_init__(self) -> None:
-        """Raise CompanionError where the file is missing or of a kind that cannot be traced."""
+        """Raise CompanionError if the file is missing or of a kind that cannot be traced."""
         if not self.file.is_file():
             raise CompanionError(f"{self.file} does not exist or is not a file; name a CSV file of results or a figure")
         if self.file.suffix not in (".csv", *FIGURES):
@@ -91,7 +91,7 @@ def nodes(request: WhyRequest) -> list[Node]:
 
 
 def _way(request: WhyRequest, table: TextTable) -> Callable[[Chosen, Facts], list[Node]]:
-    """How the rows of a file are followed, by its columns and its place."""
+    """How the rows of a file are traced, chosen by its columns and its place."""
     path, columns = request.file, table.columns
     if columns == [column.name for column in LEDGER]:
         return ledger_nodes
@@ -115,7 +115,7 @@ def _way(request: WhyRequest, table: TextTable) -> Callable[[Chosen, Facts], lis
     if joined:
         raise CompanionError(f"{path} is a part of a table; ask for a cell of {joined[0]}.csv, which 'collect' joined")
     raise CompanionError(
-        f"{path} is no table that can be traced; name a table of the contract, of the paper, of a small study, "
+        f"{path} is not a table that can be traced; name a table of the contract, of the paper, of a small study, "
         "ledger.csv, or the points of a figure"
     )
 

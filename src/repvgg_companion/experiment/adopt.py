@@ -1,9 +1,9 @@
 """The verb `adopt`: take states, weights and rows of another machine into our results.
 
 Everything is checked before anything is copied: digests of finished weights and checkpoints, the identity inside each
-weights file against its path, the images they were trained on against ours, and for each measured row that the weights
-it speaks of are there and that its accuracy is that of its predictions. What exists here already is kept. Where the
-images are not indexed here, the index comes along. Snakemake then finds nothing left to do but the cheap rules.
+weights file against its path, the images they were trained on against ours, and for each measured row that its weights
+are there and that its accuracy is that of its predictions. What exists here already is kept. Where the images are not
+indexed here, the index comes along. Snakemake then finds nothing left to do but the cheap rules.
 """
 
 import argparse
@@ -40,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Check everything, then copy; raises CompanionError with nothing copied where a check fails."""
+    """Check everything, then copy; raises CompanionError with nothing copied if a check fails."""
     source = Path(arguments.folder)
     source = source / "results" if (source / "results").is_dir() else source
     if not source.is_dir():
@@ -56,7 +56,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def plan_adoption(source: Path, target: Path) -> Adoption:
-    """What to copy from one results folder to another; raises CompanionError on the first thing that does not fit."""
+    """What to copy from one results folder to another; raises CompanionError at the first fault."""
     adoption = Adoption([], [])
     digests: dict[tuple[str, ...], dict[str, str]] = {}
     # In the order of the workflow: Snakemake repeats a job whose input is newer than its output.
@@ -85,7 +85,7 @@ def plan_adoption(source: Path, target: Path) -> Adoption:
 
 
 def _add_index(adoption: Adoption, folder: Path, there: Path) -> None:
-    """The manifests of images that are not indexed here; raises CompanionError where they are not as described."""
+    """The manifests of images that are not indexed here; raises CompanionError if they are not as described."""
     described = folder / "dataset.json"
     if not described.exists() or (there / "dataset.json").exists():
         return
@@ -182,13 +182,13 @@ def _check_weights(folder: Path, source: Path) -> dict[str, str]:
 
 
 def _check_rows(path: Path, experiment: Path, digests: dict[tuple[str, ...], dict[str, str]]) -> None:
-    """Rows fit the contract, their runs are described, and the weights they speak of are among those that came."""
+    """Rows fit the contract, their runs are described, and their weights are among those that came."""
     table = path.stem.partition("-")[0]
     if table not in TABLES:
         raise CompanionError(f"{path} belongs to no table of the results; move it out of the folder")
     for row in read_rows(path, table):
         if "run_id" in row and not (experiment / "runs" / f"{row['run_id']}.json").exists():
-            raise CompanionError(f"{path} speaks of run {row['run_id']}, whose file is missing; copy runs/ as well")
+            raise CompanionError(f"{path} refers to run {row['run_id']}, whose file is missing; copy runs/ as well")
         if table == "accuracy":
             _check_accuracy(row, path, experiment)
         sha256 = row.get("weights_sha256")
@@ -198,7 +198,7 @@ def _check_rows(path: Path, experiment: Path, digests: dict[tuple[str, ...], dic
         known = {row.get("train_sha256"), row.get("deploy_sha256"), *digests.get(place, {}).values()} - {None}
         if place not in digests or sha256 not in digests[place].values() or not known <= set(digests[place].values()):
             raise CompanionError(
-                f"{path} speaks of weights of {row['model']} with SHA-256 {sha256[:12]}, which are not in the folder; "
+                f"{path} refers to weights of {row['model']} with SHA-256 {sha256[:12]}, which are not in the folder; "
                 "copy weights/ as well"
             )
 
@@ -210,7 +210,7 @@ def _check_accuracy(row: dict[str, Any], path: Path, experiment: Path) -> None:
     name = predictions_of(row)
     predictions = experiment / "predictions" / name
     if not predictions.exists():
-        raise CompanionError(f"{path} speaks of predictions/{name}, which is missing; copy predictions/ as well")
+        raise CompanionError(f"{path} refers to predictions/{name}, which is missing; copy predictions/ as well")
     correct = read_predictions(predictions).correct
     right = 100 * float(correct.mean())
     if len(correct) != row["n_images"] or abs(right - row["top1_pct"]) > 1e-6:

@@ -44,7 +44,7 @@ class Strict(BaseModel):
 
 
 def _known(text: str, check: Callable[[str], Any]) -> str:
-    """`text`, if `check` knows it; pydantic wants a ValueError where it does not."""
+    """`text` if `check` accepts it; else a ValueError, as pydantic expects."""
     try:
         check(text)
     except CompanionError as error:

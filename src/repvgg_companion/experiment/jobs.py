@@ -1,8 +1,8 @@
 """The verb `jobs`: write the commands of an experiment as a shell script, for a machine without Snakemake.
 
-The commands are those that Snakemake would run, in its order, from its own dry run: what is already made is not among
-them, and neither are the cheap ones (tables, figures, claims, report), which are left for the machine that adopts the
-results. The script can be started again at any time: what is finished is skipped, a training continues.
+The commands come from a dry run of Snakemake, in its order. Those whose results exist are left out, and so are the
+cheap ones (tables, figures, claims, report), which the machine that adopts the results runs. The script can be started
+again at any time: what is finished is skipped, a training continues.
 """
 
 import argparse
@@ -84,7 +84,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Write the script; raises CompanionError where the experiment or its workflow is not in order."""
+    """Write the script; raises CompanionError if the experiment or its workflow is not in order."""
     experiment = read_experiment(arguments.experiment)
     output = Path(arguments.output or f"jobs-{experiment.experiment}.sh")
     if output.exists() and MARK not in output.read_bytes()[:2000].decode(errors="replace"):
@@ -93,7 +93,7 @@ def run(arguments: argparse.Namespace) -> None:
         raise CompanionError(f"--gpus is {arguments.gpus}; give 0 for none, or how many")
     jobs = jobs_to_carry(arguments.experiment)
     if all(job.verb in PREPARING for job in jobs):
-        print(f"{arguments.experiment}: nothing is left to carry; `snakemake` here makes the rest")
+        print(f"{arguments.experiment}: no job is left for another machine; `snakemake` here makes the rest")
         return
     if arguments.gpus is not None:
         jobs = [_with_gpus(job, arguments.gpus) for job in jobs]

@@ -50,7 +50,7 @@ def missing_sources(experiment: Experiment) -> dict[str, str]:
 
 
 def require_sources(experiment: Experiment, origin: str, indexed: Path | None = None) -> None:
-    """Raise CompanionError naming file, key and path where images are not where the experiment says.
+    """Raise CompanionError naming file, key and path if images are not where the experiment says.
 
     `indexed` is the `dataset.json` of an earlier run: images that it was made from may be gone.
     """
@@ -79,7 +79,7 @@ def _but_a_neighbour(path: str) -> str:
 
 
 def require_backbones(experiment: Experiment, origin: str) -> None:
-    """Raise CompanionError naming model and file where the weights that a PSPNet starts from do not exist."""
+    """Raise CompanionError naming model and file if the weights that a PSPNet starts from do not exist."""
     for group in experiment.training:
         for model, path in group.backbones.items():
             if path != "random" and Path(path).is_dir():

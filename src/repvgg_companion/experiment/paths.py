@@ -1,4 +1,4 @@
-"""From an experiment to names and paths: which weights there are, where each file lives, what each job is told.
+"""From an experiment to names and paths: which weights there are, where each file lives, which options each job gets.
 
 Pure functions of the checked experiment, except `names_below`; the workflow's rules and `plan` read the same ones.
 """
@@ -89,7 +89,7 @@ class Weights:
 def weights_of(experiment: Experiment) -> list[Weights]:
     """Every set of weights of the experiment, in the order of its file: trained ones, or the released ones.
 
-    Raises CompanionError where a released file cannot be used.
+    Raises CompanionError if a released file cannot be used.
     """
     if experiment.released:
         return _released_weights(experiment, experiment.released)
@@ -144,7 +144,8 @@ def backbone_of(group: TrainingGroup, model: str) -> str:
 def digest_of(experiment: Experiment, model: str, recipe: str, width: float, backbone: str = "") -> str:
     """The training digest of one model under one recipe of the experiment.
 
-    A backbone counts by the content of its file; one that is not there yet (a dry run goes on without it) by its path.
+    A backbone enters by the content of its file; if the file does not exist yet (a dry run goes on without it), by its
+    path.
     """
     start = sha256_of_file(backbone) if backbone and Path(backbone).is_file() else backbone
     return training_digest(

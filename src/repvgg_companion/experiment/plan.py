@@ -33,7 +33,7 @@ IMAGES_PER_CORE_S = 780
 """Images that one core decodes and augments per second (uint8 path, 224 px from images of about 500x375)."""
 LARGE_PX, SMALL_BATCH = 64, 4
 SHORT_PROBE_S = 30
-"""A probe that took no longer is repeated, and the shorter times count."""
+"""A probe that took at most this many seconds is repeated, and the shorter times count."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Print the plan; raises CompanionError where the number of images is unknown or nothing is trained."""
+    """Print the plan; raises CompanionError if the number of images is unknown or nothing is trained."""
     experiment = read_experiment(arguments.experiment)
     if not experiment.training:
         raise CompanionError(f"{arguments.experiment} trains nothing, so there is nothing to plan")
@@ -201,7 +201,7 @@ def _speeds(experiment: Experiment, arguments: argparse.Namespace) -> tuple[Call
 
 
 def _given(experiment: Experiment, text: str, on_cpu: bool) -> tuple[Callable, str]:
-    """From one given speed, by arithmetic and moved bytes of every layer; cruder than a probe."""
+    """Scale one given speed by the arithmetic and moved bytes of every layer; less exact than a probe."""
     match = re.fullmatch(r"([^=]+)=(\d+(?:\.\d+)?)", text)
     if match is None or float(match[2]) <= 0:
         raise CompanionError(f"--images-per-s {text!r} is not of the form MODEL=NUMBER, such as RepVGG-B1=1200")
@@ -259,7 +259,7 @@ def _told(seconds: float) -> str:
 
 
 def read_claims(folder: Path = PAPER) -> dict[str, frozenset[tuple[str, str]]]:
-    """The trainings, as (model, recipe), whose accuracies each claim of the paper rests on.
+    """The trainings, as (model, recipe), that each claim of the paper about accuracy needs.
 
     Claims that name no recipe are about weights of others, which no training here decides.
     """
@@ -273,7 +273,7 @@ def read_claims(folder: Path = PAPER) -> dict[str, frozenset[tuple[str, str]]]:
 
 
 def cheaper(costs: list[Cost], claims: dict[str, frozenset[tuple[str, str]]]) -> list[str]:
-    """Which claims about accuracy can be decided in turn, each time by the least further cost, and the sum of it."""
+    """Which claims about accuracy can be decided, the cheapest next one first, and the total cost up to each."""
     price: dict[tuple[str, str], float] = {}
     for cost in costs:
         key = (cost.model, cost.recipe)
@@ -300,5 +300,5 @@ def cheaper(costs: list[Cost], claims: dict[str, frozenset[tuple[str, str]]]) ->
 
 
 def cpu_processes(threads: int) -> int:
-    """Trainings with this many threads that this CPU runs side by side."""
+    """How many trainings with this many threads this CPU runs side by side."""
     return max(1, usable_cores() // max(threads, 1))

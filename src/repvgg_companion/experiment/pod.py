@@ -65,7 +65,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Submit, ask for or delete; raises CompanionError where kubectl, the template or the script is not in order."""
+    """Submit, ask for or delete; raises CompanionError if kubectl, the template or the script is not in order."""
     if arguments.action == "status":
         print(status(arguments.id))
     elif arguments.action == "cancel":
@@ -83,7 +83,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def read_template(path: str | Path) -> dict[str, Any]:
-    """A site's Job manifest; raises CompanionError where it is none."""
+    """A site's Job manifest; raises CompanionError if it is not a Job."""
     import yaml
 
     try:
@@ -96,12 +96,12 @@ def read_template(path: str | Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise CompanionError(f"{path} does not exist; name the Job template with --template") from None
     except (yaml.YAMLError, KeyError, IndexError, TypeError):
-        raise CompanionError(f"{path} is no Job manifest with a container and its image; see {TEMPLATE}") from None
+        raise CompanionError(f"{path} is not a Job manifest with a container and its image; see {TEMPLATE}") from None
     return template
 
 
 def manifest(template: dict[str, Any], request: PodRequest, script: Path, folder: Path) -> dict[str, Any]:
-    """The Job that runs `script` in `folder`; raises CompanionError where the pod would not see one of them."""
+    """The Job that runs `script` in `folder`; raises CompanionError if the pod would not see one of them."""
     job = copy.deepcopy(template)
     pod = job["spec"]["template"]["spec"]
     container = pod["containers"][0]
@@ -148,11 +148,11 @@ def _fill_resources(pod: dict[str, Any], container: dict[str, Any], request: Pod
 
 
 def status(identity: str) -> str:
-    """`running`, `success` or `failed`, as Snakemake wants it; an API server that does not answer means running."""
+    """`running`, `success` or `failed`, as Snakemake wants it; running if the API server does not answer."""
     done = _kubectl("get", "job", *_place(identity), "-o", "json", check=False)
     if done.returncode:
         if "NotFound" in done.stderr:
-            print(f"pod: {identity} is gone; somebody deleted it", file=sys.stderr)
+            print(f"pod: {identity} no longer exists; it was deleted", file=sys.stderr)
             return "failed"
         print(f"pod: kubectl: {done.stderr.strip()}; asking again later", file=sys.stderr)
         return "running"

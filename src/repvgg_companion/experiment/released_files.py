@@ -29,7 +29,7 @@ class ReleasedFile:
 def released_files(folder: str | Path, models: tuple[str, ...], dataset: str, memory: str | Path) -> list[ReleasedFile]:
     """Every weights file below `folder`, or those of `models` only; `memory` is the JSON file of earlier findings.
 
-    Raises CompanionError with the reader's one sentence where a file cannot be used, and where nothing is found.
+    Raises CompanionError with the reader's one sentence if a file cannot be used, and if nothing is found.
     """
     if not Path(folder).is_dir():
         raise CompanionError(

@@ -19,9 +19,9 @@ def batch_sizes(experiment: Experiment) -> dict[str, int]:
 
 
 def require_train_images(experiment: Experiment, origin: str, indexed: Path) -> None:
-    """Raise CompanionError where a batch is larger than the training set, if that is known already.
+    """Raise CompanionError if a batch is larger than the training set, if that is known already.
 
-    `indexed` is the `dataset.json` of an earlier run. What is known later is said by `index`.
+    `indexed` is the `dataset.json` of an earlier run. What is known only later is checked by `index`.
     """
     for recipe, size in batch_sizes(experiment).items():
         images = _at_most(experiment, indexed, size)
@@ -32,7 +32,7 @@ def require_train_images(experiment: Experiment, origin: str, indexed: Path) -> 
 
 
 def _at_most(experiment: Experiment, indexed: Path, enough: int) -> int | None:
-    """How many training images there are at most, counted no further than `enough`; None where nobody knows yet."""
+    """How many training images there are at most, counted no further than `enough`; None if it is not known yet."""
     folder = experiment.data.train_folder
     if folder is not None and Path(folder).is_dir():
         try:

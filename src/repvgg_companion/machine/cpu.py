@@ -1,6 +1,6 @@
 """Readings of the CPU: usable cores, processor time, clocks, load and peak memory. No torch.
 
-Everything is read, nothing is ever set.
+Everything is only read, nothing is set.
 """
 
 import os

@@ -26,7 +26,7 @@ _VECTORS = (
     ("sve", "sve"),
     ("asimd", "neon"),
 )
-"""From the strongest to the weakest: the first that the processor names goes into the label."""
+"""From the strongest to the weakest; the first one that the processor has goes into the label."""
 
 
 def cpu_label(cpuinfo: str | None = None, cores: int | None = None) -> str:
@@ -48,7 +48,7 @@ def cpu_label(cpuinfo: str | None = None, cores: int | None = None) -> str:
 
 
 def gpu_label(name: str, power_limit_w: float | None = None) -> str:
-    """Label of a GPU from its full name (form factor, memory and MIG slice stand in it) and its enforced power limit.
+    """Label of a GPU from its full name (with form factor, memory and MIG slice) and its enforced power limit.
 
     Two cards of one kind with different power limits are two devices: the limit decides the clock under load.
     """
@@ -61,7 +61,7 @@ def gpu_label(name: str, power_limit_w: float | None = None) -> str:
 def device_label(kind: str, *, cores: int | None = None) -> str:
     """Label of the device that is measured: `kind` is `cpu` or `cuda`. On a GPU it asks torch and NVML.
 
-    Raises CompanionError where a GPU is asked for and there is none.
+    Raises CompanionError if a GPU is asked for and there is none.
     """
     if choose_device(kind) == "cpu":
         return cpu_label(cores=cores)
@@ -71,7 +71,7 @@ def device_label(kind: str, *, cores: int | None = None) -> str:
 
 
 def choose_device(wanted: str) -> str:
-    """`cpu` or `cuda` for a setting of `auto`, `cpu` or `cuda`; raises CompanionError where there is no such device."""
+    """`cpu` or `cuda` for a setting of `auto`, `cpu` or `cuda`; raises CompanionError if there is no such device."""
     if wanted == "cpu":
         return "cpu"
     import torch

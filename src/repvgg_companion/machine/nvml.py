@@ -1,6 +1,6 @@
 """Readings of an NVIDIA GPU through NVML, and the flags that follow from them. No torch.
 
-Everything is read, nothing is ever set.
+Everything is only read, nothing is set.
 """
 
 import contextlib
@@ -13,7 +13,7 @@ from typing import Any
 from repvgg_companion.machine.cpu import lines_of
 
 _POWER_LIMIT = 0x4
-"""NVML's reason for a clock below its highest: the GPU would take more power than its limit, which is in its label."""
+"""NVML's reason for a reduced clock: the GPU would exceed its power limit, which is in its label."""
 _THROTTLED = {
     0x8: "hardware slowdown",
     0x10: "clock of the GPUs it is synchronised with",
@@ -145,7 +145,7 @@ def _process_name(pid: int) -> str:
 
 
 def _asked(question: Any, *arguments: Any) -> Any:
-    """The answer, or None where the device does not support the question."""
+    """The result of the query, or None if the device does not support it."""
     import pynvml
 
     try:

@@ -9,7 +9,7 @@ import torch
 from repvgg_companion.errors import CompanionError
 
 DTYPES = {"fp32": torch.float32, "tf32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
-"""What convolutions compute in and hand on, by precision."""
+"""Data type of convolutions and their outputs, by precision."""
 LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
 """Memory formats of images, by the project's names."""
 _OUT_OF_MEMORY = ("not enough memory", "can't allocate memory", "out of memory")
@@ -39,7 +39,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def free_memory(kind: str) -> None:
-    """Give the memory of objects that nobody holds any more back to the system."""
+    """Give the memory of unreferenced objects back to the system."""
     gc.collect()
     if kind == "cuda":
         torch.cuda.empty_cache()
@@ -54,7 +54,7 @@ def autocast(precision: str, device: torch.device) -> torch.autocast:
 def set_precision(precision: str, device: str) -> None:
     """Switch TF32 on or off and the algorithm search of cuDNN on.
 
-    Raises CompanionError where the device does not have the precision.
+    Raises CompanionError if the device does not have the precision.
     """
     if device == "cpu":
         if precision == "tf32":
@@ -84,6 +84,6 @@ def set_training_convolutions(device: torch.device, *, deterministic: bool) -> N
 
 
 def synchronize(device: torch.device) -> None:
-    """Wait until a GPU has done what it was given; a CPU always has."""
+    """Wait until a GPU has finished its work; on a CPU nothing is pending."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)

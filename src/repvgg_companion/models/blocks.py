@@ -19,7 +19,7 @@ BATCH_NORM_EPSILON = 1e-5
 
 @dataclass(frozen=True)
 class BlockGrammar:
-    """What one kind of block consists of: the branches beside the 3x3 convolution, and where its batch norms are.
+    """The structure of one kind of block: the branches beside the 3x3 convolution, and where its batch norms are.
 
     `kernel` is how the 3x3 kernel is made from its parameters: `free`, `identity-plus` (I + W), or `dirac`
     (diag(a) I + diag(b) W/|W|). `branch_batch_norm` is False if a single batch norm follows the sum.

@@ -9,7 +9,7 @@ from repvgg_companion.identity import WeightsIdentity
 from repvgg_companion.models.names import require_model
 
 CLASSIFIERS = ("linear.", "fc.")
-"""Fronts of the names of the last layer, which a network with other classes learns anew."""
+"""Key prefixes of the last layer, which a network with other classes learns from scratch."""
 
 
 def start_from(

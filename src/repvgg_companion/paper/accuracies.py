@@ -34,7 +34,7 @@ class Accuracy:
 
 @dataclass(frozen=True)
 class Comparable:
-    """Accuracies by model that may be compared with each other, and those of the other models that may not."""
+    """Accuracies by model that may be compared with each other, and those of other models, which may not."""
 
     accuracies: dict[str, Accuracy]
     others: dict[str, Accuracy]

@@ -72,7 +72,7 @@ class ComparableRun:
         return f"speed.csv {self.run_id} {model} {words}"
 
     def read(self, quantity: Quantity) -> Reading:
-        """The speed in examples/s or the density in TFLOPS; raises NotAvailable where it was not measured here."""
+        """The speed in examples/s or the density in TFLOPS; raises NotAvailable if it was not measured here."""
         row = self.rows.get(_key(quantity))
         if row is None:
             raise NotAvailable(f"{quantity} was not measured in the run {self.run_id}")

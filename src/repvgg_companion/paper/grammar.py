@@ -97,7 +97,7 @@ class Check:
 
     @property
     def quantities(self) -> tuple[Quantity, ...]:
-        """None: a check looks up what it needs."""
+        """Empty: a check looks up what it needs."""
         return ()
 
     @property
@@ -195,7 +195,7 @@ def _term(text: str, recipe: str | None) -> Term:
     try:
         tree = ast.parse(source, mode="eval").body
         if not isinstance(tree, ast.Compare) or any(type(symbol) not in _COMPARISONS for symbol in tree.ops):
-            raise ValueError("it is no comparison")
+            raise ValueError("it is not a comparison")
         sides = [tree.left, *tree.comparators]
         for side in sides:
             _require_arithmetic(side, len(quantities))

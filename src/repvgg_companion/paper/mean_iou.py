@@ -60,7 +60,7 @@ def trainings(rows: list[Row]) -> list[list[Row]]:
 def over_images(coefficients: Sequence[float], rows: Sequence[Sequence[Row]]) -> Span:
     """Bootstrap interval, in points, of sum c_i mIoU_i for new images; `rows` holds the seeds of each network.
 
-    The same images are drawn for every network, and mIoU is computed anew from the sums of each sample.
+    The same images are drawn for every network, and mIoU is recomputed from the sums of each sample.
     """
     from repvgg_companion.evaluation.intersection_over_union import image_draws, resampled_mean_iou
     from repvgg_companion.evaluation.predictions import read_counts

@@ -206,7 +206,7 @@ def predictions_path(row: Row) -> Path:
 def correct_images(rows: Iterable[Row]) -> tuple[np.ndarray, np.ndarray]:
     """Per image the share of the rows' networks that put its label first, and the labels; each [n].
 
-    Raises NotAvailable where predictions are missing or do not give the row's accuracy.
+    Raises NotAvailable if predictions are missing or do not give the row's accuracy.
     """
     from repvgg_companion.evaluation.predictions import read_predictions
 

@@ -55,7 +55,7 @@ class Facts:
     def table(self, name: str) -> list[dict[str, Any]]:
         """Rows of `table1` to `table8`, `figure1`, `claims`, `exceptions` or `released`, in the printed order.
 
-        Numbers are numbers, empty cells None. Raises CompanionError where the file is missing.
+        Numbers are numbers, empty cells None. Raises CompanionError if the file is missing.
         """
         if name not in self._tables:
             path = Path(self.folder) / FILES[name]
@@ -78,7 +78,7 @@ class Facts:
         return next((row["recipe"] for row in self.table("released") if row["model"] == model), None)
 
     def printed(self, quantity: Quantity) -> float:
-        """The printed value of a quantity; raises NotAvailable where the paper prints none."""
+        """The printed value of a quantity; raises NotAvailable if the paper prints none."""
         value = self._printed(quantity)
         if value is None:
             raise NotAvailable(f"the paper prints no {quantity}")
@@ -125,7 +125,7 @@ def printed_row(facts: Facts, table: str, row: dict[str, Any]) -> str:
 
 
 def read_facts(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
-    """A CSV file of the folder `paper`, as `read_csv`; raises CompanionError where it is missing."""
+    """A CSV file of the folder `paper`, as `read_csv`; raises CompanionError if it is missing."""
     try:
         return read_csv(path)
     except FileNotFoundError:

@@ -133,7 +133,7 @@ def dense_winograd_layers(name: str) -> int:
 def winograd_multiplications() -> tuple[int, int]:
     """Multiplications of a 2x2 output tile by F(2x2, 3x3) and directly (section 2.4).
 
-    Computes one tile of integers both ways. Raises AssertionError where the results differ.
+    Computes one tile of integers both ways. Raises AssertionError if the results differ.
     """
     data_transform = np.array([[1, 0, -1, 0], [0, 1, 1, 0], [0, -1, 1, 0], [0, 1, 0, -1]])
     # The filter transform of Lavin and Gray (2016), times 2 on each side so that integers suffice.

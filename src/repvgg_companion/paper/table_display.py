@@ -49,7 +49,7 @@ class DisplayedTable:
 
     @property
     def numeric(self) -> list[bool]:
-        """Which columns hold numbers only, and so stand to the right."""
+        """Which columns hold numbers only and are right-aligned."""
         form = re.compile(r"–|\(?[-+]?\d[\d.e+-]*\)?( \[[^\]]*\])?")
         return [all(form.fullmatch(line[place]) for line in self.cells) for place in range(len(self.headers))]
 
@@ -70,7 +70,7 @@ def displayed(rows: list[TableRow]) -> DisplayedTable:
     general = [f"{header(column)}: {_shared(rows, column)}" for column in constant]
     if recounts:
         names = ", ".join(header(printed).removeprefix("paper ") for printed in dict.fromkeys(recounts.values()))
-        general.append(f"counted anew here: {names}; each without a mark of its own is met as it is printed; "
+        general.append(f"recounted here: {names}; a cell without a mark agrees with the printed value; "
                        "a value in brackets is counted and not printed")  # fmt: skip
     own = [_notes(row, recounts, columns) for row in rows]
     everywhere = [

@@ -64,7 +64,7 @@ class Certificate:
 
 @dataclass(frozen=True)
 class CheckInputs:
-    """What both forms are run on: normalised float images [n, 3, px, px], a device, and images at a time."""
+    """The inputs of the comparison: normalised float images [n, 3, px, px], a device, and images at a time."""
 
     images: "Tensor"
     device: str = "cpu"
@@ -164,9 +164,9 @@ def _check_file(
     if not differing:
         return state, ""
     if existed:
-        way_out = "it existed before and is kept; move it to another folder to have it written again"
+        way_out = "it existed before and was kept; move it to another folder, so that it is written again"
     else:
-        way_out = "it was not kept, because the disk or the memory is faulty"
+        way_out = "it was removed; the disk or the memory is probably faulty"
         path.unlink()
     return state, (
         f"(b) file: {path} is not the conversion of its train file ({len(differing)} differ: "

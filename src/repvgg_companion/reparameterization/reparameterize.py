@@ -19,7 +19,7 @@ N_INPUTS = 64
 
 @dataclass(frozen=True)
 class ReparameterizeRequest:
-    """What the verb is asked for: train files, and the images, device and folders of their certificates.
+    """The request of the verb: train files, and the images, device and folders of their certificates.
 
     `n_images` are taken from the manifest and processed `batch_size` at a time.
     """

@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def collect(table: str, output: str, parts: list[str]) -> int:
     """Join the parts of one table into `output`; returns the number of rows.
 
-    Raises CompanionError naming the part where a row does not fit the contract; nothing is written then.
+    Raises CompanionError naming the part if a row does not fit the contract; nothing is written then.
     """
     rows = [row for part in parts for row in read_rows(part, table)]
     write_rows(output, table, rows)

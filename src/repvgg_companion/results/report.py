@@ -287,7 +287,7 @@ def _figures(folder: Path, own_images: bool) -> Iterator[PageFigure]:
 
 
 def _made(path: Path) -> Path:
-    """A file of the figures or tables; raises CompanionError where it is missing."""
+    """A file of the figures or tables; raises CompanionError if it is missing."""
     if not path.exists():
         raise CompanionError(f"{path} does not exist; make the figures and tables first")
     return path

@@ -14,15 +14,15 @@ GRACE_S = 5.0
 
 
 class Stopped(BaseException):
-    """The time is over or a signal came. No Exception, so that nothing on the way takes it for a failure."""
+    """The time is over or a signal came. Not an Exception, so that no `except Exception` takes it for a failure."""
 
 
 class Alarm:
     """Raises Stopped in the main thread after `end`, a moment of `time.monotonic`, or a signal that asks for a stop.
 
-    First `stop_if_due` does so, between two calls of a network. Where nothing asks it within `grace_s`, Stopped is
-    raised wherever the main thread is, and again every second, for a library that swallows it. An exception in the
-    middle of a library's work may crash the process. `reason` is the signal's name.
+    At first only `stop_if_due` raises it, between two calls of a network. If that is not called within `grace_s`,
+    Stopped is raised wherever the main thread is, and again every second, because a library may swallow it. An
+    exception in the middle of a library's work may crash the process. `reason` is the signal's name.
     """
 
     held: ClassVar[int] = 0
@@ -48,7 +48,7 @@ class Alarm:
             signal.signal(number, signal.SIG_IGN)
 
     def restore(self) -> None:
-        """Give the signals back to whom they belonged."""
+        """Restore the signal handlers that were set before."""
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
@@ -80,7 +80,7 @@ def stop_if_due() -> None:
 
 @contextlib.contextmanager
 def undisturbed() -> Iterator[None]:
-    """A section that an alarm does not interrupt: it is raised again within a second of the section's end.
+    """A section that an alarm does not interrupt; Stopped is raised within a second after its end.
 
     For code that leaves the process broken if an exception comes in its middle, such as torch's profiler.
     """

@@ -142,7 +142,7 @@ def _compiled(module: nn.Module, inputs: list[torch.Tensor]) -> PreparedCall:
     with config.patch(choices), limits:
         compiled = torch.compile(module, mode="max-autotune" if on_gpu else None, dynamic=False)
         try:
-            # The mode of the calls below: another one would compile anew, without freezing.
+            # The mode of the calls below: in another mode torch would compile again, without freezing.
             with torch.inference_mode():
                 compiled(inputs[0])
         except Exception as error:

@@ -42,12 +42,12 @@ def run(arguments: argparse.Namespace) -> None:
 def check_device(folder: str | Path) -> tuple[int, list[str]]:
     """Check one device folder; returns the number of rows and the flags.
 
-    Raises CompanionError naming file, row and what to do where a row does not fit the contract, does not follow from
+    Raises CompanionError naming file, row and what to do if a row does not fit the contract, does not follow from
     its samples, or is faster than the device can be.
     """
     folder = Path(folder)
     if not re.fullmatch(LABEL_PATTERN, folder.name):
-        raise CompanionError(f"{folder}: the folder's name is no device label such as gpu-nvidia-h100-80gb-hbm3-700w")
+        raise CompanionError(f"{folder}: the name is not a device label such as gpu-nvidia-h100-80gb-hbm3-700w")
     count, flags = 0, []
     _samples.cache_clear()
     for table in TABLES:
@@ -161,7 +161,7 @@ def _samples(folder: Path, run_id: str) -> Any:
 
 
 def _is_empty(row: dict[str, Any], value: float | None) -> bool:
-    """Whether a row holds no time; raises CompanionError where it does not say why, or rests on too few samples."""
+    """Whether a row holds no time; raises CompanionError if it does not say why, or rests on too few samples."""
     if value is None:
         if not (row["flags"] or "").startswith("not measured"):
             raise CompanionError("it is empty without a reason in its flags; leave it out or measure again")

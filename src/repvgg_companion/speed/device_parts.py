@@ -1,7 +1,8 @@
 """The parts of the programme that measures a whole device, in order of importance. No torch.
 
-Each part has minutes of its own, so that no part takes the time of all others. The order on a GPU follows what is
-missing most: speeds in bf16 first, then the comparison with timm, training, the paper's tables, and torch.compile last.
+Each part has a time limit of its own, so that no part uses up the time of all others. The order on a GPU follows what
+is missing most: speeds in bf16 first, then the comparison with timm, training, the paper's tables, and torch.compile
+last.
 """
 
 from dataclasses import dataclass, replace
@@ -58,7 +59,7 @@ class DevicePart:
 
     name: str
     minutes: float
-    """Its own limit in the first pass; what is left is measured when all parts had their turn."""
+    """Its own limit in the first pass; what is left is measured after all parts had their first pass."""
     work: Work
     starts: int = 1
     group_seconds: float = 0.0

@@ -34,7 +34,7 @@ class MeasuredDevice:
 
     @property
     def kept(self) -> FinishedWork:
-        """The finished work that is no group."""
+        """Finished work other than groups."""
         return FinishedWork(self.state, self.device)
 
 

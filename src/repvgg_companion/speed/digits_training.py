@@ -56,7 +56,7 @@ def end_process(process: subprocess.Popen) -> None:
 def train_on_digits(settings: DigitsSettings, folder: Path, kind: str, call: VerbCall = call_verb) -> dict[str, Any]:
     """Run all steps in `folder`, which is empty; returns exit statuses, seconds, accuracies and the certificate.
 
-    Raises CompanionError that names the step that did not end as it must.
+    Raises CompanionError naming the step that did not end as expected.
     """
     facts: dict[str, Any] = {"settings": vars(settings), "steps": []}
 

@@ -32,7 +32,7 @@ class Effort:
 
 @dataclass(frozen=True, kw_only=True)
 class MeasureRequest:
-    """What all measuring verbs are asked: where rows go, where finished work is kept, and how far the call goes."""
+    """The request that all measuring verbs share: where rows go, where finished work is kept, how far the call goes."""
 
     experiment: str
     output: str
@@ -89,7 +89,7 @@ def add_measure_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--experiment", required=True, help="name of the experiment, written into every row")
     parser.add_argument("--output", required=True, help="CSV of the rows")
     parser.add_argument("--runs", required=True, help="folder of the run's JSON file")
-    parser.add_argument("--state", help="folder where finished work is kept; a later call goes on from there")
-    parser.add_argument("--minutes", type=float, help="end by then: nothing is begun that will not fit; needs --state")
-    parser.add_argument("--finish", action="store_true", help="write the rows of what is in --state, measure no more")
-    parser.add_argument("--forget", action="store_true", help="empty --state when all is measured and written")
+    parser.add_argument("--state", help="folder that keeps finished work; a later call continues from it")
+    parser.add_argument("--minutes", type=float, help="time limit; a group that would not fit is left; needs --state")
+    parser.add_argument("--finish", action="store_true", help="write the rows of what is in --state and stop measuring")
+    parser.add_argument("--forget", action="store_true", help="empty --state after everything is measured and written")

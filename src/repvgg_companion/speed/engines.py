@@ -56,7 +56,7 @@ def onnx_bytes(module: nn.Module, images: torch.Tensor, free: Mapping[str, Mappi
 
 
 def onnxruntime_call(module: nn.Module, inputs: list[torch.Tensor], threads: int) -> Call:
-    """A call of ONNX Runtime on the CPU; raises Unavailable where it is not installed or lacks the precision."""
+    """A call of ONNX Runtime on the CPU; raises Unavailable if it is not installed or lacks the precision."""
     try:
         import onnxruntime
     except ImportError:
@@ -77,7 +77,7 @@ def onnxruntime_call(module: nn.Module, inputs: list[torch.Tensor], threads: int
 
 
 def openvino_call(module: nn.Module, inputs: list[torch.Tensor], threads: int, precision: str) -> Call:
-    """A call of OpenVINO on the CPU in fp32 or bf16; raises Unavailable where it is not installed."""
+    """A call of OpenVINO on the CPU in fp32 or bf16; raises Unavailable if it is not installed."""
     try:
         import openvino
     except ImportError:
@@ -112,10 +112,10 @@ def _onnx_of_one_image(module: nn.Module, images: torch.Tensor) -> bytes:
 
 @cache
 def _core_of(make: Callable[[], Any]) -> Any:
-    """The one core of OpenVINO in this process.
+    """The only core of OpenVINO in this process.
 
-    Each core gives the thread an alternative stack for signals and takes it away when it goes. With several cores the
-    stack of one that is gone stays in use, and the next signal (Ctrl-C, a timer) ends the process with a fault.
+    Each core gives the thread an alternative signal stack and frees it when it is destroyed. With several cores a freed
+    stack stays in use, and the next signal (Ctrl-C, a timer) crashes the process.
     """
     return make()
 

@@ -2,7 +2,7 @@
 
 The certificate's three checks on the file that was written, read back: (a) its graph in float64 gives the network's
 logits to 1e-10, (b) every weight in it equals the deploy file's bit for bit, (c) the float32 error and changed
-predictions. A file that fails (a) or (b), or whose float32 error is no rounding error, is not kept.
+predictions. A file that fails (a) or (b), or whose float32 error is larger than rounding explains, is not kept.
 
 An ONNX file takes any number of images of any size, and its metadata say what it is: network, digests, class names and
 preprocessing. Its float32 check includes a batch of another, non-square size.
@@ -67,7 +67,7 @@ def run(arguments: argparse.Namespace) -> None:
 def export(weights: str | Path, output: str | Path, *, input_px: int | None = None, n_inputs: int = 8) -> ExportCheck:
     """Export `weights` to `output`, a torch.export program for batches of one; returns the check.
 
-    Raises CompanionError where the file is no deploy file, the format is unknown, a package is missing, or the check
+    Raises CompanionError if the file is not a deploy file, the format is unknown, a package is missing, or the check
     fails; nothing is left under the final name then.
     """
     import torch
@@ -77,7 +77,7 @@ def export(weights: str | Path, output: str | Path, *, input_px: int | None = No
 
     suffix = Path(output).suffix
     if suffix not in (".onnx", ".pt2"):
-        raise CompanionError(f"{output}: the format is told by the suffix, .onnx or .pt2; name the output so")
+        raise CompanionError(f"{output}: the suffix decides the format; name the output .onnx or .pt2")
     state, identity = load_weights(weights)
     if identity.form != "deploy":
         raise CompanionError(f"{weights} is in {identity.form} form; export the deploy file beside it")
@@ -167,7 +167,7 @@ def onnx_metadata(weights: Path, identity: WeightsIdentity) -> dict[str, str]:
     """What the metadata of an ONNX file say; lists and tables are JSON.
 
     Class names and preprocessing are those of the `config.json` beside the weights. Without it the names are known for
-    ImageNet only. Raises CompanionError where that file is about other weights.
+    ImageNet only. Raises CompanionError if that file is about other weights.
     """
     from repvgg_companion.api import class_names
     from repvgg_companion.data.batches.normalize import MEAN, STD

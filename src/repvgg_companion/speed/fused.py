@@ -139,7 +139,7 @@ def space_to_depth_weight(weight: Tensor) -> Tensor:
 def fuse(module: nn.Module, images: Tensor) -> fx.GraphModule:
     """A copy of the graph of `module` in eval mode with fused convolutions, for inputs of the shape of `images`.
 
-    `module` is not changed; on a GPU the copy shares its weights. Raises NotFusable where the network cannot be traced
+    `module` is not changed; on a GPU the copy shares its weights. Raises NotFusable if the network cannot be traced
     or the platform lacks the operators.
     """
     if module.training:
@@ -204,7 +204,7 @@ def _fuse_convolution(root: fx.GraphModule, modules: dict[str, nn.Module], node:
         after = _only_user(addition, lambda user: _is_relu(user, modules))
         first, second = addition.args[:2]
         partner = second if first is node else first
-        # A sum needs an operand of the same shape; a broadcast one stays an operator of its own.
+        # A fused sum needs an operand of the same shape; a sum that broadcasts stays an operator of its own.
         if after is not None and _shape(partner) == _shape(node) and addition.kwargs.get("alpha", 1) == 1:
             last, other, relu = after, partner, after
     if relu is None and conv.weight.device.type != "cpu":

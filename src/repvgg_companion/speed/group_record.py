@@ -39,7 +39,7 @@ class MeasuredNetwork:
 
     @property
     def flags(self) -> list[str]:
-        """What a reader of its row must know."""
+        """Flags of its row: what a reader must know."""
         flags = [] if self.warm_up_stable else ["warm-up not stable"]
         if self.fused_operators and self.fused_operators[0] < self.fused_operators[1]:
             flags.append("fused operators for {} of {} convolutions".format(*self.fused_operators))

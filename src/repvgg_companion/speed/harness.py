@@ -153,7 +153,7 @@ def measure_group(subjects: Sequence[Subject], clock: Clock, rounds: Rounds) -> 
     """Warm every subject up, then measure all of them once in each round; the first is measured again last.
 
     The order inside a round is a random permutation that is rotated by one from round to round, so that every subject
-    takes every place equally often and none always follows the same neighbour's heat. Raises CompanionError if two
+    takes every place equally often and none always runs after the same other one. Raises CompanionError if two
     subjects have the same name.
     """
     names = [subject.name for subject in subjects]
@@ -181,7 +181,8 @@ def measure_group(subjects: Sequence[Subject], clock: Clock, rounds: Rounds) -> 
         if rounds.is_last(done, began):
             break
     for number in range(DRIFT_CHECK_SAMPLES if done >= DRIFT_CHECK_SAMPLES else 1):
-        # Run another subject first, as in the rounds: alone it would find its weights in the caches and seem to drift.
+        # Run another subject first, as in the rounds: otherwise its weights would be in the caches and it would seem to
+        # drift.
         if len(subjects) > 1 and (number or result.timings[-1].subject == subjects[0].name):
             subjects[1 + number % (len(subjects) - 1)].call()
         result.drift_check.append(_timed(subjects[0], clock, done + number, 0))

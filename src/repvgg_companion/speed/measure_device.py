@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 SHORTEST = 2
 """Minutes that a slow machine needs for the first group."""
 RESERVE_S = 15.0
-"""The end of the minutes belongs to writing the rows."""
+"""This much of the time is reserved for writing the rows."""
 CHILD_RESERVE_S = 5.0
 """A process of its own is asked to end this long before its part ends."""
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
@@ -39,7 +39,7 @@ DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
 
 @dataclass(frozen=True)
 class MeasureDeviceRequest:
-    """What the verb is asked to do; `part` and `start` name what a child process measures."""
+    """The request of the verb; `part` and `start` name what a child process measures."""
 
     minutes: float
     device: str
@@ -50,7 +50,7 @@ class MeasureDeviceRequest:
     start: int = 0
 
     def __post_init__(self) -> None:
-        """Raise CompanionError for minutes that are none."""
+        """Raise CompanionError if the minutes are not above 0."""
         if not self.minutes > 0:
             raise CompanionError(f"--minutes is {self.minutes:g}; it must be above 0")
 
@@ -63,11 +63,11 @@ class MeasureDeviceRequest:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the `measure-device` verb."""
-    parser.add_argument("--minutes", type=float, default=8.0, help="end by itself within these minutes (default 8)")
+    parser.add_argument("--minutes", type=float, default=8.0, help="minutes after which it ends by itself (default 8)")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto: a GPU if there is one")
     parser.add_argument("--output", default="results/devices", help="rows, samples and runs go to OUTPUT/DEVICE/")
     parser.add_argument("--state", default="results/state/devices", help="folder of finished work, one folder a device")
-    parser.add_argument("--full", action="store_true", help="then also the full matrix, which takes hours")
+    parser.add_argument("--full", action="store_true", help="then also measure the full matrix, which takes hours")
     parser.add_argument("--part", help=argparse.SUPPRESS)
     parser.add_argument("--start", type=int, default=0, help=argparse.SUPPRESS)
 
@@ -168,7 +168,7 @@ class Programme:
                     self._work(part, start, limited=False)
 
     def _work(self, part: DevicePart, start: int, *, limited: bool) -> None:
-        """One part, or a later process start of it; whatever fails in it leaves the other parts alone."""
+        """One part, or a later process start of it; a failure in it does not affect the other parts."""
         import torch
 
         from repvgg_companion.speed.device_work import is_complete, work_on
@@ -195,7 +195,7 @@ class Programme:
         except OSError as error:
             if error.errno not in DISK_ERRORS:
                 raise
-            self.failed = f"{error.filename or self.device.state}: {error.strerror}; make room and start again to go on"
+            self.failed = f"{error.filename or self.device.state}: {error.strerror}; free some space and start again"
         except Exception as error:
             traceback.print_exc()
             self.problems[part.name] = f"{type(error).__name__}: {one_line(error)}"
@@ -244,14 +244,14 @@ class Programme:
         from repvgg_companion.machine.nvml import gpu_flags
 
         for flag in gpu_flags(machine_state(self.device.kind)):
-            _say(f"the GPU is {flag}; it is measured all the same, and the rows say so")
+            _say(f"the GPU is {flag}; it is measured anyway, and the rows say so")
 
     def _conclude(self, rows: dict[str, int], signalled: str) -> int:
         counted = ", ".join(f"{number} {table}" for table, number in rows.items())
         if rows:
             print(f"{self.folder}: {counted} rows of this run")
         left = [part.name for part in self.parts if part.name not in (*self.done, *self.problems)]
-        again = f"left: {', '.join(left)}; run the same command to go on" if left else "nothing is left"
+        again = f"left to measure: {', '.join(left)}; run the same command to go on" if left else "nothing is left"
         if self.failed:
             raise CompanionError(f"stopped, since {self.failed}; the rows of all that was measured are written")
         if signalled:
@@ -261,7 +261,7 @@ class Programme:
         if not rows:
             raise CompanionError(
                 f"no group of the first part, {self.parts[0].name}, was finished in {self.request.minutes:g} minutes; "
-                f"give more, {SHORTEST} at least on a slow machine"
+                f"give more minutes, at least {SHORTEST} on a slow machine"
             )
         _say(again)
         return 1 if self.problems else 0

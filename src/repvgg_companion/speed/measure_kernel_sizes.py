@@ -26,7 +26,7 @@ WINOGRAD_MARGIN = 1.2
 
 @dataclass(frozen=True, kw_only=True)
 class MeasureKernelSizesRequest(MeasureRequest):
-    """What the verb is asked to do."""
+    """The request of the verb."""
 
     settings: KernelSettings
     samples: str

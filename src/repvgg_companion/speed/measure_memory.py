@@ -38,7 +38,7 @@ FIGURE_3 = (
 
 @dataclass(frozen=True, kw_only=True)
 class MeasureMemoryRequest(MeasureRequest):
-    """What the verb is asked to do."""
+    """The request of the verb."""
 
     settings: MemorySettings
 

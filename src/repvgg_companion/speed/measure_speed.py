@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class MeasureSpeedRequest(MeasureRequest):
-    """What the verb is asked to do; `start` is the number of a process start, None in the process above them."""
+    """The request of the verb; `start` is the number of a process start, None in the parent process."""
 
     plan: str
     samples: str

@@ -1,6 +1,6 @@
 """Networks to measure, with cheap random weights, and their random inputs.
 
-Speed does not depend on the weights as long as no activation dies out, overflows or becomes denormal. So the weights
+Speed does not depend on the weights as long as no activation vanishes, overflows or becomes denormal. So the weights
 are copied from one block of random numbers, scaled like Kaiming's, in a tenth of the time of `torch.nn.init`.
 """
 

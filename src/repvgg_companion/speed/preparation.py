@@ -1,7 +1,7 @@
 """From a network to a call that can be timed: weights, precision, memory format, backend, and the check of its output.
 
-Whatever fails for one network (no such backend, out of memory, no such precision, wrong logits) becomes the reason of
-its empty row; the others go on.
+A failure of one network (no such backend, out of memory, no such precision, wrong logits) becomes the reason of its
+empty row; the others go on.
 """
 
 import copy

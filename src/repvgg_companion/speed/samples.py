@@ -60,7 +60,7 @@ class Samples:
 
     @classmethod
     def read(cls, path: str | Path) -> Self:
-        """Read a run's file; raises CompanionError where it is missing or is none."""
+        """Read a run's file; raises CompanionError if it is missing or not such a file."""
         import pyarrow.parquet as pq
 
         try:
@@ -101,7 +101,7 @@ class Samples:
 
     @cached_property
     def _rates(self) -> dict[tuple, Interval]:
-        """Intervals that were asked for: claims, tables and figures ask for the same ones again."""
+        """Cache of intervals: claims, tables and figures ask for the same ones again."""
         return {}
 
     @cached_property
@@ -113,7 +113,7 @@ class Samples:
         return self._by_key.keys()
 
     def of(self, row: Mapping[str, Any] | tuple) -> list[Sample]:
-        """The timed samples of one row; raises CompanionError where there are none."""
+        """The timed samples of one row; raises CompanionError if there are none."""
         key = row if isinstance(row, tuple) else tuple(row[name] for name in KEY)
         if key not in self._by_key:
             raise CompanionError(f"run {self.run_id} holds no samples of {' '.join(map(str, key))}")
@@ -132,7 +132,8 @@ class Samples:
     def percentiles(self, row: Mapping[str, Any] | tuple) -> dict[str, float]:
         """The 10th and 90th percentiles of one row's samples in examples per second, by their columns.
 
-        The median of two very different times may lie below the 10th percentile of their rates, which then gives way.
+        The median of two very different times may lie below the 10th percentile of their rates, which is then lowered
+        to it.
         """
         chosen = self.of(row)
         low, high = percentiles([chosen[0].batch_size / sample.seconds for sample in chosen])
@@ -143,7 +144,7 @@ class Samples:
         """How many times as many examples per second the numerator reaches, with its 95 % interval.
 
         Networks of one group are compared round by round; networks of two groups through the network that both
-        groups hold (the anchor). The batch sizes may differ. Raises CompanionError for rows of another run, and where
+        groups hold (the anchor). The batch sizes may differ. Raises CompanionError for rows of another run, and if
         two groups share no network.
         """
         for row in (numerator, denominator):
@@ -206,7 +207,7 @@ def _scaled(ratio: Interval, factor: float) -> Interval:
 
 
 def find_run(folder: str | Path, run_id: str) -> Samples:
-    """The samples of a run below `folder`, whatever its device; raises CompanionError where they are missing."""
+    """The samples of a run below `folder`, whatever its device; raises CompanionError if they are missing."""
     found = sorted(Path(folder).glob(f"*/{run_id}.parquet"))
     if not found:
         raise CompanionError(f"{folder} holds no samples of the run {run_id}; copy them there or measure again")

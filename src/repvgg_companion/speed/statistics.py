@@ -71,7 +71,7 @@ def _of_few(values: np.ndarray) -> Interval:
 
 
 def rate_interval(samples: Sequence[float], examples: int, *, strata: Sequence[int] | None = None) -> Interval:
-    """Examples per second from seconds per batch of `examples`: the median time's interval, turned around."""
+    """Examples per second from seconds per batch of `examples`: the reciprocal of the median time with its interval."""
     time = median_interval(samples, strata=strata)
     return Interval(examples / time.value, examples / time.high, examples / time.low, time.n)
 
@@ -82,7 +82,7 @@ def speed_ratio(
     """How many times as fast the first network is, from seconds measured in the same rounds, in the same order.
 
     The median over rounds of denominator time / numerator time with its bootstrap interval: what slows a whole round
-    down (a busy machine, a lower clock) hits both and cancels. Raises CompanionError where the lengths differ.
+    down (a busy machine, a lower clock) hits both and cancels. Raises CompanionError if the lengths differ.
     """
     if len(numerator) != len(denominator):
         raise CompanionError(

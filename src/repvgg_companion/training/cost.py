@@ -230,7 +230,7 @@ class Probe:
             reset = getattr(child, "reset_parameters", None)
             if reset is not None:
                 reset()
-        if getattr(module, "inplace", False):  # a ReLU between blocks: its input here is no other layer's output
+        if getattr(module, "inplace", False):  # a ReLU between blocks, whose input no layer made here
             module.inplace = False  # type: ignore[assignment]
         module = avoid_faulty_and_slow_cpu_kernels(module, self.device)
         return module.to(memory_format=self._layout)  # type: ignore[call-overload]

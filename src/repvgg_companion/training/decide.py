@@ -1,4 +1,4 @@
-"""Decide at the first start of a training what its recipe leaves to the machine: precision, memory format, threads."""
+"""Decide at the first start of a training what its recipe leaves open: precision, memory format, threads."""
 
 import copy
 import statistics

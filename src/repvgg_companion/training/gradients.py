@@ -1,8 +1,8 @@
 """Sum the gradients of a global batch over its micro-batches and processes.
 
-The sums form one binary tree over the micro-batches, in whichever process they are computed, so on CPUs the result has
-the same bits for 1, 2, 4 ... processes. (Floating-point addition is not associative, and a training amplifies the last
-bit within some ten steps.) On GPUs the order between processes is NCCL's.
+The sums form one binary tree over the micro-batches, no matter in which process they are computed, so on CPUs the
+result has the same bits for 1, 2, 4 ... processes. (Floating-point addition is not associative, and a training
+amplifies the last bit within some ten steps.) On GPUs the order between processes is NCCL's.
 """
 
 from typing import Any

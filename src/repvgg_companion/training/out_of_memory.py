@@ -1,4 +1,4 @@
-"""Explain running out of memory, and losing another process, in one sentence."""
+"""Explain an out-of-memory error, or the death of another process, in one sentence."""
 
 import contextlib
 from collections.abc import Iterator
@@ -24,7 +24,7 @@ def explain_out_of_memory(learner: Learner, images: torch.Tensor) -> Iterator[No
         failed = True
     if failed:  # outside the handler: its traceback would keep the memory in use
         if learner.buckets is not None:
-            learner.buckets.overlaps = False  # the other processes answer no exchange any more
+            learner.buckets.overlaps = False  # the other processes no longer take part in exchanges
         recipe = learner.recipe
         fits = largest_batch(learner, images[: recipe.batch_norm_batch_size])
         raise CompanionError(

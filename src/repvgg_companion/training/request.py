@@ -15,7 +15,7 @@ from repvgg_companion.training.job.stop import TimeLimits
 from repvgg_companion.training.recipe import PAPER_BATCH_NORM_BATCH_SIZE, Recipe
 
 RANDOM = "random"
-"""Stands for the digest of a backbone that starts from random weights."""
+"""Takes the place of a digest for a backbone that starts from random weights."""
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ _DTYPES = (torch.float32, torch.bfloat16, torch.float64)
 
 
 class SmallMapConv2d(nn.Conv2d):
-    """A convolution that takes the matrix product where its output map has at most `MOST_PIXELS` pixels.
+    """A convolution that is computed as a matrix product if its output map has at most `MOST_PIXELS` pixels.
 
     Same parameters, state-dict keys and function as `nn.Conv2d`; an existing layer becomes one by `convert`.
     """

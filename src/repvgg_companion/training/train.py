@@ -92,7 +92,7 @@ def _add_machine_arguments(parser: argparse.ArgumentParser) -> None:
         "--checkpoint-steps",
         type=int,
         default=os.environ.get("REPVGG_COMPANION_CHECKPOINT_STEPS", "0"),
-        help="write one after this many steps as well; 0 for never",
+        help="also write one after this many steps; 0 for never",
     )
     parser.add_argument("--keep-checkpoints", type=int, default=2, help="newest checkpoints to keep")
 

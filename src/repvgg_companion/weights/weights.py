@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ConvertRequest:
-    """What `weights convert` is asked for: the files, the layout, and one file or a folder to write to.
+    """The request of `weights convert`: the files, the layout, and one file or a folder to write to.
 
     `model` is the network that is expected, if any; `prefix` the front of the keys to read, empty to find it.
     """
@@ -88,7 +88,8 @@ def inspect(paths: list[Path], prefix: str = "") -> None:
     skipped = [path for path in paths if not _is_weights(path)]
     if skipped == paths:
         if len(paths) == 1:
-            what = "is a folder; name the weights file in it" if paths[0].is_dir() else "is no weights file; name one"
+            folder = paths[0].is_dir()
+            what = "is a folder; name the weights file in it" if folder else "is not a weights file; name one"
             raise CompanionError(f"{paths[0]} {what}")
         raise CompanionError(f"{', '.join(map(str, paths))}: no weights file among these; name at least one")
     for path in skipped:

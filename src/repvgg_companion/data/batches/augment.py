@@ -29,7 +29,7 @@ SHIFT_SHARE = 8
 
 
 def require_augmentation(name: str) -> str:
-    """Return the name; raises CompanionError where it is none of `AUGMENTATIONS`."""
+    """Return the name; raises CompanionError if it is not one of `AUGMENTATIONS`."""
     if name not in AUGMENTATIONS:
         raise CompanionError(f"augmentation is {name!r}; it must be one of {', '.join(AUGMENTATIONS)}")
     return name
@@ -74,7 +74,7 @@ def crop_flip_torchvision(
     from torchvision.transforms.v2 import functional
 
     left, top, width, height = crop_box(image.shape[2], image.shape[1], draws)
-    # A crop whose pixels lie together is resized in half the time of a view into the whole image.
+    # Resizing a contiguous crop takes half as long as resizing a view into the whole image.
     crop = image.permute(1, 2, 0)[top : top + height, left : left + width].contiguous().permute(2, 0, 1)
     image = functional.resize(crop, [px, px], antialias=True)
     if flips(draws):
@@ -117,7 +117,7 @@ def crop_flip_opencv(
     """Crop uint8 [height, width, 3] and resize by OpenCV: by area to shrink, else linear. For packed copies."""
     import cv2
 
-    cv2.setNumThreads(1)  # workers share out the cores; OpenCV's own threads would only get in their way
+    cv2.setNumThreads(1)  # the workers already use all cores; OpenCV's own threads would only slow them down
     left, top, width, height = crop_box(image.shape[1], image.shape[0], draws)
     image = image[top : top + height, left : left + width]
     shrinks = width > px and height > px

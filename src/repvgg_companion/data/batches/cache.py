@@ -59,7 +59,7 @@ def write_cache(
 ) -> None:
     """Decode every image once into `output`, by rename.
 
-    The size is announced first. Raises CompanionError where the disk has no room for it or fills up while writing.
+    The size is announced first. Raises CompanionError if the disk has no room for it or fills up while writing.
     """
     undecodable = UndecodableImages() if undecodable is None else undecodable
     size, px = cache_bytes(manifest, protocol), protocol.crop_px

@@ -20,10 +20,10 @@ class Batches(Protocol):
 
 
 def load(batches: Batches, numbers: Sequence[int], *, workers: int, pin_memory: bool = False) -> Iterator[Any]:
-    """`batches[number]` for each of `numbers`, in order, by `workers` processes, or by this one where there are none.
+    """`batches[number]` for each of `numbers`, in order, by `workers` processes, or in this process if `workers` is 0.
 
     At most `PREFETCHED` batches of each worker wait. Raises the CompanionError of a worker as it was raised there, and
-    one where a worker process ended by itself.
+    one if a worker process died.
     """
     if workers == 0:
         for number in numbers:
@@ -50,8 +50,8 @@ def load(batches: Batches, numbers: Sequence[int], *, workers: int, pin_memory: 
             if not str(error).startswith("DataLoader worker"):
                 raise
             raise CompanionError(
-                f"a process that reads images ended by itself ({one_line(error)}); mostly memory or shared memory ran "
-                "out: use fewer workers, or free some"
+                f"a process that reads images died ({one_line(error)}), probably because memory or shared memory "
+                "ran out; use fewer workers, or free some memory"
             ) from None
         if isinstance(batch, _Failure):
             raise CompanionError(batch.sentence)
@@ -67,7 +67,7 @@ class _Failure(NamedTuple):
 class _Guarded:
     """Batches with their errors as `_Failure`, and with their tensors in shared memory already.
 
-    `DataLoader` would move them there in a thread whose errors it does not send back, and then wait for ever.
+    `DataLoader` would move them there in a thread whose errors it does not send back, and then wait forever.
     """
 
     def __init__(self, batches: Batches) -> None:

@@ -30,7 +30,7 @@ def normalize(
     n, _, height, width = images.shape
     if channels_last:
         shift, scale = _constants(images.device, width)
-        # Rows of whole pixels let a CPU work on more than three numbers at a time.
+        # With rows of several whole pixels a CPU can vectorize over more than three numbers.
         rows = images.permute(0, 2, 3, 1).reshape(n * height, width * 3)
         normalized = rows.to(torch.float32).sub_(shift).mul_(scale).view(n, height, width, 3).permute(0, 3, 1, 2)
     else:
@@ -45,7 +45,7 @@ def _constants(device: "torch.device", width: int) -> "tuple[torch.Tensor, torch
     """255 mean and 1 / (255 std), repeated for `width` pixels: float32 [3 width]."""
     import torch
 
-    with torch.inference_mode(False):  # a constant first made while evaluating must serve training as well
+    with torch.inference_mode(False):  # cached tensors must not be inference tensors, or training could not use them
         shift, std = (torch.tensor(values, dtype=torch.float64) * 255 for values in (MEAN, STD))
         shift, scale = (row.float().repeat(width).to(device) for row in (shift, 1 / std))
         return shift, scale

@@ -31,7 +31,7 @@ PADDING = tuple(round(255 * level) for level in MEAN)
 
 
 def decode_map(data: bytes) -> np.ndarray:
-    """A PNG of label ids as train ids, uint8 [height, width]. Raises UndecodableImage where it is something else."""
+    """A PNG of label ids as train ids, uint8 [height, width]. Raises UndecodableImage if it is something else."""
     from PIL import Image
 
     try:
@@ -50,8 +50,8 @@ def decode_map(data: bytes) -> np.ndarray:
 class SegmentationInput(TrainingInput):
     """Batches of uint8 images [n, 3, px, px] and train ids [n, px, px] (uint8); otherwise as `TrainingInput`.
 
-    `manifest` has label maps, `augmentation` is `scale-crop-flip`. A pair of which one half cannot be decoded is
-    treated like an undecodable image.
+    `manifest` has label maps, `augmentation` is `scale-crop-flip`. A pair in which the image or the map cannot be
+    decoded is treated like an undecodable image.
     """
 
     def _augmented(self) -> "_AugmentedPairs":
@@ -66,7 +66,7 @@ def crop_with_map(image: "Image.Image", ids: np.ndarray, px: int, draws: np.ndar
     """Scale both by 0.5 to 2, cut the same px x px crop of both, mirror both with probability 0.5.
 
     `draws` are 4 uniform numbers: scale, top, left, flip. Pixels are interpolated bilinearly, ids are those of the
-    nearest pixel. What the scaled image does not cover has the mean colour and the id 255, the image in its middle.
+    nearest pixel. A scaled image smaller than the crop is centred; around it are the mean colour and the id 255.
     Returns uint8 [px, px, 3] and uint8 [px, px].
     """
     from PIL import Image as Pillow
@@ -124,7 +124,7 @@ class _AugmentedPairs(AugmentedInput):
         self.px, self.seed = px, seed
 
     def decoded(self, index: int) -> "tuple[Image.Image, np.ndarray]":
-        """The pair. None is kept, since whole images of Cityscapes are large."""
+        """The pair; pairs are not cached, because whole images of Cityscapes are large."""
         return self.pairs.pair(index)
 
     def batch(self, indices: np.ndarray, epoch: int) -> "tuple[torch.Tensor, torch.Tensor]":
@@ -147,7 +147,7 @@ def whole_images(
 ) -> "Iterator[tuple[torch.Tensor, torch.Tensor] | None]":
     """Images `start` to `stop` in order, each as uint8 [1, 3, h, w] with its train ids, uint8 [1, h, w].
 
-    None stands for one that cannot be decoded, under the policy `count`; the policy `stop` raises CompanionError.
+    Under the policy `count` an image that cannot be decoded gives None; under `stop` it raises CompanionError.
     """
     import torch
 

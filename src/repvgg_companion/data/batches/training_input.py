@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 MOST_BYTES_IN_MEMORY = 512_000_000
 SAMPLED = 64
-"""Images that are decoded to judge the memory of all of them."""
+"""So many images are decoded to estimate the memory of all of them."""
 
 
 class TrainingInput:
@@ -66,7 +66,7 @@ class TrainingInput:
         self._images = self._augmented()
 
     def _augmented(self) -> "AugmentedInput":
-        """What decodes and augments; raises CompanionError where augmentation or decoder do not fit."""
+        """What decodes and augments; raises CompanionError if augmentation or decoder do not fit."""
         if self.decoder not in DECODERS:
             raise CompanionError(f"decoder is {self.decoder!r}; it must be one of {', '.join(DECODERS)}")
         require_augmentation(self.augmentation)
@@ -74,7 +74,7 @@ class TrainingInput:
         return _AugmentedImages(reader, self.input_px, self.augmentation, self.decoder, self.seed, self.undecodable)
 
     def steps_per_epoch(self, batch_size: int) -> int:
-        """Whole global batches of one epoch; raises CompanionError where there is not one."""
+        """Number of whole global batches in an epoch; raises CompanionError if there is none."""
         require_whole_batch(batch_size, len(self.manifest))
         return len(self.manifest) // batch_size
 
@@ -84,7 +84,7 @@ class TrainingInput:
         """This process's share of the epoch's global batches of `batch_size`, from global batch `start` on.
 
         Yields uint8 [batch_size / world, 3, px, px] (channels last in memory) and int64 labels; the last, incomplete
-        global batch is dropped. Raises CompanionError where `world` does not divide the batch, an archive was replaced,
+        global batch is dropped. Raises CompanionError if `world` does not divide the batch, an archive was replaced,
         or an image cannot be decoded and the policy is `stop`.
         """
         if batch_size % world:

@@ -10,7 +10,7 @@ from repvgg_companion.data.index.verify import ByteProgress, md5_with_progress
 
 
 class ArchiveOpener:
-    """Opens archives; one whose digest is due is read once in order, hashed and indexed in the same pass.
+    """Opens archives; one whose digest must be checked is read once in order, hashed and indexed in the same pass.
 
     That pass takes as long as the digest alone. Otherwise only the headers are read, by seeking.
     """
@@ -29,7 +29,7 @@ class ArchiveOpener:
             require_match(path, md5, expected)
 
     def open(self, path: str) -> SeekSource:
-        """A source whose `finish` compares the digest where one is due."""
+        """A source whose `finish` compares the digest if it must be checked."""
         if not self.verify:
             return _SoughtSource(path)
         expected = expected_md5(path)

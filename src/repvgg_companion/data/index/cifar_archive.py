@@ -55,7 +55,7 @@ LAYOUTS = (
 def from_cifar(path: str, job: IndexJob) -> dict[str, Split]:
     """The splits `train` and `val`; their images are copied into `job.output`/SPLIT.tar.
 
-    Raises CompanionError for an archive that is damaged, incomplete or another one.
+    Raises CompanionError for an archive that is damaged, incomplete or not CIFAR's.
     """
     if not Path(path).is_file():
         raise CompanionError(f"{path} does not exist or is not a file; name cifar-10-binary.tar.gz")

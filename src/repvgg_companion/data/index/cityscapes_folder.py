@@ -25,7 +25,7 @@ COMPLETE = (
 def from_cityscapes(root: str) -> dict[str, Manifest]:
     """The manifests of train and val, each with its label maps.
 
-    The label of an image is its map, so the column `label` holds 0. Raises CompanionError where a folder is missing,
+    The label of an image is its map, so the column `label` holds 0. Raises CompanionError if a folder is missing,
     empty, or an image and a map do not come in pairs.
     """
     require_folder(root)

@@ -23,7 +23,7 @@ SOLUTION = "LOC_val_solution.csv"
 
 
 def by_folder(folders: Folders, seen: Iterable[str], where: str, *, root_known: bool = False) -> Classes:
-    """Classes by the folder that names them: the first one below what all paths share. Empties `folders` on the way.
+    """Classes by the folder that names them: the first one below what all paths share. Empties `folders` as it goes.
 
     With `root_known` the paths start at the split's root already. `seen` are folders without images of their own.
     Raises CompanionError for images outside any class folder, and for a class folder without images.
@@ -63,7 +63,7 @@ def _splits_sentence(where: str, prefix: str, found: list[str], *, root_known: b
             "LOC_val_solution.csv; unpack it, put that file beside ILSVRC/, and name the folder with --kaggle-folder"
         )
     do = "name that split's folder itself" if root_known else "pack each split into an archive of its own"
-    return f"{where} holds folder {found[0]!r} where classes are due; {do}"
+    return f"{where} holds folder {found[0]!r} instead of class folders; {do}"
 
 
 def _classes(folders: Folders, folders_of: dict[str, list[str]], prefix: str) -> Classes:
@@ -100,7 +100,8 @@ def flat_by_devkit(images: Iterable[Image], devkit: Devkit, where: str) -> Class
         match = VALIDATION_NAME.fullmatch(_base(image.path))
         if match is None:
             raise CompanionError(
-                f"{where} holds {image.path!r}, which is no name of a validation image (ILSVRC2012_val_00000001.JPEG)"
+                f"{where} holds {image.path!r}, which is not the name of a validation image "
+                "(ILSVRC2012_val_00000001.JPEG)"
             )
         if int(match[1]) in by_number:
             other = by_number[int(match[1])].path
@@ -117,7 +118,7 @@ def flat_by_devkit(images: Iterable[Image], devkit: Devkit, where: str) -> Class
 
 
 def checked_against_devkit(classes: Classes, devkit: Devkit, where: str) -> Classes:
-    """The same classes; raises CompanionError where the devkit contradicts a folder, or has more numbered images."""
+    """The same classes; raises CompanionError if the devkit contradicts a folder, or has more numbered images."""
     numbers: set[int] = set()
     for wnid, images in classes:
         for image in images:
@@ -147,11 +148,11 @@ def _require_all(numbers: Collection[int], devkit: Devkit, where: str) -> None:
 
 
 def text_of(path: Path) -> str:
-    """The text of a list of images or class names; raises CompanionError where it is no UTF-8."""
+    """The text of a list of images or class names; raises CompanionError if it is not UTF-8."""
     try:
         return path.read_text("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise CompanionError(f"{path} is no UTF-8 text (byte {error.start}); compare it with its source") from None
+        raise CompanionError(f"{path} is not UTF-8 text (byte {error.start}); compare it with its source") from None
 
 
 def flat_by_annotations(images: Iterable[Image], text: str, where: str) -> Classes:
@@ -170,7 +171,7 @@ def flat_by_solution(images: Iterable[Image], text: str, where: str) -> Classes:
                 raise CompanionError(f"{where}: {SOLUTION} lacks ImageId or PredictionString; name an intact copy")
             wnid_of[row["ImageId"] + ".JPEG"] = words[0]
     except csv.Error as error:
-        raise CompanionError(f"{where}: {SOLUTION} is no table ({error}); name an intact copy") from None
+        raise CompanionError(f"{where}: {SOLUTION} is not a CSV table ({error}); name an intact copy") from None
     return _by_list(images, wnid_of, where, SOLUTION)
 
 

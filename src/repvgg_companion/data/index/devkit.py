@@ -39,7 +39,7 @@ class Devkit:
 
 
 def read_devkit(path: str | Path) -> Devkit:
-    """Read a devkit; raises CompanionError where it is missing, of another year, damaged, or does not fit itself."""
+    """Read a devkit; raises CompanionError if it is missing, of another year, damaged, or contradicts itself."""
     path = Path(path)
     if not path.exists():
         raise CompanionError(f"devkit {path} does not exist; get {NEEDED} from where the images came from")
@@ -55,7 +55,7 @@ def read_devkit(path: str | Path) -> Devkit:
     ids = _ground_truth(path, files[GROUND_TRUTH])
     if strangers := sorted(set(ids) - set(wnid_of_id)):
         raise CompanionError(
-            f"{path}: {GROUND_TRUTH} names ID {strangers[0]}, which is no class of {META}; {NEEDED} is needed"
+            f"{path}: {GROUND_TRUTH} names ID {strangers[0]}, which is not a class of {META}; {NEEDED} is needed"
         )
     return Devkit(str(path), words, [wnid_of_id[number] for number in ids])
 
@@ -110,7 +110,7 @@ def _leaves(path: Path, content: bytes) -> list[tuple[int, str, str]]:
 
 
 def print_leaves() -> None:
-    """Read a `meta.mat` from standard input and print its leaves as JSON; any exception means that it is none."""
+    """Read a `meta.mat` from standard input and print its leaves as JSON; any exception means that it is not one."""
     from scipy.io import loadmat
 
     synsets = loadmat(io.BytesIO(sys.stdin.buffer.read()), squeeze_me=True)["synsets"].reshape(-1)

@@ -37,7 +37,7 @@ class DigestRecord:
         self.path = Path(path)
         self._records: dict[str, dict] = read_json(self.path) if self.path.exists() else {}
         if not (isinstance(self._records, dict) and all(isinstance(row, dict) for row in self._records.values())):
-            raise CompanionError(f"{self.path} is no record of digests; name another folder with --output")
+            raise CompanionError(f"{self.path} is not a record of digests; name another folder with --output")
 
     def known(self, archive: str | os.PathLike) -> str | None:
         """The MD5 of an archive, if it was computed while the archive had its present size and modification time."""
@@ -59,7 +59,7 @@ class DigestRecord:
 
 
 def require_match(archive: str | os.PathLike, md5: str, expected: str) -> None:
-    """Raises CompanionError naming the file and both digests where they differ."""
+    """Raises CompanionError naming the file and both digests if they differ."""
     if md5 != expected:
         raise CompanionError(
             f"{archive} has MD5 {md5} instead of {expected}: it is damaged or another file; name an intact copy, "
@@ -70,7 +70,7 @@ def require_match(archive: str | os.PathLike, md5: str, expected: str) -> None:
 def md5_of(
     archive: str | os.PathLike, progress: Callable[[int], None] = lambda _count: None
 ) -> tuple[str, tuple[int, int]]:
-    """The MD5 of a file and its stamp, in one sequential read; `progress` is told the bytes of each block."""
+    """The MD5 of a file and its stamp, in one sequential read; `progress` gets the number of bytes of each block."""
     source = HashedSource(archive, progress)
     try:
         source.finish()

@@ -1,7 +1,7 @@
 """What a reader of a dataset leaves out, and how it is counted: one rule for folders, tars, zips and Parquet shards.
 
 Hidden files and folders (their name begins with a dot) and those that file systems and file managers add belong to no
-dataset. Files that are no images by their suffix are left out too.
+dataset. Files whose suffix is not that of an image are left out too.
 """
 
 from dataclasses import dataclass, field
@@ -12,7 +12,7 @@ from repvgg_companion.data.images import Tally
 # torchvision's datasets/folder.py, IMG_EXTENSIONS
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 LABEL_SUFFIXES = (".cls", ".json", ".txt", ".label", ".labels", ".class", ".index", ".id", ".npy")
-"""The ends that files with the label of an image have in WebDataset shards."""
+"""The suffixes of the files in WebDataset shards that hold the label of an image."""
 MOST_LABELS = 16
 
 FOREIGN = frozenset(
@@ -48,7 +48,7 @@ def foreign_part(path: str) -> str:
 
 @dataclass
 class Findings:
-    """What was left out or decided on the way, for the notes beside the manifest.
+    """What was left out or decided while indexing, for the notes beside the manifest.
 
     `folders` are the folders that were seen, except those of images; one of them may be a class without images.
     `labels` are the first files that may hold the label of an image beside them, as in a WebDataset shard.
@@ -66,7 +66,7 @@ class Findings:
         """One sentence for each kind of finding."""
         kinds = (
             (self.foreign, "hidden files, system files and folders of these were left out"),
-            (self.others, "files that are no images were left out"),
+            (self.others, "files that are not images were left out"),
             (self.links, "links were resolved to the images that they name"),
             (self.duplicates, "names occur twice; the later content counts, as in an extracted archive"),
         )
@@ -102,6 +102,6 @@ class Findings:
             self.folders.setdefault(folder)
 
     def _leave_out(self, path: str) -> None:
-        if path != self._last_foreign:  # what lies in one folder comes one after the other, and counts once
+        if path != self._last_foreign:  # the files of one folder come one after the other, and the folder counts once
             self.foreign.add(path)
             self._last_foreign = path

@@ -17,7 +17,7 @@ IMAGES_AT_ONCE = 1000
 def images_of_folder(root: str | Path, findings: Findings) -> Folders:
     """The images under a folder; `findings.folders` then holds all folders.
 
-    Raises CompanionError where the folder does not exist, holds a name that is not UTF-8, a file that cannot be read,
+    Raises CompanionError if the folder does not exist, holds a name that is not UTF-8, a file that cannot be read,
     or a link to a folder around it.
     """
     top = Path(require_folder(root))
@@ -54,7 +54,7 @@ class _Scan:
             elif self.findings.takes(inner):
                 self._image(entry, inner, parent)
         except UnicodeEncodeError:
-            raise CompanionError(f"{entry.path!r} is a name that is no UTF-8; rename it") from None
+            raise CompanionError(f"{entry.path!r} is a name that is not UTF-8; rename it") from None
 
     def _image(self, entry: os.DirEntry, inner: str, parent: str) -> None:
         try:

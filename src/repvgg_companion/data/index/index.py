@@ -146,7 +146,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def index(request: IndexRequest) -> None:
-    """Write the manifests of a dataset; raises CompanionError where the images cannot be what they should be."""
+    """Write the manifests of a dataset; raises CompanionError if the images do not fit the request or each other."""
     _require_utf8(request)
     with contextlib.ExitStack() as naming:  # tars of copied images get their names only if all goes well
         if "cityscapes_folder" in request.sources:
@@ -269,7 +269,7 @@ def _require_utf8(request: IndexRequest) -> None:
         try:
             os.path.abspath(path).encode()  # noqa: PTH100 - Path.resolve would follow links
         except UnicodeEncodeError:
-            raise CompanionError(f"the path {path!r} is no UTF-8; rename what is odd in it, or name a link") from None
+            raise CompanionError(f"the path {path!r} is not UTF-8; rename it, or give a symbolic link to it") from None
 
 
 def _facts(request: IndexRequest, manifests: dict[str, Manifest], notes: list[str]) -> dict[str, Any]:

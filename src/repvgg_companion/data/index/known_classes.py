@@ -21,7 +21,7 @@ class KnownClasses:
     """The classes that are kept, by the names that the images have; all of them if empty."""
 
     def kept(self, names: Collection[str]) -> list[str]:
-        """Those of the names that are kept, sorted; raises CompanionError where a chosen one is not among them."""
+        """Those of the names that are kept, sorted; raises CompanionError if a chosen one is not among them."""
         if missing := [name for name in self.chosen if name not in names]:
             raise CompanionError(
                 f"dataset {self.dataset} has no class {missing[0]}, which --classes (data.classes) names; its "
@@ -33,11 +33,11 @@ class KnownClasses:
         """The classes in label order, from the class names of the images in each split.
 
         `own` is the label order that the images come with, if any; a devkit or a labels file needs none.
-        Raises CompanionError where splits, devkit, labels file and number of classes contradict each other.
+        Raises CompanionError if splits, devkit, labels file and number of classes contradict each other.
         """
         if train is not None and (strangers := sorted(set(val) - set(train))):
             raise CompanionError(
-                f"validation class {strangers[0]} is no class of the training images; the two splits do not belong "
+                f"validation class {strangers[0]} is not a class of the training images; the two splits do not belong "
                 "together"
             )
         names = self.kept(val if train is None else train)

@@ -29,7 +29,7 @@ class LabelsFile:
     class_of: dict[str, str]
 
     def class_named(self, folder: str) -> str:
-        """The class of a folder; raises CompanionError where the file does not name it."""
+        """The class of a folder; raises CompanionError if the file does not name it."""
         try:
             return self.class_of[folder]
         except KeyError:
@@ -45,7 +45,7 @@ def read_labels(path: str) -> LabelsFile:
     except FileNotFoundError:
         raise CompanionError(f"the labels file {path} does not exist") from None
     except UnicodeDecodeError as error:
-        raise CompanionError(f"the labels file {path} is no UTF-8 text (byte {error.start})") from None
+        raise CompanionError(f"the labels file {path} is not UTF-8 text (byte {error.start})") from None
     lines = {
         number: line.strip()
         for number, line in enumerate(text.splitlines(), start=1)

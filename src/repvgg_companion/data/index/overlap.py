@@ -15,7 +15,7 @@ def shared_images(train: Manifest, val: Manifest) -> tuple[int, int]:
     """How many of the compared validation images are training images, and how many were compared.
 
     At most `MOST_COMPARED` are compared, evenly spaced over those that have a training image's class and length, and
-    at most `MOST_READS` training images are read. Raises CompanionError where an image cannot be read.
+    at most `MOST_READS` training images are read. Raises CompanionError if an image cannot be read.
     """
     train_keys, val_keys = _keys(train), _keys(val)
     order = np.argsort(train_keys, kind="stable")

@@ -71,7 +71,7 @@ def write_packed(  # noqa: PLR0913 - options of the verb, each with a default
 ) -> Manifest:
     """Write `output` (a manifest) and the tar of the same name beside it; returns the manifest.
 
-    Raises CompanionError where `manifest` is a packed copy already, it or an archive of its would be overwritten, an
+    Raises CompanionError if `manifest` is a packed copy already, it or one of its archives would be overwritten, an
     image cannot be decoded under the policy `stop`, or the disk fills up; under `count` such images are left out and
     listed.
     """

@@ -38,7 +38,7 @@ class _Labels:
     names: dict[int, str] = field(default_factory=dict)
 
     def class_of(self, label: int, where: str = "") -> str:
-        """The class of a label; raises CompanionError where nothing names it."""
+        """The class of a label; raises CompanionError if nothing names it."""
         name = self.wnids.get(label) or self.names.get(label)
         if name is None:
             raise CompanionError(
@@ -54,7 +54,7 @@ class _Labels:
         return [name for _, name in sorted(self.names.items()) if not is_foreign(name)]
 
     def require_order(self, folder: str) -> None:
-        """Raise CompanionError where WNIDs are not in sorted order, or two labels have one name."""
+        """Raise CompanionError if WNIDs are not in sorted order, or two labels have one name."""
         names = [self.class_of(label) for label in sorted({*self.wnids, *self.names})]
         if self.wnids and all(map(WNID.fullmatch, names)) and names != sorted(names):
             raise CompanionError(
@@ -283,7 +283,8 @@ def _rows(path: Path, labels: _Labels, *, images: bool) -> Iterator[tuple]:
             )
         if not (_is_image_struct(schema.field("image").type) and str(schema.field("label").type).startswith("int")):
             raise CompanionError(
-                f"{path}: image is no struct of bytes and path, or label no integer; name imagenet-1k's shards"
+                f"{path}: image is not a struct of bytes and path, or label is not an integer; "
+                "name imagenet-1k's shards"
             )
         for label, text in enumerate(_class_names(schema.metadata)):
             labels.names.setdefault(label, text)

@@ -23,7 +23,7 @@ def compression_of(head: bytes) -> str | None:
 
 
 def option_for(head: bytes, name: str = "") -> str:
-    """Which option takes a file of another form, told by its first bytes (and the name of a tar); empty if none."""
+    """Which option takes a file of another form, known by its first bytes (a tar by its name too); empty if none."""
     if way := option_for_cifar(name):
         return way
     if head.startswith(ZIP):
@@ -42,7 +42,7 @@ def option_for_cifar(path: str) -> str:
 
 
 def require_folder(path: str | os.PathLike) -> str:
-    """The absolute path of a folder; raises CompanionError where there is none, or a file of another form."""
+    """The absolute path of a folder; raises CompanionError if there is none, or a file of another form."""
     if os.path.isfile(path):  # noqa: PTH113 - as below
         with open(path, "rb") as stream:  # noqa: PTH123
             way = option_for(stream.read(4), os.fspath(path)) or "name the folder that holds the images"
@@ -58,7 +58,7 @@ class SeekSource:
     def __init__(self, path: str | os.PathLike) -> None:
         self.path = os.path.abspath(path)  # noqa: PTH100 - Path.resolve would follow links
         try:
-            status = os.stat(self.path)  # noqa: PTH116 - before opening, which would wait for ever at a named pipe
+            status = os.stat(self.path)  # noqa: PTH116 - before opening, which would block forever on a named pipe
             if not stat.S_ISREG(status.st_mode):
                 what = "a folder" if stat.S_ISDIR(status.st_mode) else "a device or pipe"
                 raise CompanionError(f"{path} is {what} instead of an archive; name the archive's file")
@@ -93,10 +93,10 @@ class SeekSource:
 
 
 class HashedSource(SeekSource):
-    """Reads the whole file once, in order, and hands out what is asked for on the way.
+    """Reads the whole file once, in order, and hands out the requested bytes as it goes.
 
     A reader thread and a hashing thread work beside the caller, so that the pass takes as long as the slower of disk
-    and MD5. `progress` is told the number of bytes of each block.
+    and MD5. `progress` is called with the number of bytes of each block.
     """
 
     def __init__(self, path: str | os.PathLike, progress: Callable[[int], None] = lambda _count: None) -> None:
@@ -145,7 +145,7 @@ class HashedSource(SeekSource):
         return True
 
     def read(self, offset: int, count: int) -> bytes:
-        """Up to `count` bytes from `offset`, which lies never before the block that the last call ended in."""
+        """Up to `count` bytes from `offset`, which must not be before the block that the last call ended in."""
         parts: list[bytes] = []
         while count:
             while offset >= self._start + len(self._block):

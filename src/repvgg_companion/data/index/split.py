@@ -19,7 +19,7 @@ class IndexJob:
     """What every reader needs to know.
 
     Images without byte ranges are copied into tars in `output`, which take their names when `naming` is left. A reader
-    that copies asks `known` about the classes before. Readers add to `notes` what is about no single split.
+    that copies first asks `known` about the classes. Readers add to `notes` what does not belong to a single split.
     """
 
     output: Path
@@ -48,7 +48,7 @@ class Split:
     class_order: list[str] | None = None
 
     def add(self, classes: Classes, where: str) -> None:
-        """Add whole classes; raises CompanionError where one has no image or a name that is not UTF-8."""
+        """Add whole classes; raises CompanionError if one has no image or a name that is not UTF-8."""
         for wnid, images in classes:
             if not images:
                 raise CompanionError(no_image_of(wnid, where))
@@ -56,10 +56,10 @@ class Split:
                 wnid.encode()
                 self.builder.add_class(wnid, images)
             except UnicodeEncodeError:
-                raise CompanionError(f"{where} has a name in class {wnid!r} that is no UTF-8; rename it") from None
+                raise CompanionError(f"{where} has a name in class {wnid!r} that is not UTF-8; rename it") from None
 
     def require_images(self, where: str) -> "Split":
-        """Return the split; raises CompanionError where it is empty."""
+        """Return the split; raises CompanionError if it is empty."""
         if not len(self.builder):
             other = self.findings.others.first
             beside = f" (but {self.findings.others.count} other files, such as {other!r})" if other else ""

@@ -41,7 +41,7 @@ def images_of_tar(source: SeekSource, loose: Folders, findings: Findings) -> Ite
 
 
 def _holds_images(path: str, findings: Findings) -> bool:
-    """Whether an inner tar is a class, and not a hidden or foreign file; `lost+found.tar` is none either."""
+    """Whether an inner tar is a class, and not a hidden or foreign file; `lost+found.tar` is not a class."""
     without_suffix = path[: -len(".tar")]
     return findings.enters(without_suffix if is_foreign(without_suffix.rpartition("/")[2]) else path)
 
@@ -51,7 +51,7 @@ def _images_of_inner_tar(source: SeekSource, inner: Member, findings: Findings) 
     links: list[Link] = []
     others = ImageColumns()
     path = source.path
-    findings = replace(findings, folders={}, labels=[])  # the folders in one class are no classes
+    findings = replace(findings, folders={}, labels=[])  # folders inside a class are not classes
     for part in tar_parts(source, inner.offset, inner.offset + inner.size, inside=inner.name):
         if isinstance(part, Run):
             names = part.names
@@ -71,7 +71,7 @@ def _images_of_inner_tar(source: SeekSource, inner: Member, findings: Findings) 
 
 
 def _set_aside(member: Member, path: str, links: list[Link], others: ImageColumns, findings: Findings) -> None:
-    """Keep what is no image itself: links, the files that they may name, and folders."""
+    """Keep what is not an image itself: links, the files that they may name, and folders."""
     if member.type == tarfile.LNKTYPE:  # a hard link names its target from the archive's root
         links.append(Link(member.name, posixpath.normpath(member.link)))
     elif member.is_link:

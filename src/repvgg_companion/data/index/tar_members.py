@@ -74,7 +74,8 @@ def tar_members(source: SeekSource, start: int, end: int, inside: str = "") -> I
 def tar_parts(source: SeekSource, start: int, end: int, inside: str = "") -> Iterator[Member | Run]:
     """As `tar_members`, with runs of ordinary files as one `Run`, which takes about half the time.
 
-    The headers of a run are all read before its files are handed out, so the caller cannot look into them on the way.
+    The headers of a run are all read before its files are handed out, so the caller cannot read from the files in
+    between.
     """
     return _Walk(source, start, end, inside).parts(runs=True)
 
@@ -143,7 +144,7 @@ class _Walk:
     def _run(self, offset: int) -> tuple[Run | None, int]:
         """The ordinary files from `offset` on, and where the next header stands.
 
-        What is unusual ends the run and is left, in `_ahead`, to the walk; so is the whole run where a check of all its
+        An unusual header ends the run and is left in `_ahead` for the walk; so is the whole run if a check of all its
         headers fails.
         """
         read, end, usual_end, usual_owner = self.source.read, self.end, self._usual_end, self._usual_owner
@@ -179,14 +180,14 @@ class _Walk:
         return Run(names, offsets, sizes), offset
 
     def _quick(self, header: bytes) -> tuple[str, int] | None:
-        """Name and size of an ordinary file, or None where anything about its header is unusual."""
+        """Name and size of an ordinary file, or None if anything in its header is unusual."""
         if header[156:] != self._usual_end or header[100:124] != self._usual_owner:
             return None
         name_end = header.find(b"\0", 0, 100)
         blanked = header[:148] + b"        " + header[156:]  # the checksum counts its own field as spaces
         try:
             # The sum of all bytes stays below Adler-32's modulus (see `_parsed`), so that its low half is that sum
-            # plus 1. A base-256 number is no octal text and ends in the except clause.
+            # plus 1. A base-256 number is not octal text and ends in the except clause.
             if int(header[148:155].rstrip(b"\0"), 8) != (zlib.adler32(blanked) & 0xFFFF) - 1:
                 return None
             size = int(header[124:135], 8)
@@ -287,15 +288,15 @@ class _Walk:
 
     def _fail_header(self, offset: int, header: bytes) -> NoReturn:
         if offset != self.start:
-            self._fail(offset, "is damaged: no valid header where one is due; compare digests, and name an intact copy")
+            self._fail(offset, "is damaged: a header is not valid; compare digests, and name an intact copy")
         if packed := compression_of(header):
             self._fail_compressed(offset, packed)
         way = option_for(header) or "check what was downloaded"
-        self._fail(offset, f"is no tar archive (it begins with {header[:16]!r}); {way}")
+        self._fail(offset, f"is not a tar archive (it begins with {header[:16]!r}); {way}")
 
     def _fail_compressed(self, offset: int, packed: str) -> NoReturn:
         way = option_for_cifar(self.where) or "decompress it first"
-        self._fail(offset, f"is compressed with {packed}, so its images are no byte ranges; {way}")
+        self._fail(offset, f"is compressed with {packed}, so its images are not byte ranges; {way}")
 
     def _fail(self, offset: int, what: str) -> NoReturn:
         raise CompanionError(f"{self.where} {what} (byte {offset})")

@@ -52,7 +52,7 @@ class ZipContent:
 def images_of_zip(path: str | Path, texts: tuple[str, ...], findings: Findings) -> ZipContent:
     """Read a zip's directory; `texts` are the base names of files whose content is wanted.
 
-    Raises CompanionError where it is damaged, encrypted, or names a path outside its folder.
+    Raises CompanionError if it is damaged, encrypted, or names a path outside its folder.
     """
     source = SeekSource(path)
     images: dict[str, Image] = {}
@@ -92,7 +92,7 @@ def images_of_zip(path: str | Path, texts: tuple[str, ...], findings: Findings) 
 
 
 def read_images(archive: zipfile.ZipFile, images: list[Image]) -> Iterator[tuple[Image, bytes]]:
-    """Images of a zip, stored or compressed, with their bytes; raises CompanionError where one cannot be read."""
+    """Images of a zip, stored or compressed, with their bytes; raises CompanionError if one cannot be read."""
     members = {info.header_offset: info for info in archive.infolist()}
     assert archive.fp is not None
     for image in images:

@@ -64,7 +64,7 @@ def from_zip(path: str, job: IndexJob) -> dict[str, Split]:
 
 @dataclass
 class _TallyBySplit(Tally):
-    """What was met in a zip by its path, counted for each split too."""
+    """What was found in a zip by its path, counted for each split too."""
 
     parts: dict[str, Tally] = field(default_factory=dict)
 

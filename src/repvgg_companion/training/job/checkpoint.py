@@ -91,7 +91,8 @@ def read_newest(
             warn(f"checkpoint {file.path} is damaged ({error}); the one before it is used")
     if files:
         raise CompanionError(
-            f"every checkpoint in {folder} is damaged; restore one from a backup, or move the folder away to start anew"
+            f"every checkpoint in {folder} is damaged; restore one from a backup, or move the folder away "
+            "to start from scratch"
         )
     return None
 

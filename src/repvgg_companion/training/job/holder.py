@@ -21,7 +21,7 @@ from repvgg_companion.files import NoFileLocksError, locked_file, read_json, wri
 ORPHAN_SECONDS = 30.0
 """How long the lock may outlive a killed trainer: its loader processes notice its death within a few seconds."""
 ELSEWHERE_SECONDS = 10.0
-"""How long a holder on another host, whose lock does not reach us, is given to show a heartbeat."""
+"""How long to wait for a heartbeat of a holder on another host, whose lock is not visible here."""
 DEAD_AFTER_SECONDS = 1800.0
 """Without file locks, a holder whose last heartbeat is older is dead; no step or validation batch takes longer."""
 SETTLE_SECONDS = 1.0
@@ -85,7 +85,7 @@ class FolderHold:
             return self._seems_alive()
 
     def holder(self) -> dict[str, Any] | None:
-        """Who claims to hold the folder: pid, host, since, slurm_job; None if nobody does."""
+        """The process that claims to hold the folder: pid, host, since, slurm_job; None if there is none."""
         try:
             return read_json(self.folder / "holder.json")
         except CompanionError:
@@ -146,7 +146,7 @@ class FolderHold:
                 raise CompanionError(self._refusal())
 
     def _seems_alive(self) -> bool:
-        """Without file locks: whether somebody claims the folder and was heard of lately."""
+        """Without file locks: whether a process claims the folder and has shown a recent heartbeat."""
         return self.holder() is not None and not self._is_dead_here() and self._silence_s() < DEAD_AFTER_SECONDS
 
     def _silence_s(self) -> float:
@@ -157,7 +157,7 @@ class FolderHold:
         return time.time() - max(heard)
 
     def _is_dead_here(self) -> bool:
-        """Whether the holder was a process of this host that does not exist any more."""
+        """Whether the holder was a process of this host that no longer exists."""
         holder = self.holder()
         if holder is None or holder["host"] != socket.gethostname():
             return False

@@ -70,7 +70,7 @@ def publish(state: StateFolder, identity: WeightsIdentity, weights: str | Path, 
 
 
 def training_facts(state: StateFolder, identity: WeightsIdentity) -> dict[str, Any]:
-    """What the weights' identity only names: the whole recipe behind the digest, the images, and the code that trained.
+    """What the weights' identity only refers to: the recipe behind the digest, the images, the training code.
 
     It stands in a file of its own, because the weights of the same training are the same bytes at every commit.
     """

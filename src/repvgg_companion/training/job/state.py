@@ -55,7 +55,7 @@ class StateFolder:
         return self._hold.is_taken()
 
     def holder(self) -> dict[str, Any] | None:
-        """Who claims to hold the folder: pid, host, since, slurm_job; None if nobody does."""
+        """The process that claims to hold the folder: pid, host, since, slurm_job; None if there is none."""
         return self._hold.holder()
 
     def heartbeat(self) -> dict[str, Any] | None:
@@ -128,7 +128,7 @@ class StateFolder:
             os.fsync(stream.fileno())
 
     def start_attempt(self, from_step: int, **facts: Any) -> None:
-        """Close the log of an attempt that was killed, from its heartbeat, and open the next one."""
+        """Close the log of an attempt that was killed, using its heartbeat, and open the next one."""
         self.close_open_attempt("killed")
         lines = self.attempts()
         self.attempt = (lines[-1]["attempt"] if lines else 0) + 1
