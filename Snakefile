@@ -1,4 +1,4 @@
-# The door: `snakemake --cores all` makes everything of one experiment, the demo unless --configfile names another.
+# The entry point: `snakemake --cores all` runs one experiment, the demo unless --configfile names another.
 include: "workflow/Snakefile"
 
 

@@ -52,7 +52,7 @@ def load(
 
     `source` is a weights file of this companion, the authors, timm or mmpretrain, or the name of a RepVGG that timm
     publishes: it is fetched into `folder` once. `form` is `deploy` (train weights are converted) or `train`. `prefix`
-    is the front of the keys of the RepVGG inside a larger model, such as `backbone.`. Raises CompanionError if the
+    is what the keys of the RepVGG inside a larger model begin with, such as `backbone.`. Raises CompanionError if the
     file cannot be used or has no such form.
     """
     if form not in FORMS:

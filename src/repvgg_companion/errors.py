@@ -25,7 +25,7 @@ _MAY_PASS = (SYSTEM_ADVICE, "start the same command again", "wait until that end
 
 
 def needs_mending(line: str) -> bool:
-    """Whether the last line of a job's log tells an error that every further attempt would meet until it is mended.
+    """Whether the last line of a job's log tells an error that every further attempt would meet until it is fixed.
 
     A fault of the system, a lost process and a state folder that another process holds may be gone next time.
     """

@@ -1,4 +1,4 @@
-"""What `make` shows of a run of Snakemake: one line a step. `snakemake --logger steps` loads it by the package's name.
+"""What `make` shows of a run of Snakemake: one line per step. `snakemake --logger steps` loads it by its package name.
 
 Warnings and errors are shown; a failed step with its log file and the last lines of that, a stopped one without them.
 Snakemake's own log file, which is named at the end, holds everything.

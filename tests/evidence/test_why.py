@@ -400,7 +400,7 @@ def test_a_row_of_a_study_leads_to_its_training(root, capsys):
         said = _said(capsys, study / "accuracy.csv", "row 1")
         for part in (
             "weights: SHA-256 ",
-            "the training, one row an epoch",
+            "the training, one row per epoch",
             "images: dataset ",
             "commit ",
             "predictions/",

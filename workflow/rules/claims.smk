@@ -39,7 +39,7 @@ rule provenance:
     params:
         experiment=NAME,
         results=lambda wildcards: RESULTS,
-        # What the file holds: a changed key writes the provenance again.
+        # The content of the experiment file: a changed key writes the provenance again.
         configuration=lambda wildcards: plain(EXPERIMENT),
     shell:
         "python -m repvgg_companion provenance --experiment {params.experiment} --results {params.results} "

@@ -4,7 +4,7 @@ import shlex
 
 DEMO_FOLDER = f"{DATA}/archives"
 SOURCE = source_options(EXPERIMENT, DEMO_FOLDER)
-# For folders of images the names below them are a parameter of `index`: images that came or went index again.
+# The names of the files in folders of images are a parameter of `index`: added or removed images are indexed again.
 FOLDERS = [path for path in SOURCE.values() if os.path.isdir(path)]
 CHOSEN = ["--classes", *map(shlex.quote, EXPERIMENT.data.classes)] if EXPERIMENT.data.classes else []
 SPLITS = ["train", "val"] if EXPERIMENT.training else ["val"]
@@ -14,7 +14,7 @@ NEEDS_TRAIN = (
     if EXPERIMENT.training and {"zip", "kaggle_folder", "parquet_folder"} & {*EXPERIMENT.data.source}
     else []
 )
-# In the command and in no parameter: another batch indexes nothing again.
+# In the command but not in `params`: another batch size does not run `index` again.
 WHOLE_BATCH = f"--largest-batch {max(batch_sizes(EXPERIMENT).values())} " if EXPERIMENT.training else ""
 
 
@@ -38,16 +38,16 @@ if EXPERIMENT.data.source.get("generate"):
 
 MANIFESTS = [f"{DATA}/{split}.parquet" for split in SPLITS]
 
-# Images that are indexed may go: without the rule their manifests are files like others. With it, Snakemake would take
-# the lost images for a change, and remove the manifests before it indexed again.
+# Images may be deleted once they are indexed. Then there is no rule, and the manifests are ordinary files: with a rule
+# Snakemake would take the missing images for a change, and remove the manifests before it indexed again.
 MISSING = missing_sources(EXPERIMENT)
 if not (MISSING and all(map(os.path.exists, MANIFESTS))):
 
     rule index:
         input:
             # Missing files are named by require_sources before any job starts; a dry run goes on without them. A path
-            # with braces cannot be an input, since Snakemake takes them for wildcards: such a file re-runs nothing. The
-            # date of a folder says nothing: a copy has another one, and a new image below it leaves it as it was.
+            # with braces cannot be an input, since Snakemake takes them for wildcards: a change of it re-runs nothing.
+            # The date of a folder is ignored: a copy has another one, and a new image in a subfolder leaves it alone.
             (
                 []
                 if MISSING
@@ -79,7 +79,7 @@ if not (MISSING and all(map(os.path.exists, MANIFESTS))):
 
 
 # For recipes that train on a smaller, re-encoded copy; `packed: short256-q90` in a recipe asks for one. The tar beside
-# the manifest is no declared output: Snakemake touches those, and an archive that is newer than its index is refused.
+# the manifest is not a declared output: Snakemake touches those, and an archive newer than its index is refused.
 rule pack:
     input:
         manifest=f"{DATA}/train.parquet",

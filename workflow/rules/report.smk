@@ -47,7 +47,7 @@ if CARDS:
         params:
             folders=" ".join(weights.folder for weights in WEIGHTS),
             results=lambda wildcards: RESULTS,
-            # What the file holds: a changed key writes the cards again.
+            # The content of the experiment file: a changed key writes the cards again.
             configuration=lambda wildcards: plain(EXPERIMENT),
         shell:
             "python -m repvgg_companion cards --weights {params.folders} --results {params.results} "

@@ -1,6 +1,6 @@
 # What is counted and what is timed. A job that measures time has the machine to itself: it takes all cores of the run.
-# It has no `benchmark:` either, for which Snakemake would read the job's memory maps every few seconds. A job that was
-# stopped goes on after its last finished group, which it keeps until all rows are written.
+# It has no `benchmark:` either: Snakemake would then read the job's memory maps every few seconds. A job that was
+# stopped continues after its last finished group; the groups are kept until all rows are written.
 MEASURING = f"{RESULTS}/measuring-"
 COMPLEXITY = complexity_groups(EXPERIMENT)
 # All cores of a local run. A cluster has no such number, and neither have --unlock and --report.
@@ -51,7 +51,7 @@ if SPEEDS:
         params:
             experiment=NAME,
             key=lambda wildcards: SPEEDS[wildcards.part],
-            # What the file holds there: a changed plan measures again.
+            # The content of the file at this key: a changed plan measures again.
             plan=lambda wildcards: plain(getattr(EXPERIMENT, SPEEDS[wildcards.part])),
             samples=f"{RESULTS}/speed",
             runs=RUNS,

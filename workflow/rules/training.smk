@@ -13,7 +13,7 @@ if TRAINED:
             f"logs/{NAME}/train-{{model}}-{{digest}}-seed{{seed}}.log",
         benchmark:
             f"{RESULTS}/benchmarks/train-{{model}}-{{digest}}-seed{{seed}}.tsv"
-        # In the order of the experiment file, so that the longest can stand first.
+        # In the order of the experiment file, so that it can list the longest first.
         priority: lambda wildcards: ORDER[trained(wildcards).key]
         conda:
             ENVIRONMENT
@@ -26,7 +26,7 @@ if TRAINED:
             state=lambda wildcards: trained(wildcards).state,
             width=lambda wildcards: trained(wildcards).width,
             recipe_name=lambda wildcards: trained(wildcards).recipe,
-            # What the file holds there: a changed recipe trains again.
+            # The content of the file at this key: a changed recipe trains again.
             recipe=lambda wildcards: recipe_json(EXPERIMENT, trained(wildcards).recipe),
             classes=f"--num-classes {EXPERIMENT.data.num_classes}" if EXPERIMENT.data.num_classes else "",
             experiment=NAME,
@@ -47,7 +47,7 @@ if TRAINED:
             "--log {log}"
 
 
-# With released weights there is no rule that trains, so a missing file is an error and never a surprise training.
+# With released weights there is no rule that trains, so a missing file is an error and does not start a training.
 if IMPORTED:
 
     rule import_weights:

@@ -8,7 +8,7 @@ from repvgg_companion.errors import CompanionError
 
 
 class ImageReader:
-    """Reads images by `pread`, which moves no file position: threads and forked workers share one descriptor a file.
+    """Reads images by `pread`, which moves no file position: threads and forked workers share one descriptor per file.
 
     An archive stays open from its first use (open it before workers fork to share it); the files of a folder tree are
     opened one by one. Pickling drops the descriptors.

@@ -1,7 +1,7 @@
 """The `check-studies` verb: are small studies complete, and do their rows follow from their files?
 
 Layout: `results/studies/NAME/` with `experiment.json`, `provenance.json`, `accuracy.csv` (`judged_form`),
-`reparameterization.csv`, `runs/RUN_ID.json`, `predictions/` (one file a row) and `history/MODEL/seedK.csv`. `--add`
+`reparameterization.csv`, `runs/RUN_ID.json`, `predictions/` (one file per row) and `history/MODEL/seedK.csv`. `--add`
 makes such a folder from a finished experiment, or adds the further seeds of one to it.
 """
 
@@ -28,7 +28,7 @@ _AGREES = 1e-9
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the `check-studies` verb."""
-    parser.add_argument("--folder", default="results/studies", help="folder with one folder a study")
+    parser.add_argument("--folder", default="results/studies", help="folder with one folder per study")
     parser.add_argument("--paper", default="paper", help="folder of the paper's facts")
     parser.add_argument(
         "--add",

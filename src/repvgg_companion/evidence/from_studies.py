@@ -111,7 +111,7 @@ def _odd_recipes(path: Path, rows: Sequence[Row]) -> set[str]:
 
 
 def study_rows(claim: Claim, studies: Sequence[Study]) -> Iterator[dict[str, Any]]:
-    """The rows of one claim: the pairs of networks that it compares, one row a study."""
+    """The rows of one claim: the pairs of networks that it compares, one row per study."""
     n_terms = len(parse(claim["condition"]))
     for study in studies:
         found = compared(claim, study.pairs)

@@ -35,7 +35,7 @@ Row = dict[str, Any]
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the `ledger` verb."""
     parser.add_argument("--paper", default="paper", help="folder of the paper's facts and of what others published")
-    parser.add_argument("--devices", default="results/devices", help="folder with one folder a device")
+    parser.add_argument("--devices", default="results/devices", help="folder with one folder per device")
     parser.add_argument("--studies", default="results/studies", help="folder with one folder a small study")
     parser.add_argument("--output", default="results/reference", help="folder of ledger.csv, .md, .html and dictionary")
     parser.add_argument("--figures", help="folder of the three pictures (default: draw them for the page only)")

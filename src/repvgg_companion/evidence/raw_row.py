@@ -134,7 +134,7 @@ def _samples_node(folder: Path, table: str, row: Row) -> Node:
 def _weights_node(row: Row) -> Node:
     digest = row["weights_sha256"]
     path = history_path(row).with_name(f"{row.get('form') or 'train'}.safetensors")
-    kept = tuple(Node(f"{path}: the training, one row an epoch") for path in _histories(row) if path.exists())
+    kept = tuple(Node(f"{path}: the training, one row per epoch") for path in _histories(row) if path.exists())
     if not path.exists():
         return Node(f"weights: SHA-256 {digest}; the file {path} is not here", kept)
     words = "" if sha256_of_file(path) == digest else ", but the file's digest is another one now"

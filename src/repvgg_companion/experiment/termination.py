@@ -3,7 +3,7 @@
 A SIGTERM (`kill`, a scheduler, the end of a session) stops the workflow as Ctrl-C does. Snakemake's own handler waits
 until the running jobs have ended by themselves, which for trainings can take weeks, and takes a lock that the
 interrupted code may hold. Where nothing is to be done Snakemake calls no hook, so nothing would say where the results
-are. And Snakemake's `retries` try a job again whatever its error is, also one that only the user can mend.
+are. And Snakemake's `retries` try a job again whatever its error is, also one that only the user can fix.
 """
 
 import atexit
@@ -41,7 +41,7 @@ CLOCKS_DIFFER_S = 60.0
 
 
 def no_retry_of_user_errors(workflow: Any) -> None:
-    """From now on a job whose log ends with an error that the user must mend has no attempt left.
+    """From now on a job whose log ends with an error that the user must fix has no attempt left.
 
     Snakemake logs the error of a job just before it decides whether to try again. Later runs begin with all attempts.
     """

@@ -36,7 +36,7 @@ def is_paper_segmentation(row: Row) -> bool:
 
 
 def groups(results: Results, model: str) -> list[list[Row]]:
-    """The rows behind an mIoU: groups of one training, form and protocol, one row a seed, best first.
+    """The rows behind an mIoU: groups of one training, form and protocol, one row per seed, best first.
 
     The deploy form comes first, then the training with the most seeds. Raises NotAvailable with the reason if there
     are none.

@@ -28,7 +28,7 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True)
 class Results:
-    """The tables of one experiment; a folder without tables of its own may hold one folder a device."""
+    """The tables of one experiment; a folder without tables of its own may hold one folder per device."""
 
     folder: Path
     _tables: dict[str, list[Row]] = field(default_factory=dict, compare=False, repr=False)
@@ -133,7 +133,7 @@ def traced(value: str, rows: Iterable[Row], names: Sequence[str] = ("form", "wei
 
 
 def accuracy_groups(results: Results, facts: Facts, quantity: Quantity) -> list[list[Row]]:
-    """The rows of accuracy.csv behind a top-1: groups of one training, form and protocol, one row a seed, best first.
+    """The rows of accuracy.csv behind a top-1: groups of one training, form and protocol, one row per seed, best first.
 
     Raises NotAvailable with the reason if there are none.
     """

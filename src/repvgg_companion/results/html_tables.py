@@ -58,7 +58,7 @@ def pivot_table(pivot: Pivot, rows: Sequence[dict[str, Any]]) -> str:
 
 
 def _pivot_cell(pivot: Pivot, rows: list[dict[str, Any]]) -> str:
-    """The value with its interval; of several seeds the mean, the lowest and the highest; else one line a row."""
+    """The value with its interval; of several seeds the mean, the lowest and the highest; else one line per row."""
     value, low, high = pivot.values
     numbers = [row[value] for row in rows if row[value] is not None]
     seeds = {row.get("seed") for row in rows}

@@ -74,7 +74,7 @@ PIVOTS = {
         ),
     ),
 }
-"""The tables with one row a model: heading, note, and what stands where."""
+"""The tables with one row per model: heading, note, and the columns."""
 CERTIFICATE = (
     "Certificates of the conversion",
     "float64: largest difference of the logits of both forms over the largest logit; the deploy file equals the "

@@ -23,7 +23,7 @@ _AGREES = 1e-6
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the `check-devices` verb."""
-    parser.add_argument("--folder", default="results/devices", help="folder with one folder a device")
+    parser.add_argument("--folder", default="results/devices", help="folder with one folder per device")
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -132,7 +132,7 @@ def _check_kernel_row(folder: Path, row: dict[str, Any], facts: dict[str, Any]) 
     if row["tflops"] > limit:
         raise CompanionError(
             f"{row['tflops']:.3g} TFLOPS are above {limit:.3g}, 1.1 times what {row['device']} can compute "
-            f"with Winograd convolutions of {size}x{size}; the time was not taken until the work had ended"
+            f"with Winograd convolutions of {size}x{size}; the time was taken before the work had ended"
         )
     return [above_ceiling(row)] if row["tflops"] > direct else []
 

@@ -66,7 +66,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--minutes", type=float, default=8.0, help="minutes after which it ends by itself (default 8)")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto: a GPU if there is one")
     parser.add_argument("--output", default="results/devices", help="rows, samples and runs go to OUTPUT/DEVICE/")
-    parser.add_argument("--state", default="results/state/devices", help="folder of finished work, one folder a device")
+    parser.add_argument(
+        "--state", default="results/state/devices", help="folder of finished work, one folder per device"
+    )
     parser.add_argument("--full", action="store_true", help="then also measure the full matrix, which takes hours")
     parser.add_argument("--part", help=argparse.SUPPRESS)
     parser.add_argument("--start", type=int, default=0, help=argparse.SUPPRESS)

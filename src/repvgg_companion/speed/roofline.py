@@ -123,7 +123,7 @@ def judge(row: Mapping[str, Any], ceilings: Ceilings) -> str:
         raise CompanionError(
             f"{row['model']} ({row['form']}, {row['precision']}, batch {row['batch_size']}) at {speed:.0f} examples/s "
             f"is above {limit:.0f}, 1.1 times what {row['device']} can compute with Winograd convolutions; the time "
-            "was not taken until the work had ended"
+            "was taken before the work had ended"
         )
     above = speed > fastest_examples_per_s(layers, ceilings, winograd=False)
     return above_ceiling(row) if above or (row.get("roofline_share") or 0) > 1 else ""

@@ -42,8 +42,8 @@ def explain_failures(group: ProcessGroup) -> Iterator[None]:
     except (RuntimeError, MemoryError) as error:
         if is_out_of_memory(error):
             raise CompanionError(
-                f"out of memory on {group.device} outside a training step (weights, validation or a checkpoint); end "
-                "what else uses its memory, or use a larger device"
+                f"out of memory on {group.device} outside a training step (weights, validation or a checkpoint); "
+                "stop other programs that use its memory, or use a larger device"
             ) from None
         if group.size > 1 and (isinstance(error, torch.distributed.DistError) or "gloo" in str(error)):
             raise CompanionError(

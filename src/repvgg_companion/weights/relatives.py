@@ -31,9 +31,8 @@ def require_no_relative(tensors: Mapping[str, Tensor], path: object) -> None:
     norm = next((key for key in tensors if key.endswith("running_mean")), None)
     if norm and any(map(_FUSED.search, tensors)) and not any(map(_BRANCH.search, tensors)):
         raise CompanionError(
-            f"{path} is in deploy form but has batch norms ({norm.removesuffix('.running_mean')}), as put in for "
-            "quantization-aware training; fold them into the convolutions, or name the file from before they were put "
-            "in"
+            f"{path} is in deploy form but has batch norms ({norm.removesuffix('.running_mean')}), as added for "
+            "quantization-aware training; fold them into the convolutions, or name a file saved before they were added"
         )
     stem = next((key for key in tensors if _STEM.fullmatch(key)), None)
     if stem and tensors[stem].dim() == 4 and tensors[stem].shape[1] != 3:

@@ -44,7 +44,7 @@ class ConvertRequest:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Sub-commands of the verb `weights`."""
     commands = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
-    prefix_help = "front of the keys of the RepVGG inside a larger model, such as model.backbone."
+    prefix_help = "prefix of the keys of the RepVGG inside a larger model, such as model.backbone."
 
     inspect = commands.add_parser("inspect", help="say what each file holds and check its digest")
     inspect.add_argument(

@@ -63,7 +63,7 @@ def flips(draws: np.ndarray) -> bool:
 
 
 def decoded_bytes(image: "Image.Image | torch.Tensor | np.ndarray") -> int:
-    """The memory of a decoded image; Pillow stores four bytes a pixel."""
+    """The memory of a decoded image; Pillow stores four bytes per pixel."""
     return image.nbytes if hasattr(image, "nbytes") else 4 * image.width * image.height
 
 
