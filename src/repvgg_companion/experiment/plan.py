@@ -258,13 +258,13 @@ def _told(seconds: float) -> str:
     return f"{seconds / 3600:.1f} h" if seconds < 3 * 86400 else f"{seconds / 86400:.1f} d"
 
 
-def read_claims(folder: Path = PAPER) -> dict[str, frozenset[tuple[str, str]]]:
+def read_claims() -> dict[str, frozenset[tuple[str, str]]]:
     """The trainings, as (model, recipe), that each claim of the paper about accuracy needs.
 
     Claims that name no recipe are about weights of others, which no training here decides.
     """
     needed = {}
-    for row in Facts(folder).table("claims"):
+    for row in Facts(PAPER).table("claims"):
         quantities = [quantity for term in parse(row["condition"]) for quantity in term.quantities]
         accuracies = [quantity for quantity in quantities if quantity.name == "top1"]
         if accuracies and all(quantity.recipe for quantity in accuracies):

@@ -11,7 +11,7 @@ from typing import Any
 
 from repvgg_companion.errors import CompanionError
 from repvgg_companion.machine.cpu import cpu_reading, usable_cores
-from repvgg_companion.machine.nvml import gpu_power_limit_w, gpu_reading
+from repvgg_companion.machine.nvml import gpu_reading
 
 LABEL_PATTERN = r"(cpu|gpu)-[a-z0-9.]+(-[a-z0-9.]+)*"
 _VENDORS = {"GenuineIntel": "intel", "AuthenticAMD": "amd", "HygonGenuine": "hygon", "0x41": "arm", "0x61": "apple"}
@@ -67,7 +67,7 @@ def device_label(kind: str, *, cores: int | None = None) -> str:
         return cpu_label(cores=cores)
     import torch
 
-    return gpu_label(torch.cuda.get_device_name(), gpu_power_limit_w())
+    return gpu_label(torch.cuda.get_device_name(), gpu_reading().get("power_limit_w"))
 
 
 def choose_device(wanted: str) -> str:

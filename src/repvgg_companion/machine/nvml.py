@@ -58,11 +58,6 @@ def gpu_reading(index: int = 0) -> dict[str, Any]:
     return reading
 
 
-def gpu_power_limit_w(index: int = 0) -> float | None:
-    """The enforced power limit in watts, or None where NVML does not tell (MIG slices, containers)."""
-    return gpu_reading(index).get("power_limit_w")
-
-
 def gpu_flags(*readings: dict[str, Any]) -> list[str]:
     """The flags that GPU readings show: `busy`, `throttled`, and `at its power limit`, which disturbs nothing.
 

@@ -79,13 +79,14 @@ def clock_for(kind: str) -> Clock:
     return CudaClock() if kind == "cuda" else CpuClock()
 
 
-def require_synchronised(clock: Clock, call: Call, wait: Call, iterations: int = 3) -> None:
+def require_synchronised(clock: Clock, call: Call, wait: Call) -> None:
     """Check a clock against wall time, from an idle device until `wait()` returns, when the work has ended.
 
     Raises CompanionError if the clock saw less than 70 % of the wall time of the same calls, as a clock without
     synchronisation does. Other processes lengthen the wall time too; so it is tried several times, and one agreement
     is enough. `wait` must truly wait for the device, whatever the clock does.
     """
+    iterations = 3
     # A device clock makes one call more than it times.
     calls = iterations + 1 if isinstance(clock, CudaClock) else iterations
     for _ in range(CHECKS):

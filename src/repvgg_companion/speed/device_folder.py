@@ -13,14 +13,13 @@ from repvgg_companion.contract import read_rows, write_rows
 from repvgg_companion.errors import CompanionError
 from repvgg_companion.machine.cpu import peak_rss_mib
 from repvgg_companion.runs import write_run
-from repvgg_companion.speed.ceilings import ceilings_of
 from repvgg_companion.speed.device_parts import DigitsSettings, PeerSettings
 from repvgg_companion.speed.device_work import Found, MeasuredDevice
 from repvgg_companion.speed.group_record import samples_of
 from repvgg_companion.speed.harness import LIMITS
 from repvgg_companion.speed.measure_kernel_sizes import kernel_rows, winograd_facts
 from repvgg_companion.speed.measure_memory import FIGURE_3, WHOLE
-from repvgg_companion.speed.measure_speed import group_facts, torch_flags
+from repvgg_companion.speed.measure_speed import group_facts
 from repvgg_companion.speed.peers import peer_rows
 from repvgg_companion.speed.rows import RunOfGroups
 from repvgg_companion.speed.samples import Samples
@@ -81,14 +80,12 @@ class DeviceRun:
             experiment=EXPERIMENT,
             device=self.device.device,
             parts=[asdict(found.part) for found in self.found],
-            torch_flags=torch_flags(self.device.kind),
-            ceilings=[asdict(ceiling) for ceiling in ceilings_of(everything).values()],
             work=work,
             process_peak_mib=peak_rss_mib(),
             winograd=[winograd_facts(record, samples) for record in self.convolutions],
             peers=self._pieces(PeerSettings),
             digits=self._pieces(DigitsSettings),
-            groups=list(group_facts(everything)),
+            **group_facts(everything, self.device.kind),
         )
         for name, rows in merged.items():
             write_rows(folder / f"{name}.csv", name, rows)

@@ -52,11 +52,10 @@ def measure_convolutions(request: MeasureKernelSizesRequest) -> None:
 
     from repvgg_companion.machine.cpu import usable_cores
     from repvgg_companion.machine.device import choose_device
-    from repvgg_companion.speed.ceilings import ceilings_of
     from repvgg_companion.speed.convolutions import convolution_groups, convolution_method
     from repvgg_companion.speed.finished_groups import FinishedGroups, measure_groups
     from repvgg_companion.speed.group_record import samples_of
-    from repvgg_companion.speed.measure_speed import group_facts, torch_flags
+    from repvgg_companion.speed.measure_speed import group_facts
 
     settings = request.settings
     kind = choose_device(settings.device)
@@ -78,10 +77,8 @@ def measure_convolutions(request: MeasureKernelSizesRequest) -> None:
         experiment=request.experiment,
         device=method.device,
         settings=settings.as_dict(),
-        torch_flags=torch_flags(method.kind),
         winograd=[winograd_facts(record, samples) for record in records],
-        ceilings=[asdict(found) for found in ceilings_of(records).values()],
-        groups=list(group_facts(records)),
+        **group_facts(records, method.kind),
     )
     request.write("kernel_size", rows)
     print(f"{len(rows)} kernel size rows on {method.device}")

@@ -9,7 +9,6 @@ import dataclasses
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -97,7 +96,6 @@ def measure_start(settings: SpeedSettings, request: MeasureSpeedRequest, start: 
 
 def _write(settings: SpeedSettings, request: MeasureSpeedRequest, records: list["GroupRecord"]) -> None:
     from repvgg_companion.machine.cpu import peak_rss_mib
-    from repvgg_companion.speed.ceilings import ceilings_of
     from repvgg_companion.speed.group_record import samples_of
     from repvgg_companion.speed.programme import Method
     from repvgg_companion.speed.rows import RunOfGroups
@@ -121,11 +119,9 @@ def _write(settings: SpeedSettings, request: MeasureSpeedRequest, records: list[
         experiment=request.experiment,
         device=method.device,
         settings=settings.as_dict(),
-        torch_flags=torch_flags(method.kind),
-        ceilings=[dataclasses.asdict(found) for found in ceilings_of(records).values()],
         work=work,
         process_peak_mib=peak_mib,
-        groups=list(group_facts(records)),
+        **group_facts(records, method.kind),
     )
     request.write("speed", rows)
     flagged = sum(bool(row["flags"]) for row in rows)
@@ -135,16 +131,22 @@ def _write(settings: SpeedSettings, request: MeasureSpeedRequest, records: list[
     )
 
 
-def group_facts(records: list["GroupRecord"]) -> Iterator[dict[str, Any]]:
-    """What the run's JSON file keeps of each group: all but the samples, with each network's percentiles."""
+def group_facts(records: list["GroupRecord"], kind: str) -> dict[str, Any]:
+    """What a run's JSON file keeps of its groups: settings of torch, ceilings, and percentiles instead of samples."""
+    from repvgg_companion.speed.ceilings import ceilings_of
     from repvgg_companion.speed.statistics import summary
 
+    groups = []
     for record in records:
         seconds = {member.name: record.seconds_of(member) for member in record.members}
-        yield record.as_dict() | {"samples": {name: summary(times) for name, times in seconds.items() if times}}
+        groups.append(
+            record.as_dict() | {"samples": {name: summary(times) for name, times in seconds.items() if times}}
+        )
+    ceilings = [dataclasses.asdict(ceiling) for ceiling in ceilings_of(records).values()]
+    return {"torch_flags": _torch_flags(kind), "ceilings": ceilings, "groups": groups}
 
 
-def torch_flags(kind: str) -> dict[str, Any]:
+def _torch_flags(kind: str) -> dict[str, Any]:
     """The settings of torch that times depend on."""
     import torch
 

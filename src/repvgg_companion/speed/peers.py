@@ -45,12 +45,12 @@ def timm_network(model: str) -> nn.Module:
     return timm.create_model(model.lower().replace("-", "_"), pretrained=False, num_classes=CLASSES)
 
 
-def compare_with_timm(model: str, settings: PeerSettings, kind: str, rounds: int = LEAST_ROUNDS) -> dict[str, Any]:
+def compare_with_timm(model: str, settings: PeerSettings, kind: str) -> dict[str, Any]:
     """The seconds per batch of every way, in the order of the rounds, and what disturbed them; JSON values."""
     try:
         subjects, precision = _subjects(model, settings, kind)
         before, began = machine_state(kind), CpuMoment.now()
-        result = measure_group(subjects, clock_for(kind), Rounds(rounds, LIMITS[kind]))
+        result = measure_group(subjects, clock_for(kind), Rounds(LEAST_ROUNDS, LIMITS[kind]))
     except RuntimeError as error:
         if not is_out_of_memory(error):
             raise

@@ -45,7 +45,7 @@ def tail(n: int) -> float:
     return float(stats.norm.cdf(quantile))
 
 
-def median_interval(samples: Sequence[float], *, strata: Sequence[int] | None = None, seed: int = SEED) -> Interval:
+def median_interval(samples: Sequence[float], *, strata: Sequence[int] | None = None) -> Interval:
     """Median of `samples` with its bootstrap 95 % interval; with fewer than six samples Student's t of the logarithms.
 
     `strata` (one label a sample, such as the process start) keeps the resamples balanced over the labels. Raises
@@ -54,7 +54,7 @@ def median_interval(samples: Sequence[float], *, strata: Sequence[int] | None = 
     values = _checked(samples)
     if 1 < len(values) < LEAST_FOR_BOOTSTRAP:
         return _of_few(values)
-    medians = np.median(_resamples(values, strata, seed), axis=1)
+    medians = np.median(_resamples(values, strata), axis=1)
     alpha = tail(len(values))
     low, high = np.quantile(medians, [alpha, 1 - alpha])
     return Interval(float(np.median(values)), float(low), float(high), len(values))
@@ -77,7 +77,7 @@ def rate_interval(samples: Sequence[float], examples: int, *, strata: Sequence[i
 
 
 def speed_ratio(
-    numerator: Sequence[float], denominator: Sequence[float], *, strata: Sequence[int] | None = None, seed: int = SEED
+    numerator: Sequence[float], denominator: Sequence[float], *, strata: Sequence[int] | None = None
 ) -> Interval:
     """How many times as fast the first network is, from seconds measured in the same rounds, in the same order.
 
@@ -90,7 +90,7 @@ def speed_ratio(
             "measure both networks in one group"
         )
     ratios = _checked(denominator) / _checked(numerator)
-    return median_interval(ratios, strata=strata, seed=seed)
+    return median_interval(ratios, strata=strata)
 
 
 def chained_ratio(first: Interval, second: Interval) -> Interval:
@@ -127,8 +127,8 @@ def _checked(samples: Sequence[float] | np.ndarray) -> np.ndarray:
     return values
 
 
-def _resamples(values: np.ndarray, strata: Sequence[int] | None, seed: int) -> np.ndarray:
-    generator = np.random.default_rng(seed)
+def _resamples(values: np.ndarray, strata: Sequence[int] | None) -> np.ndarray:
+    generator = np.random.default_rng(SEED)
     labels = np.zeros(len(values), int) if strata is None else np.asarray(strata)
     parts = []
     for label in np.unique(labels):
