@@ -15,7 +15,7 @@
 #                 ledger of all evidence into results/reference
 # make unlock     remove the lock that a killed run left in this folder
 # make setup      set up .venv and nothing else
-# make lock       resolve requirements.lock anew from pyproject.toml (needs uv)
+# make lock       resolve requirements.lock again from pyproject.toml (needs uv)
 #
 # CORES=N limits the cores. ARGS="..." passes further options on: ARGS=-n only lists the steps that a run would take.
 SHELL := /bin/bash
@@ -48,7 +48,7 @@ export PATH := $(BIN):$(PATH)
 export PYTHONPATH := $(CURDIR)/src
 
 # The programs in .venv name the folder and the Python that they were installed with: after a move, a copy or an upgrade
-# of Python they are installed anew.
+# of Python they are installed again.
 INSTALLED_IN := $(shell unset PYTHONHOME; [ ! -e $(READY) ] || { $(VENV)/bin/python -c '' 2>/dev/null && cat $(READY); } || echo "?")
 ifneq ($(INSTALLED_IN),)
 ifneq ("$(INSTALLED_IN)","$(CURDIR)")
@@ -58,16 +58,16 @@ endif
 
 QUICK := not slow and not slurm and not conda and not kubernetes and not browser
 
-# Snakemake does not say where a file is no YAML.
+# Snakemake does not say where a file is not YAML.
 READABLE = python -c 'import sys, yaml; sys.excepthook = lambda kind, error, trace: print( \
-  f"make: {sys.argv[1]} is no valid YAML:", " ".join(str(error).split()), file=sys.stderr); \
+  f"make: {sys.argv[1]} is not valid YAML:", " ".join(str(error).split()), file=sys.stderr); \
   yaml.safe_load(open(sys.argv[1], encoding="utf-8"))' "$(EXPERIMENT)";
 
 # One run at a time, by a lock of our own: Snakemake's is gone as soon as a second run ends. Snakemake's lock stays after a
-# kill; a run that finds it is told what to do, and a run that fails otherwise has given it back. Bash runs a trap only
+# kill; a run that finds it says what to do, and a run that fails for another reason has released it. Bash runs a trap only
 # between two commands, or in `wait`: so Snakemake runs beside it, with Ctrl-C as it was, and gets the SIGTERM of make.
-# A stop is told in one line: REPVGG_COMPANION_MAKE says that make tells it, and a status of 0 keeps make, which the signal
-# ends in any case, from adding an error.
+# A stop is reported in one line: REPVGG_COMPANION_MAKE says that make reports it, and with status 0 make, which the signal
+# ends anyway, adds no error.
 RUN = $(if $(EXPERIMENT),$(READABLE)) exec 8<requirements.lock; if command -v flock >/dev/null && ! flock -n 8; then \
   echo "make: another run works in this folder; wait for it, or work in a copy of the folder" >&2; exit 1; fi; \
   stopped=; run=; trap 'stopped=yes' INT; trap 'stopped=yes; kill -TERM $$run 2>/dev/null || true' TERM; \
@@ -145,8 +145,8 @@ setup: $(READY)
 # target folder, which are meant for other installations.
 PIP_KEEPS := ^PIP_(.*INDEX.*|TRUSTED_HOST|CERT|CLIENT_CERT|PROXY|FIND_LINKS|.*CACHE_DIR|.*TIMEOUT|RETRIES|CONFIG_FILE|KEYRING_PROVIDER|NO_INPUT|QUIET|VERBOSE|PROGRESS_BAR)$$
 
-# Where there is no terminal pip would say a line a package, or be silent for minutes: its large downloads are shown, and
-# when it begins to install.
+# Without a terminal pip prints a line for each package, or nothing for minutes. So its large downloads are shown, and the
+# start of the installation.
 PIP_LARGE := (Downloading|Using cached) (.*/)?([^/ ]+)\.whl \(([0-9]{3,}\.[0-9] MB|[0-9.]+ GB)\)
 PIP_TOLD = while IFS= read -r line; do large='$(PIP_LARGE)'; \
   if [[ $$line =~ $$large ]]; then name=$${BASH_REMATCH[3]%%-cp3*}; echo "  $${name%%-py*} ($${BASH_REMATCH[4]})"; \

@@ -224,7 +224,7 @@ TABLES: dict[str, Table] = {
 def write_rows(path: str | Path, table: str, rows: Iterable[Mapping[str, Any]], *, keep_order: bool = False) -> None:
     """Write checked rows of `table` as CSV by rename, sorted by their columns from left to right.
 
-    Raises CompanionError naming the row and column where a row does not fit the contract; nothing is written then.
+    Raises CompanionError naming the row and column if a row does not fit the contract; nothing is written then.
     """
     names = TABLES[table].names
     checked = []
@@ -242,7 +242,7 @@ def write_rows(path: str | Path, table: str, rows: Iterable[Mapping[str, Any]], 
 def read_rows(path: str | Path, table: str) -> list[dict[str, Any]]:
     """Read rows of `table` with their types; an empty cell is None.
 
-    Raises CompanionError naming the row and column where the file does not fit the contract.
+    Raises CompanionError naming the row and column if the file does not fit the contract.
     """
     columns = {column.name: column for column in TABLES[table].columns}
     try:

@@ -24,10 +24,10 @@ _MAY_PASS = (SYSTEM_ADVICE, "start the same command again", "wait until that end
 """The advice of errors that the same command may not meet again, on another node or later."""
 
 
-def needs_mending(line: str) -> bool:
-    """Whether the last line of a job's log tells an error that every further attempt would meet until it is fixed.
+def needs_fixing(line: str) -> bool:
+    """Whether the last line of a job's log is an error that every further attempt would meet until a user fixes it.
 
-    A fault of the system, a lost process and a state folder that another process holds may be gone next time.
+    A system error, a lost process or a state folder that another process holds may be gone next time.
     """
     return bool(_SAID_BY_A_VERB.match(line)) and not any(advice in line for advice in _MAY_PASS)
 

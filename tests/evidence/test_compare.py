@@ -207,7 +207,7 @@ def test_memory_that_differs_is_listed(tmp_path, facts):
     assert "\n## Memory\n" in page
     assert ("| RepVGG-A0 deploy | whole-network, batch 8, 224 px | 50 | 62.5 | +12.50 | difference of peak (MiB); "
             "different devices (gtx-1080ti and gtx-9000) |") in page  # fmt: skip
-    assert "Memory: no network has another value on one side" in markdown(compared(one, three, facts), one, three)
+    assert "no network has different values on the two sides at" in markdown(compared(one, three, facts), one, three)
 
 
 def _run_folder(folder, **more):

@@ -159,7 +159,7 @@ def test_a_file_that_is_no_yaml_is_told_with_its_line(tmp_path):
     mine.write_text("experiment: mine\ntraining:\n\t- models: [RepVGG-A0]\n")
     done = make(tmp_path, "EXPERIMENT=mine.yaml")
     assert done.returncode != 0 and "it runs" not in done.stdout
-    assert "make: mine.yaml is no valid YAML: " in done.stderr and "line 3" in done.stderr
+    assert "make: mine.yaml is not valid YAML: " in done.stderr and "line 3" in done.stderr
     assert "Traceback" not in done.stderr
     mine.write_text("experiment: mine\n")
     assert "it runs" in make(tmp_path, "EXPERIMENT=mine.yaml").stdout

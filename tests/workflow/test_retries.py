@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from repvgg_companion.errors import needs_mending
+from repvgg_companion.errors import needs_fixing
 from repvgg_companion.training.job.state import StateFolder
 
 from .conftest import MICRO, ROOT, snakemake, write_config
@@ -86,5 +86,5 @@ def test_what_may_pass_by_itself_is_worth_another_attempt(tmp_path):
     held = f"train: error: {state._hold._refusal()}"
     lost = "train: error: one of the 4 processes died; read its message above, then start the same command again"
     full = f"index: error: {Path('results')}: No space left on device; fix that and run again"
-    assert not any(needs_mending(line) for line in (held, lost, full, "", "train: stopped by deadline", "Killed"))
-    assert needs_mending("train: error: the loss is not finite at epoch 3; lower learning_rate")
+    assert not any(needs_fixing(line) for line in (held, lost, full, "", "train: stopped by deadline", "Killed"))
+    assert needs_fixing("train: error: the loss is not finite at epoch 3; lower learning_rate")

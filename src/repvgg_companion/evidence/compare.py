@@ -41,11 +41,11 @@ _NOTHING_IN_COMMON = {
     "segmentation": "Segmentation: no network is on both sides.",
     "speed": "Speed: no network was measured on both sides in the same precision, engine, memory format and batch.",
     "kernel_size": "Density by kernel size: no kernel was measured on both sides in the same shape and setting.",
-    "memory": "Memory: no network has another value on one side than on the other at the same batch and input.",
-    "complexity": "Counts: all that both sides have are equal.",
+    "memory": "Memory: no network has different values on the two sides at the same batch and input.",
+    "complexity": "Counts: all that both sides have agree.",
     "claims": "Claims: no verdict differs where both sides have a value.",
 }
-"""What is said of a table of both sides without a line."""
+"""The sentence for a table that both sides have, but of which no line is shown."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def compared(first: Side, second: Side, facts: Facts) -> list[ComparedLine]:
-    """All lines of a comparison; raises CompanionError where the sides have nothing in common."""
+    """All lines of a comparison; raises CompanionError if the sides have nothing in common."""
     common = first.tables & second.tables
     if not common:
         held = [", ".join(sorted(side.tables)) or "no rows" for side in (first, second)]
@@ -203,7 +203,7 @@ def markdown(lines: list[ComparedLine], first: Side, second: Side) -> str:
 
 
 def unfinished(first: Side, second: Side) -> list[str]:
-    """One sentence for each side whose run is not finished: what it still owes, which is not compared."""
+    """One sentence for each side whose run is not finished: what is missing and therefore not compared."""
     return [
         f"The run of {name} is not finished: {side.folder} lacks {'; '.join(side.missing)}. What is there is compared."
         for name, side in (("A", first), ("B", second))

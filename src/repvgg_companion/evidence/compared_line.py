@@ -81,7 +81,7 @@ class Side:
 
     @property
     def missing(self) -> list[str]:
-        """What the run of an experiment still owes, in words; empty for a finished one, a device or a study."""
+        """What the run of an experiment still lacks, in words; empty for a finished one, a device or a study."""
         if not (self.folder / PARTS).is_dir() or not (self.folder / CONFIGURATION).exists():
             return []
         asked = asked_for(read_json(self.folder / CONFIGURATION))

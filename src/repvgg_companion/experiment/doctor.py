@@ -60,7 +60,7 @@ class DoctorRequest:
     experiment: Path | None
 
     def __post_init__(self) -> None:
-        """Raise CompanionError where the folder is not one, or the experiment is no file."""
+        """Raise CompanionError if the folder is not one, or the experiment is no file."""
         if not self.folder.is_dir():
             raise CompanionError(f"{self.folder} is not a folder; name the one that the results will lie in")
         if self.experiment is not None and not self.experiment.is_file():
@@ -87,7 +87,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def diagnoses(request: DoctorRequest) -> Iterator[Diagnosis]:
-    """Every diagnosis on this machine, in the order in which a person would mend them."""
+    """Every diagnosis on this machine, in the order in which a person would fix them."""
     yield _python()
     yield from _packages()
     if importlib.util.find_spec("torch"):

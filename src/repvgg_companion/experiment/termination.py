@@ -2,8 +2,8 @@
 
 A SIGTERM (`kill`, a scheduler, the end of a session) stops the workflow as Ctrl-C does. Snakemake's own handler waits
 until the running jobs have ended by themselves, which for trainings can take weeks, and takes a lock that the
-interrupted code may hold. Where nothing is to be done Snakemake calls no hook, so nothing would say where the results
-are. And Snakemake's `retries` try a job again whatever its error is, also one that only the user can fix.
+interrupted code may hold. If there is nothing to do, Snakemake calls no hook, so nothing would say where the results
+are. And Snakemake's `retries` repeat a job after any error, also one that only the user can fix.
 """
 
 import atexit
@@ -16,7 +16,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from repvgg_companion.errors import needs_mending
+from repvgg_companion.errors import needs_fixing
 
 
 def stop_on_sigterm() -> None:
@@ -37,7 +37,7 @@ def _stop(_number: int, _frame: FrameType | None) -> None:
 
 
 CLOCKS_DIFFER_S = 60.0
-"""By so much the clock of a file server may be behind."""
+"""The clock of a file server may be behind by this much."""
 
 
 def no_retry_of_user_errors(workflow: Any) -> None:
@@ -60,7 +60,7 @@ def no_retry_of_user_errors(workflow: Any) -> None:
                     for job in workflow.dag.jobs:
                         if workflow.dag.jobid(job) == facts["jobid"]:
                             job.attempt = max(job.attempt, job.restart_times + 1)
-            except Exception:  # of another version of Snakemake: said, and the job is tried again
+            except Exception:  # of another version of Snakemake: it is reported, and the job is tried again
                 self.handleError(record)
 
     logger.addHandler(Listener())
@@ -69,7 +69,7 @@ def no_retry_of_user_errors(workflow: Any) -> None:
 def _ends_with_user_error(log: Path, began: float) -> bool:
     try:
         lines = log.read_text(encoding="utf-8", errors="replace").splitlines() or [""]
-        return log.stat().st_mtime > began and needs_mending(lines[-1])
+        return log.stat().st_mtime > began and needs_fixing(lines[-1])
     except OSError:  # another node's file may not be seen yet: then the job is tried again
         return False
 

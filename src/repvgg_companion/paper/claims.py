@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Judge every claim, write both files, print how many of each kind came out how."""
+    """Judge every claim, write both files, print how many of each kind got which verdict."""
     facts, results = Facts(Path(arguments.paper)), Results(Path(arguments.results))
     rows = claim_rows(facts, results)
     write_rows(arguments.output, "claims", rows, keep_order=True)
@@ -157,7 +157,7 @@ def markdown(rows: list[dict[str, Any]], experiment: str, facts: Facts, other_da
         "```",
         "",
     ]
-    parts += [f"All other evidence on these claims, by whomever: [the ledger]({LEDGER}).", ""]
+    parts += [f"All other evidence on these claims, from all sources: [the ledger]({LEDGER}).", ""]
     for row in rows:
         parts += _claim_lines(row, where[row["id"]])
     return "\n".join(parts)

@@ -67,7 +67,7 @@ class Panel:
     y_ticks: tuple[float, ...] = ()
     tint: str | None = None
     by_others: bool = False
-    """Numbers of other people: all markers are open, and a dot in one stands for 200 epochs."""
+    """Values published by others: all markers are open, and a dot inside means 200 epochs."""
 
 
 def figure1(evidence: Evidence) -> "Figure":

@@ -75,7 +75,7 @@ def short(model: str) -> str:
 
 
 def freeze_layout(figure: "Figure") -> None:
-    """Place the panels once and for all, so that labels can be placed in pixels; a second time changes nothing."""
+    """Freeze the layout of the panels, so that labels can be placed in pixels; a second call changes nothing."""
     from matplotlib.layout_engine import PlaceHolderLayoutEngine
 
     if isinstance(figure.get_layout_engine(), PlaceHolderLayoutEngine):
@@ -100,13 +100,13 @@ def separate_labels(
 
     if not points:
         return
-    # Legible where a crowded panel leaves only a line's place.
+    # Legible where a crowded panel leaves only a place on a line.
     box = {"facecolor": axes.get_facecolor(), "edgecolor": "none", "alpha": 0.75, "pad": 0.2}
     texts = [
         axes.text(x, y, text, color=colour, fontsize=size, ha="center", va="center", bbox=box)
         for x, y, text, colour in points
     ]
-    half = 2.8 * axes.figure.dpi / 72  # half a marker and a little air, in pixels
+    half = 2.8 * axes.figure.dpi / 72  # half a marker and a small margin, in pixels
     to_data, to_pixels = axes.transData.inverted().transform, axes.transData.transform
     centres = to_pixels([point[:2] for point in points])
     # adjustText wants the boxes in data coordinates.
@@ -134,7 +134,7 @@ def separate_labels(
         min_arrow_len=6,
         iter_lim=250,
     )
-    # An arrow is clipped at its label anew in every drawing, which takes most of its time; a line is not.
+    # An arrow is clipped at its label again in every drawing, which takes most of its time; a line is not.
     ends = [arrow.get_path().vertices[[0, -1]] for arrow in arrows]
     for arrow in arrows:
         arrow.remove()

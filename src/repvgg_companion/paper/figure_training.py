@@ -71,7 +71,7 @@ def training(evidence: Evidence, histories: list[Path] | None) -> "Figure":
 
 
 def _title(runs: list[Training]) -> str:
-    """Which images, and how many trainings: on the face of a demo's figure too."""
+    """Which images, and how many trainings: for a demo also on the figure itself."""
     words = []
     for dataset in dict.fromkeys(run.dataset for run in runs):
         prefix = prefix_of(dataset)

@@ -154,7 +154,7 @@ def _judge_speeds(
     number = number_verdict(span.low, span.high, bounds)
     inference = _speed_inference(term, span, bounds)
     if inference == CONTRADICTED and not run.is_paper_setting:
-        inference = NOT_MET  # the paper speaks of its own device and batch
+        inference = NOT_MET  # the claim is about the paper's own device and batch
     reason = f"{span.over} [{span.low:.4g}, {span.high:.4g}] {span.note}"
     flags = run.disturbances(measured)
     if flags:

@@ -1,7 +1,7 @@
 """The `cards` verb: a model card (README.md) and a config.json beside each set of weights of an experiment.
 
-The rows of the experiment, the manifest, the identities inside the weights files and, beside trained ones, the facts of
-their training enter. `config.json` holds every fact for programs; the card is drawn from it alone.
+It reads the rows of the experiment, the manifest, the identities inside the weights files and, for trained ones, the
+facts of their training. `config.json` holds every fact for programs; the card is drawn from it alone.
 """
 
 import argparse
@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Write README.md and config.json into each folder; raises CompanionError where weights or rows are missing."""
+    """Write README.md and config.json into each folder; raises CompanionError if weights or rows are missing."""
     paths = {table: Path(arguments.results, f"{table}.csv") for table in (*SCORES, "reparameterization")}
     rows = {table: read_rows(path, table) for table, path in paths.items() if path.exists()}
     classes = list(Manifest.read(Path(arguments.val_manifest)).class_names)

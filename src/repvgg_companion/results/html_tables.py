@@ -34,7 +34,7 @@ class Pivot:
 
 
 def pivot_table(pivot: Pivot, rows: Sequence[dict[str, Any]]) -> str:
-    """Measured rows as a pivot table; keys and parts of column names that are the same everywhere are said above it."""
+    """Measured rows as a pivot table; keys and parts of column names that are the same everywhere are above it."""
     varied = [name for name in pivot.by if len({row[name] for row in rows}) > 1]
     keys = [name for name in pivot.keys if len({row[name] for row in rows}) > 1 or name == pivot.keys[0]]
     single = [name for name in (*pivot.keys, *pivot.by) if name not in (*keys, *varied)]
@@ -77,7 +77,7 @@ def _pivot_cell(pivot: Pivot, rows: list[dict[str, Any]]) -> str:
 
 
 def rows_table(names: list[str], rows: list[dict[str, Any]]) -> str:
-    """The named columns of rows as a table; a column with one value in all rows is said above it, an empty one not."""
+    """The named columns of rows as a table; a column with one value in all rows is above it, an empty one left out."""
     shared = [name for name in names if len(rows) > 1 and len({str(row[name]) for row in rows}) == 1]
     kept = [name for name in names if name not in shared]
     said = [f"{name} {_text(rows[0][name])}" for name in shared if rows[0][name] not in (None, "")]
@@ -116,7 +116,7 @@ def claims_table(claims: list[dict[str, Any]]) -> str:
 
 
 def markdown_table(path: Path) -> str:
-    """One of our Markdown files (title, pipe table, list of notes); raises CompanionError where it is missing."""
+    """One of our Markdown files (title, pipe table, list of notes); raises CompanionError if it is missing."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except FileNotFoundError:
