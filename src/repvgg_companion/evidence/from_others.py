@@ -54,7 +54,7 @@ class SpeedTable(Published):
         return Offer(row.images_per_s, evidence)
 
     def read(self, quantity: Quantity) -> Reading:
-        """As for every published source, but FLOPs belong to the input size that was timed."""
+        """Like every published source, except that FLOPs belong to the input size that was timed."""
         row = self.by_model.get(quantity.subject)
         if quantity.name == "flops" and row is not None and row.input_px != MODELS[row.model].input_px:
             from repvgg_companion.complexity.count_complexity import count_model

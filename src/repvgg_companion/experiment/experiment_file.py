@@ -205,7 +205,7 @@ class Evaluation(Strict):
 
 
 class Resources(Strict):
-    """What a job of one rule asks for; a cluster profile passes it on."""
+    """The resources that a job of one rule asks for; a cluster profile passes them on."""
 
     threads: int = Field(1, ge=1, description="CPU cores")
     gpu: int = Field(0, ge=0, description="GPUs")

@@ -111,7 +111,7 @@ def _with_gpus(job: Job, count: int) -> Job:
 
 
 def files_to_carry(jobs: list[Job]) -> list[str]:
-    """What the jobs read and none of them makes: weights that are finished here, and states of trainings begun here."""
+    """Files that the jobs read and none of them makes: weights finished here, and states of trainings begun here."""
     made = {path for job in jobs for path in job.outputs}
     read = {path for job in jobs for path in job.inputs if not Path(path).is_relative_to(ROOT / "src")}
     states = {job.command[job.command.index("--state") + 1] for job in jobs if "--state" in job.command}
@@ -125,7 +125,7 @@ def jobs_to_carry(config: str) -> list[Job]:
 
 
 def planned_jobs(config: str, *options: str) -> list[Job]:
-    """What Snakemake would run in this folder for an experiment file, in its order."""
+    """The jobs that Snakemake would run in this folder for an experiment file, in its order."""
     done = subprocess.run(
         [
             *(sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), "--configfile", str(config)),

@@ -15,7 +15,7 @@ from repvgg_companion.experiment.experiment_file import Experiment
 from repvgg_companion.files import read_json
 
 UNKNOWN = ("extra_forbidden", "unexpected_keyword_argument")
-"""How pydantic calls a key that a model, or a dataclass, does not have."""
+"""Pydantic's names of the error that a model, or a dataclass, does not have a key."""
 
 
 def load_experiment(config: Mapping[str, Any], origin: str) -> Experiment:

@@ -254,7 +254,7 @@ def rule_name(*parts: object) -> str:
 
 
 def train_resources(experiment: Experiment, model: str) -> Resources:
-    """What a training job of `model` asks for."""
+    """The resources that a training job of `model` asks for."""
     return experiment.execution.train_by_model.get(model, experiment.execution.train)
 
 

@@ -39,7 +39,7 @@ exit $status
 
 @dataclass(frozen=True)
 class PodRequest:
-    """What one job of a rule asks for: cores, GPUs, megabytes of memory, minutes until it stops itself."""
+    """The resources of one job of a rule: cores, GPUs, megabytes of memory, minutes until it stops itself."""
 
     rule: str
     cpus: int

@@ -241,7 +241,7 @@ def _numbers(text: str) -> tuple[int, ...]:
 
 
 def require_convertible(name: str) -> ModelSpec:
-    """As `require_model`; raises CompanionError with the reason if the network has no deploy form."""
+    """Like `require_model`; also raises CompanionError with the reason if the network has no deploy form."""
     spec = require_model(name)
     if not spec.convertible:
         raise CompanionError(f"{name} has no deploy form: {spec.reason_not_convertible}; use its train form")

@@ -32,7 +32,7 @@ SEED_SPREAD = 0.25
 
 @dataclass(frozen=True)
 class Finding:
-    """What became of one term; `flags` are the disturbances of the speeds that it rests on."""
+    """The judgement of one term; `flags` are the disturbances of the speeds that it rests on."""
 
     number: str
     inference: str

@@ -13,7 +13,7 @@ HOW_FORMS_DIFFER = {
 IMAGES_LICENCE = {
     "imagenet": "ImageNet's images may be used for non-commercial research and education only.",
 }
-"""What the terms of known images say; other images have the terms of their owner."""
+"""The terms of use of known image sets; for other images their owner's terms apply."""
 
 
 def card_text(facts: Mapping[str, Any]) -> str:

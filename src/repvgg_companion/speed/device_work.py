@@ -40,7 +40,7 @@ class MeasuredDevice:
 
 @dataclass
 class Found:
-    """What one part has given: groups of networks, groups of convolutions, rows of memory, pieces as JSON values."""
+    """The results of one part: groups of networks, groups of convolutions, rows of memory, pieces as JSON values."""
 
     part: DevicePart
     groups: list[GroupRecord] = field(default_factory=list)

@@ -40,12 +40,12 @@ class FinishedWork:
         return self.folder / f"{kind}-{short_digest({**self._depends_on, **facts})}.json"
 
     def found(self, kind: str, facts: Mapping[str, Any]) -> Any:
-        """What a finished piece of work gave, or None."""
+        """The result of a finished piece of work, or None."""
         path = self.path_of(kind, facts)
         return read_json(path) if path.exists() else None
 
     def store(self, kind: str, facts: Mapping[str, Any], value: Any) -> None:
-        """Keep what a piece of work gave, as JSON values."""
+        """Keep the result of a piece of work, as JSON values."""
         write_json(self.path_of(kind, facts), value)
 
 

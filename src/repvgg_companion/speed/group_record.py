@@ -1,4 +1,4 @@
-"""What measuring one group gave, as plain values: the state folder, the rows and the run's JSON file are made of it."""
+"""The results of one group as plain values; the state folder, the rows and the run's JSON file are made from them."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -57,7 +57,7 @@ class CeilingWork:
 
 @dataclass
 class GroupRecord:
-    """Everything that measuring a group gave."""
+    """All results of measuring a group."""
 
     group: str
     start: int

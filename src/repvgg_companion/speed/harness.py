@@ -70,7 +70,7 @@ class Timing:
 
 @dataclass
 class GroupResult:
-    """All that one group gave: timings, the drift check, warm-up and the moments between which it ran."""
+    """All results of one group: timings, the drift check, warm-up and the moments between which it ran."""
 
     timings: list[Timing] = field(default_factory=list)
     drift_check: list[Timing] = field(default_factory=list)

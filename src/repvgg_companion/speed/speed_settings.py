@@ -14,7 +14,7 @@ other, batch 128 in fp32 (section 4.1 of the paper)."""
 PRECISIONS = ("fp32", "tf32", "fp16", "bf16")
 MEMORY_FORMATS = ("contiguous", "channels_last")
 RENAMED_FORMATS = {"nchw": "contiguous", "channels-last": "channels_last"}
-"""What plans of earlier versions called the memory formats."""
+"""The names of the memory formats in plans of earlier versions."""
 BACKENDS = ("eager", "fused", "cuda-graph", "fused-cuda-graph", "compile", "winograd", "onnxruntime", "openvino")
 ENGINES = ("onnxruntime", "openvino")
 """Backends that choose the memory format themselves; their inputs are contiguous."""

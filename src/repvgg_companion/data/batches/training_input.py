@@ -66,7 +66,7 @@ class TrainingInput:
         self._images = self._augmented()
 
     def _augmented(self) -> "AugmentedInput":
-        """What decodes and augments; raises CompanionError if augmentation or decoder do not fit."""
+        """The object that decodes and augments; raises CompanionError if augmentation or decoder do not fit."""
         if self.decoder not in DECODERS:
             raise CompanionError(f"decoder is {self.decoder!r}; it must be one of {', '.join(DECODERS)}")
         require_augmentation(self.augmentation)
@@ -113,7 +113,7 @@ class AugmentedInput(abc.ABC):
 
     @abc.abstractmethod
     def decoded(self, index: int) -> Any:
-        """What is augmented at a place of the manifest; raises UndecodableImage."""
+        """The decoded image at a place of the manifest, ready to be augmented; raises UndecodableImage."""
 
     def keep_decoded(self) -> None:  # noqa: B027 - not every input keeps images
         """Keep what is decoded from now on, if that helps."""

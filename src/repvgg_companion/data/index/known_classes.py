@@ -21,7 +21,7 @@ class KnownClasses:
     """The classes that are kept, by the names that the images have; all of them if empty."""
 
     def kept(self, names: Collection[str]) -> list[str]:
-        """Those of the names that are kept, sorted; raises CompanionError if a chosen one is not among them."""
+        """The names that are kept, sorted; raises CompanionError if a chosen one is not among them."""
         if missing := [name for name in self.chosen if name not in names]:
             raise CompanionError(
                 f"dataset {self.dataset} has no class {missing[0]}, which --classes (data.classes) names; its "

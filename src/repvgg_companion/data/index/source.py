@@ -36,7 +36,7 @@ def option_for(head: bytes, name: str = "") -> str:
 
 
 def option_for_cifar(path: str) -> str:
-    """Which option takes an archive that is called after CIFAR; empty for another."""
+    """Which option takes an archive named like CIFAR's; empty for any other."""
     named = "cifar" in os.path.basename(path).lower()  # noqa: PTH119 - as below
     return "name CIFAR's binary version with --cifar-archive (data.cifar_archive)" if named else ""
 

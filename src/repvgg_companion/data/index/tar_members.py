@@ -72,7 +72,7 @@ def tar_members(source: SeekSource, start: int, end: int, inside: str = "") -> I
 
 
 def tar_parts(source: SeekSource, start: int, end: int, inside: str = "") -> Iterator[Member | Run]:
-    """As `tar_members`, with runs of ordinary files as one `Run`, which takes about half the time.
+    """Like `tar_members`, but with runs of ordinary files as one `Run`, which takes about half the time.
 
     The headers of a run are all read before its files are handed out, so the caller cannot read from the files in
     between.

@@ -112,7 +112,7 @@ def _ended(last: dict) -> str:
 
 
 def _seconds_left(start: dict, beat: dict | None, total: int | None) -> float | None:
-    """From the rate of this attempt since its first step."""
+    """Estimated from the rate of this attempt since its first step."""
     if beat is None or total is None or beat["step"] <= start["from_step"] or beat["attempt"] != start["attempt"]:
         return None
     rate = (beat["step"] - start["from_step"]) / max(beat["time"] - start["started_s"], 1e-6)
