@@ -174,7 +174,7 @@ def test_windows_cover_every_pixel_once_or_more():
             covered = {p for start in starts for p in range(start, min(start + px, length))}
             assert covered == set(range(length)) and starts[-1] + px <= max(length, px)
     assert SlidingProtocol(713).starts(2048) == [0, 476, 952, 1335]
-    with pytest.raises(CompanionError, match="no evaluation protocol"):
+    with pytest.raises(CompanionError, match="not an evaluation protocol"):
         parse_protocol("slide-713")
 
 

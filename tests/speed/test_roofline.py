@@ -192,5 +192,5 @@ def test_impossible_ceilings_are_noticed(device):
 
 def test_a_folder_that_is_no_device_is_refused(tmp_path):
     (tmp_path / "My GPU").mkdir()
-    with pytest.raises(CompanionError, match="no device label"):
+    with pytest.raises(CompanionError, match="not a device label"):
         check_device(tmp_path / "My GPU")

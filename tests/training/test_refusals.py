@@ -102,7 +102,7 @@ def test_damaged_final_weights_are_not_published(trainings, said):
         ((), {"recipe": {"packed": "small"}}, "instead of short side and JPEG quality"),
         ((), {"recipe": {"global_batch_size": 512, "batch_norm_batch_size": 512}}, "larger than the training set"),
         ((), {"recipe": {"global_batch_size": 33}}, "not a multiple of batch_norm_batch_size"),
-        ((), {"recipe": {"validation": "center16"}}, "no evaluation protocol"),
+        ((), {"recipe": {"validation": "center16"}}, "not an evaluation protocol"),
         ((), {"model": "RepVGG-A9"}, "the nearest names are"),
         (("--deadline", 0.01), {}, "give the job more minutes"),
     ],

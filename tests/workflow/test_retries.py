@@ -1,4 +1,4 @@
-"""Snakemake's retries: for what a further attempt may get over, never for what only the user can mend."""
+"""Snakemake's retries: for what a further attempt may get over, never for what only the user can fix."""
 
 import os
 import subprocess
