@@ -17,7 +17,14 @@ from repvgg_companion.experiment.load import read_experiment
 ROOT = Path(__file__).parents[2]
 STUDIES = [
     ROOT / "config" / f"study-{name}.yaml"
-    for name in ("tiny-imagenet", "tiny-imagenet-table7", "cifar10", "cifar10-table7")
+    for name in (
+        "tiny-imagenet",
+        "tiny-imagenet-table7",
+        "tiny-imagenet-rate",
+        "tiny-imagenet-epochs",
+        "cifar10",
+        "cifar10-table7",
+    )
 ]
 
 
