@@ -6,12 +6,13 @@ import shutil
 import numpy as np
 import pytest
 from paper_synthetic import PAPER, accuracy_row, network, speed_row, write_predictions
+from scipy import stats
 
 from repvgg_companion.__main__ import main
 from repvgg_companion.contract import read_rows, write_rows
-from repvgg_companion.evidence.accuracy_lines import accuracy_lines
+from repvgg_companion.evidence.accuracy_lines import TOP1, accuracy_lines
 from repvgg_companion.evidence.compare import compared, markdown
-from repvgg_companion.evidence.compared_line import read_side
+from repvgg_companion.evidence.compared_line import Measured, read_side
 from repvgg_companion.evidence.speed_lines import ratio_lines, speed_lines
 from repvgg_companion.files import write_json
 from repvgg_companion.paper.inference import over_images
@@ -333,3 +334,12 @@ def test_a_table_without_a_line_says_why(tmp_path, facts):
     (claim,) = [line for line in text.splitlines() if line.startswith("| C20 ")]
     assert "A: batch 128, 1.331 [" in claim and "B: batch 8, 0.9 [" in claim
     assert "best of each" not in text
+
+
+def test_a_mean_of_several_seeds_has_the_interval_over_the_seeds():
+    rows = [{"top1_pct": value, "top1_low_pct": value - 5, "top1_high_pct": value + 5} for value in (10.0, 11.0, 12.0)]
+    mean = TOP1.measured(rows)
+    low, high = stats.t.interval(0.95, 2, 11.0, stats.sem([10.0, 11.0, 12.0]))
+    assert (mean.value, mean.low, mean.high) == (11.0, pytest.approx(low), pytest.approx(high))
+    assert TOP1.measured(rows[:1]) == Measured(10.0, 5.0, 15.0)
+    assert TOP1.measured(rows[:2]) == Measured(10.5)

@@ -24,6 +24,17 @@ def test_rows_that_are_older_than_the_page_are_told_with_their_commits():
     )
 
 
+def test_the_warning_counts_the_disturbed_rows_as_claims_md_does():
+    claims = [
+        {"id": f"C{n}", "verdict_number": verdict, "flags": "busy 9 %"}
+        for n, verdict in enumerate(("open", "not tested"))
+    ]
+    ((heading, words),) = _warnings(record(), [*claims, {"id": "C3", "verdict_number": "met", "flags": None}], "x")
+    assert heading == "Disturbed speeds." and words.startswith(
+        "2 of 3 rows of claims rest on speeds that were disturbed"
+    )
+
+
 @pytest.mark.parametrize("commit", [f"{OLD}-dirty", "unknown (git is not installed)"])
 def test_an_unclear_commit_of_a_run_is_a_warning_too(commit):
     assert not list(_warnings(record(), [], "x"))

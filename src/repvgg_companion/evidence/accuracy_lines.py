@@ -28,10 +28,17 @@ class _Kind:
         return [row[f"{self.stem}_pct"] for row in rows]
 
     def measured(self, rows: Sequence[Row]) -> Measured:
-        """Mean over the seeds; the interval spans those of the single networks."""
-        low = min(row[f"{self.stem}_low_pct"] for row in rows)
-        high = max(row[f"{self.stem}_high_pct"] for row in rows)
-        return Measured(float(np.mean(self.values(rows))), low, high)
+        """One seed with its interval; of several seeds the mean, from three on with the interval over the seeds."""
+        values = self.values(rows)
+        if len(rows) == 1:
+            return Measured(values[0], *self.ends(rows))
+        span = over_seeds([1.0], [values])
+        return Measured(float(np.mean(values)), span.low if span else None, span.high if span else None)
+
+    def ends(self, rows: Sequence[Row]) -> tuple[float, float]:
+        """The lowest and the highest end of the intervals of the single networks."""
+        lows, highs = ([row[f"{self.stem}_{end}_pct"] for row in rows] for end in ("low", "high"))
+        return min(lows), max(highs)
 
 
 TOP1 = _Kind("accuracy", "top-1 (%)", "top1")
@@ -129,12 +136,11 @@ def _paired(kind: _Kind, first: list[Row], second: list[Row]) -> Span:
 
 def _newcombe(kind: _Kind, first: list[Row], second: list[Row]) -> Span:
     """Newcombe's interval of a difference of two shares, from their Wilson intervals (1998, method 10)."""
-    one, two = kind.measured(first), kind.measured(second)
-    assert one.value is not None and one.low is not None and one.high is not None
-    assert two.value is not None and two.low is not None and two.high is not None
-    change = two.value - one.value
-    down = np.hypot(two.value - two.low, one.high - one.value)
-    up = np.hypot(two.high - two.value, one.value - one.low)
+    (low, high), (other_low, other_high) = kind.ends(first), kind.ends(second)
+    value, other = (float(np.mean(kind.values(rows))) for rows in (first, second))
+    change = other - value
+    down = np.hypot(other - other_low, high - value)
+    up = np.hypot(other_high - other, value - low)
     return Span("new images", float(change - down), float(change + up))
 
 

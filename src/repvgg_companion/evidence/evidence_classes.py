@@ -43,7 +43,7 @@ MEASURED_BY_OTHERS = EvidenceClass(
     "measured by others",
     "O",
     "Speeds that others published for other devices. They come without an interval and not "
-    "by the paper's protocol, so a verdict on the number is given and the inference stays open.",
+    "by the paper's protocol, so a verdict on the number is given and the inference is inconclusive.",
 )
 STUDY = EvidenceClass(
     "small study",

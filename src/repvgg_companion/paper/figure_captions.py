@@ -122,7 +122,8 @@ def _proxies(evidence: Evidence, _: Histories) -> str:
     stars = disturbed_speeds(point["disturbed"] for _, points in columns for point in points)
     panels = "; ".join(f"{_joined(title)}, {counted(len(points), 'network')}" for title, points in columns)
     return (f"Speed (examples/s) against FLOPs (multiply-adds) and against the multiplications of Winograd's algorithm "
-            f"(billions), with Spearman's rank correlation and its 95 % interval. From top to bottom: "
+            "(billions), with Spearman's rank correlation and the 95 % interval that it would have for a random sample "
+            "of as many networks; these networks are not one, so it decides no claim. From top to bottom: "
             f"{panels}. A panel has the networks of Table 4 with a speed and both counts.{stars}")  # fmt: skip
 
 

@@ -170,13 +170,13 @@ def claims_summary(claims: list[dict[str, Any]]) -> str:
         counts = {verdict: sum(row[column] == verdict for row in claims) for verdict in verdicts}
         parts.append(f"{question}: " + ", ".join(f"{count} {verdict}" for verdict, count in counts.items() if count))
     if disturbed := _disturbed(claims):
-        parts.append(f"{counted(disturbed, 'row')} left open because of disturbed speeds (busy, drift, spread)")
+        parts.append(f"{counted(disturbed, 'row')} on disturbed speeds (busy, drift, spread), which decide nothing")
     return f"Of {len({row['id'] for row in claims})} claims, {'; '.join(parts)}."
 
 
 def _disturbed(claims: list[dict[str, Any]]) -> int:
-    """How many rows are open because of a disturbance; others with one were not tested for another reason."""
-    return sum(bool(row["flags"]) and row["verdict_number"] == "open" for row in claims)
+    """How many rows rest on disturbed speeds, as claims.md counts them."""
+    return sum(bool(row["flags"]) for row in claims)
 
 
 def _is_own(dataset: str) -> bool:
@@ -203,8 +203,8 @@ def _warnings(provenance: dict[str, Any], claims: list[dict[str, Any]], experime
     if disturbed := _disturbed(claims):
         yield (
             "Disturbed speeds.",
-            f"{disturbed} of {len(claims)} rows of claims rest on speeds that were disturbed (busy, drift, spread) and "
-            "are left open; measure again on a quiet machine.",
+            f"{disturbed} of {len(claims)} rows of claims rest on speeds that were disturbed (busy, drift, spread). "
+            "Such speeds decide nothing; measure again on a quiet machine.",
         )
     if notes := _notes(provenance["weights"].values()):
         yield "Notes on weights.", notes + "."
