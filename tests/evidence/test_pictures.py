@@ -17,7 +17,9 @@ from repvgg_companion.evidence.accuracy_picture import (
 )
 from repvgg_companion.evidence.figure1_others import GAPS, caption, figure1_others, others_panels
 from repvgg_companion.evidence.from_others import speed_tables
+from repvgg_companion.evidence.picture_points import speed_up_points
 from repvgg_companion.evidence.pictures import PICTURES
+from repvgg_companion.evidence.sources import read_sources
 from repvgg_companion.evidence.speedups_picture import (
     COMPILED,
     EAGER,
@@ -27,10 +29,11 @@ from repvgg_companion.evidence.speedups_picture import (
     SpeedUp,
     printed_ratio,
     speed_ups,
+    speedups_caption,
     speedups_figure,
 )
 from repvgg_companion.evidence.third_party import read_accuracies, read_speeds
-from repvgg_companion.paper.figure_style import style
+from repvgg_companion.paper.figure_style import STAR, STAR_WORDS, freeze_layout, style
 from repvgg_companion.paper.ours import Results
 from repvgg_companion.paper.rounding import truncated
 
@@ -169,6 +172,44 @@ def test_each_measured_device_has_a_marker_of_its_own_and_the_text_is_readable(f
         for one in (figure, accuracy_figure(points)):
             texts = [text for text in one.findobj(lambda part: hasattr(part, "get_fontsize")) if text.get_text()]
             assert len(texts) > 5 and min(text.get_fontsize() for text in texts) >= 7
+
+
+def test_a_ratio_of_a_disturbed_speed_has_a_star_of_its_own_and_a_mark_in_the_csv(facts):
+    sources = read_sources(ROOT / "paper", ROOT / "results" / "devices", ROOT / "results" / "studies")
+    points = list(dict.fromkeys(speed_ups(sources.speeds, sources.devices)))
+    marked = {one.x for one in speed_up_points(sources) if one.disturbed == "yes"}
+    ledger = (ROOT / "results" / "reference" / "ledger.csv").read_text(encoding="utf-8")
+    assert marked == {point.ratio for point in points if point.disturbed} and "disturbed" in ledger
+    ours = [point for point in points if point.lane == HERE and point.pair == ("RepVGG-A2", "ResNet-50")]
+    cpu = {f"{point.ratio:.2f}": point.disturbed for point in ours if point.device.startswith("cpu")}
+    assert cpu == {"1.61": True, "1.34": True, "1.07": False, "0.99": True}
+    with style():
+        figure = speedups_figure(facts, points)
+        freeze_layout(figure)
+        (axes,) = figure.axes
+        stars = [text for text in axes.texts if text.get_text() == STAR]
+        assert sorted(star.xy[0] for star in stars) == sorted(marked) and len(stars) > 20
+        drawn = {tuple(line.get_xydata()[0]) for line in axes.lines if len(line.get_xydata()) == 1}
+        assert {star.xy for star in stars} <= drawn, "each beside its own point"
+        assert STAR_WORDS in {text.get_text() for legend in figure.legends for text in legend.get_texts()}
+        words = speedups_caption(points)
+        assert "*: disturbed speed (busy" in words and "decides no claim" in words
+        quiet = [SpeedUp(PAIRS[0], HERE, "cpu-a", "fp32, eager", 1.4, (1.3, 1.5), batch_size=1)]
+        assert STAR not in speedups_caption(quiet)
+        (legend, _) = speedups_figure(facts, quiet).legends
+        assert STAR_WORDS not in {text.get_text() for text in legend.get_texts()}
+
+
+def test_the_caption_of_the_speed_ups_says_what_the_points_of_a_device_are():
+    points = [
+        SpeedUp(PAIRS[place], HERE, "cpu-a", setting, 1.4, (1.3, 1.5), batch_size=batch)
+        for place, setting, batch in (
+            (0, "bf16, eager", 8), (1, "fp32, fused", 1), (2, "fp32, eager", 1), (2, "tf32, eager", 1),
+        )
+    ]  # fmt: skip
+    settings = "cpu-a, batch 1 (A0 / ResNet-18: 8), bf16 (eager), fp32 (eager, fused) and tf32 (eager)"
+    assert settings in speedups_caption(points)
+    assert "measured here" in speedups_caption([]) and "cpu-a" not in speedups_caption([])
 
 
 @pytest.mark.parametrize("name", [*PICTURES, *(path.name for path in sorted((ROOT / "results" / "studies").glob("*")))])

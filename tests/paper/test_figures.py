@@ -132,6 +132,20 @@ def test_the_csv_beside_a_figure_holds_the_points_that_are_drawn(made, name):
         assert {(f"{float(row['x']):.6g}", f"{float(row['y']):.6g}") for row in rows} == pairs
 
 
+def test_the_csv_beside_a_figure_marks_what_has_a_star(facts):
+    from repvgg_companion.paper.comparable_runs import disturbing_flags
+    from repvgg_companion.paper.figure_points import POINTS
+
+    evidence = Evidence.shown(facts, Results(PAPER.parent / "results" / "devices"))
+    flagged = {
+        (row["run_id"], row["model"]) for row in evidence.results.rows("speed") if disturbing_flags(row)
+    }  # fmt: skip
+    for name in ("figure1", "proxies", "roofline"):
+        found = list(POINTS[name](evidence, None))
+        marked = {(one.source.split(" ")[1], one.name) for one in found if one.disturbed == "yes"}
+        assert marked and marked <= flagged and {one.disturbed for one in found} == {"yes", ""}, name
+
+
 def test_the_sources_in_the_csv_name_the_rows(made, facts):
     files, demo, *_ = made
     rows = list(csv.DictReader(io.StringIO(files["figure1.csv"].decode())))

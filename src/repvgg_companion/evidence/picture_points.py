@@ -24,7 +24,7 @@ def speed_up_points(sources: Sources) -> Iterator[FigurePoint]:
         yield point((name, "printed", "GTX 1080 Ti"), Axis(label, printed_ratio(sources.facts, pair)), Axis(), printed)
         for one in (part for part in measured if part.pair == pair):
             where = (name, one.lane, f"{one.device}, {one.setting}")
-            yield point(where, Axis(label, one.ratio, one.interval), Axis(), one.source)
+            yield point(where, Axis(label, one.ratio, one.interval), Axis(), one.source, disturbed=one.disturbed)
 
 
 def _printed_speed(facts: Facts, model: str) -> str:

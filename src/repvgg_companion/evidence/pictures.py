@@ -11,7 +11,7 @@ from repvgg_companion.evidence.figure1_others import figure1_others, others_pane
 from repvgg_companion.evidence.from_studies import Study
 from repvgg_companion.evidence.picture_points import difference_points, others_points, speed_up_points, study_points
 from repvgg_companion.evidence.sources import Sources
-from repvgg_companion.evidence.speedups_picture import speed_ups, speedups_figure
+from repvgg_companion.evidence.speedups_picture import speed_ups, speedups_caption, speedups_figure
 from repvgg_companion.evidence.study_picture import study_figure
 from repvgg_companion.evidence.third_party import ACCURACY_FILE, SPEED_FILE, TIMM_FILE
 from repvgg_companion.files import sha256_of_file, short_digest
@@ -29,7 +29,7 @@ class Picture:
     """One picture of the ledger: its words, how it is drawn, and the points that the CSV file beside it holds."""
 
     title: str
-    caption: str
+    caption: Callable[[Sources], str]
     draw: Callable[[Sources], "Figure"]
     points: Callable[[Sources], Iterable[FigurePoint]]
 
@@ -37,24 +37,26 @@ class Picture:
 PICTURES = {
     "speedups": Picture(
         "Do the speed-ups last? The paper's speed ratios on every device and engine",
-        "The paper's nine ratios of speed: images/s of the first network over those of the second, each at its own "
-        "input size. Grey: printed for a GTX 1080 Ti. Filled: measured here, with 95 % intervals over the rounds of "
-        "one run. Open: published by timm for other devices, without intervals.",
+        lambda sources: speedups_caption(list(speed_ups(sources.speeds, sources.devices))),
         lambda sources: speedups_figure(sources.facts, list(speed_ups(sources.speeds, sources.devices))),
         speed_up_points,
     ),
     "accuracy-holds": Picture(
         "Does the accuracy hold? Every re-evaluation and retraining, in points from the print",
-        "Top-1 of released weights that others evaluated, and of networks trained again, less the printed top-1 of the "
-        "same recipe, in points, on ImageNet's validation images. Lines: 95 % intervals (Wilson) for new images, if "
-        "their number of images is known.",
+        lambda _: (
+            "Top-1 of released weights that others evaluated, and of networks trained again, less the printed top-1 of "
+            "the same recipe, in points, on ImageNet's validation images. Lines: 95 % intervals (Wilson) for new "
+            "images, if their number of images is known."
+        ),
         lambda sources: accuracy_figure(list(accuracy_points(sources.facts, sources.published))),
         difference_points,
     ),
     "figure1-others": Picture(
         "Figure 1 on devices that others measured: the printed accuracy against timm's published speeds",
-        "The printed top-1 against images/s that timm published for other devices; device, engine, precision and batch "
-        "are in the titles.",
+        lambda _: (
+            "The printed top-1 against images/s that timm published for other devices; device, engine, precision and "
+            "batch are in the titles."
+        ),
         lambda sources: figure1_others(others_panels(sources.facts, sources.speeds), sources.speeds),
         others_points,
     ),
@@ -65,9 +67,11 @@ def _of_study(study: Study) -> Picture:
     trainings = len(study.rows)
     return Picture(
         f"Small study {study.name}: the paper's differences and ours over {trainings} trainings",
-        f"Small study {study.name}, images: {study.rows[0]['dataset']}, {trainings} trainings. (a) Differences of "
-        "top-1 in points: the paper's and ours over seeds with 95 % intervals (Welch); open: not resolved. (b) "
-        "Validation top-1 by epoch, mean over seeds with its 95 % interval. No result of the paper.",
+        lambda _: (
+            f"Small study {study.name}, images: {study.rows[0]['dataset']}, {trainings} trainings. (a) Differences of "
+            "top-1 in points: the paper's and ours over seeds with 95 % intervals (Welch); open: not resolved. (b) "
+            "Validation top-1 by epoch, mean over seeds with its 95 % interval. No result of the paper."
+        ),
         lambda _: study_figure(study),
         lambda _: study_points(study),
     )
@@ -89,7 +93,7 @@ def draw(sources: Sources, folder: Path | None, commit: str) -> dict[str, str]:
                 texts[picture.title] = _svg_text(figure, picture.title, digest)
                 continue
             save(figure, folder / name, picture.title, commit, digest)
-            write_caption(folder / name, picture.caption, f"repvgg-reference-{name}")
+            write_caption(folder / name, picture.caption(sources), f"repvgg-reference-{name}")
             write_points(folder / f"{name}.csv", list(picture.points(sources)))
             svg = (folder / f"{name}.svg").read_text(encoding="utf-8")
             texts[picture.title] = svg.replace(f"commit {commit}; data {digest}", f"data {digest}")

@@ -7,6 +7,7 @@ from pathlib import Path
 from repvgg_companion.errors import one_line
 from repvgg_companion.files import csv_text, write_text
 from repvgg_companion.paper.claim_evidence import Evidence
+from repvgg_companion.paper.comparable_runs import disturbing_flags
 from repvgg_companion.paper.figure_ablations import ablation_columns, printed_ablations
 from repvgg_companion.paper.figure_bars import FIGURE3_PAPER, FIGURE3_POINTS, kernel_rows, peak_rows
 from repvgg_companion.paper.figure_proxies import PROXIES, proxy_panels
@@ -24,7 +25,7 @@ Interval = tuple[float, float] | None
 class FigurePoint:
     """One drawn point or bar: both coordinates with their 95 % intervals, and the file and row behind it.
 
-    A coordinate that is no number (the place of a bar) is empty.
+    A coordinate that is no number (the place of a bar) is empty. `disturbed` is `yes` where the point has a star.
     """
 
     panel: str
@@ -39,6 +40,7 @@ class FigurePoint:
     y_low: float | None
     y_high: float | None
     source: str
+    disturbed: str = ""
 
 
 @dataclass(frozen=True)
@@ -50,10 +52,11 @@ class Axis:
     interval: Interval = None
 
 
-def point(where: tuple[str, str, str], x: Axis, y: Axis, source: str) -> FigurePoint:
+def point(where: tuple[str, str, str], x: Axis, y: Axis, source: str, *, disturbed: bool = False) -> FigurePoint:
     """A point in (panel, series, name) `where`."""
     (x_low, x_high), (y_low, y_high) = (axis.interval or (None, None) for axis in (x, y))
-    return FigurePoint(*where, x.quantity, x.value, x_low, x_high, y.quantity, y.value, y_low, y_high, source)
+    spans = (x.quantity, x.value, x_low, x_high, y.quantity, y.value, y_low, y_high)
+    return FigurePoint(*where, *spans, source, "yes" if disturbed else "")
 
 
 def write_points(path: Path, points: Sequence[FigurePoint]) -> None:
@@ -69,7 +72,7 @@ def _figure1(evidence: Evidence, _: list[Path] | None) -> Iterator[FigurePoint]:
             x = Axis(one_line(panel.x_label), one.speed, one.speed_interval)
             y = Axis(one_line(panel.y_label), one.top1, one.top1_interval)
             series = f"{one.epochs} epochs" if one.epochs else "other images"
-            yield point((one_line(panel.title), series, one.model), x, y, one.source)
+            yield point((one_line(panel.title), series, one.model), x, y, one.source, disturbed=one.disturbed)
 
 
 def _figure3(evidence: Evidence, _: list[Path] | None) -> Iterator[FigurePoint]:
@@ -100,7 +103,8 @@ def _table1(evidence: Evidence, _: list[Path] | None) -> Iterator[FigurePoint]:
         low, high = row["tflops"] * row["time_ms"] / row["high_ms"], row["tflops"] * row["time_ms"] / row["low_ms"]
         where = ("(b) measured here", row["precision"], str(row["kernel_size"]))
         source = f"kernel_size.csv {row['run_id']} {row['kernel_size']}"
-        yield point(where, Axis("density (TFLOPS)", row["tflops"], (low, high)), Axis(), source)
+        x = Axis("density (TFLOPS)", row["tflops"], (low, high))
+        yield point(where, x, Axis(), source, disturbed=bool(disturbing_flags(row)))
 
 
 def _branches(evidence: Evidence, _: list[Path] | None) -> Iterator[FigurePoint]:
@@ -124,7 +128,8 @@ def _proxies(evidence: Evidence, _: list[Path] | None) -> Iterator[FigurePoint]:
             y = Axis("speed (examples/s)", one["speed"])
             for key, label in PROXIES.items():
                 where = (one_line(title), label, one["model"])
-                yield point(where, Axis(label, one[key] / 1e9), y, one["evidence"])
+                x = Axis(label, one[key] / 1e9)
+                yield point(where, x, y, one["evidence"], disturbed=one["disturbed"])
 
 
 def _roofline(evidence: Evidence, _: list[Path] | None) -> Iterator[FigurePoint]:
@@ -133,10 +138,11 @@ def _roofline(evidence: Evidence, _: list[Path] | None) -> Iterator[FigurePoint]
         return
     for place in found.places:
         source = f"{run.row_source(place.model, place.form)}; runs/{run.run_id}.json"
+        star = place.disturbed
         x, y = Axis("operations per byte", place.intensity), Axis("Gop/s", place.operations_per_s / 1e9)
-        yield point(("(a) whole networks below the ceilings", place.form, place.model), x, y, source)
+        yield point(("(a) whole networks below the ceilings", place.form, place.model), x, y, source, disturbed=star)
         x = Axis("share of the roofline (%)", 100 * place.share)
-        yield point(("(b) share of the roofline", place.form, place.model), x, Axis(), source)
+        yield point(("(b) share of the roofline", place.form, place.model), x, Axis(), source, disturbed=star)
 
 
 def _training(evidence: Evidence, histories: list[Path] | None) -> Iterator[FigurePoint]:

@@ -26,7 +26,8 @@ GREY, BLUE = "#8a8a8a", "#0072B2"
 OTHER_IMAGES_TINT = "#fff6e5"
 """Behind panels whose accuracies belong to other images than the paper's."""
 STAR = "*"
-"""Behind the name of a network whose speed was disturbed beyond its limits."""
+"""Behind the name of a network, or beside the point, whose speed was disturbed beyond its limits."""
+STAR_WORDS = f"{STAR} disturbed speed"
 
 
 @dataclass(frozen=True)
@@ -165,7 +166,7 @@ def family_legend(
     if open_markers:
         handles.append(Line2D([], [], color=GREY, marker="o", markerfacecolor="white", ls="", label=open_markers))
     if starred:
-        handles.append(Line2D([], [], ls="", label=f"{STAR} disturbed speed"))
+        handles.append(Line2D([], [], ls="", label=STAR_WORDS))
     if handles:
         figure.legend(handles=handles, loc="outside upper center", ncols=min(3, len(handles)))
 
