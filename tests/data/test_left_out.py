@@ -201,7 +201,7 @@ def test_images_under_the_wrong_option_come_with_the_right_one(tmp_path, images,
         ("--val-archive", zipped, "name a zip with --zip (data.zip)"),
         ("--val-archive", shard, "with --parquet-folder (data.parquet_folder)"),
         ("--val-folder", zipped, "is a file instead of a folder; name a zip with --zip"),
-        ("--val-folder", archives["val"], "is a file instead of a folder; name a tar with --val-archive"),
+        ("--val-folder", archives["val"], "is a file instead of a folder; extract it and name the folders"),
         ("--val-folder", shards, "with --parquet-folder (data.parquet_folder)"),
         ("--kaggle-folder", zipped, "is a file instead of a folder; name a zip with --zip"),
         ("--parquet-folder", shard, "is a file instead of a folder; name the folder of all Parquet shards"),
@@ -216,7 +216,7 @@ def test_a_tar_in_place_of_a_zip_is_called_a_tar(tmp_path, images, refused):
     data_layouts.write_tree(tmp_path / "tree", images)
     _tars(tmp_path / "tree")
     sentence = refused("index", "--dataset", "s", "--zip", tmp_path / "tree/val.tar")
-    assert "is a tar, not a zip" in sentence and "--val-archive" in sentence
+    assert "is a tar, not a zip; extract it and name the folders" in sentence and "--val-archive" in sentence
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,10 @@ import json
 import os
 import re
 import shutil
+import tarfile
+import zipfile
 from collections import namedtuple
+from dataclasses import replace
 
 import pytest
 
@@ -14,8 +17,10 @@ from repvgg_companion.errors import CompanionError
 from repvgg_companion.experiment import doctor
 from repvgg_companion.experiment.doctor import DoctorRequest, diagnoses
 from repvgg_companion.experiment.load import read_experiment, require_backbones
-from repvgg_companion.experiment.train_images import require_train_images
+from repvgg_companion.experiment.train_images import require_form, require_train_images
 from repvgg_companion.files import write_json
+from repvgg_companion.identity import WeightsIdentity
+from repvgg_companion.weights_file import save_weights
 
 Usage = namedtuple("Usage", "total used free")
 
@@ -96,7 +101,8 @@ def test_images_that_are_not_there_and_that_are(root, tmp_path):
     file.write_text(config.replace(line, f"  zip: {there}"))
     found = _found(tmp_path, file)["images"]
     assert found.state == "missing" and str(there) in found.text and str(file) in found.remedy
-    there.write_bytes(bytes(1 << 20))
+    with zipfile.ZipFile(there, "w") as archive:
+        archive.writestr("train/a/1.jpg", bytes(1 << 20))
     found = _found(tmp_path, file)["images"]
     assert found.state == "ok" and "MB/s" in found.text
 
@@ -137,6 +143,102 @@ def test_an_index_in_the_folder_of_the_results_is_believed(root, tmp_path):
     found = _found(tmp_path, root / "config/demo.yaml")["batch"]
     assert "a batch of 32 is larger than the training set of 31 images" in found.text
     assert found.remedy.startswith("set a smaller global_batch_size in the recipe demo-")
+
+
+def _images_of_all_kinds(tmp_path) -> None:
+    for place in ("pets/train/cat/1.png", "pets/train/dog/1.png", "pets/val/cat/2.png", "flat/1.png"):
+        (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / place).touch()
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "loose" / "cat").mkdir(parents=True)
+    (tmp_path / "loose" / "1.png").touch()
+    (tmp_path / "text").write_text("no archive at all")
+    with tarfile.open(tmp_path / "pets.tar", "w") as archive:
+        archive.add(tmp_path / "pets", "pets")
+    with zipfile.ZipFile(tmp_path / "pets.zip", "w") as archive:
+        archive.writestr("train/cat/1.png", bytes(2000))
+
+
+FOLDERS = {"train_folder": "pets/train", "val_folder": "pets/val"}
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (
+            FOLDERS | {"train_folder": "pets.tar"},
+            "data.train_folder: .*pets.tar is a file instead of a folder; extract",
+        ),
+        (
+            FOLDERS | {"val_folder": "pets.zip"},
+            "data.val_folder: .*is a file instead of a folder; name a zip with --zip",
+        ),
+        (FOLDERS | {"train_folder": "pets"}, "pets holds folder 'train' instead of class folders; name that split's"),
+        (FOLDERS | {"val_folder": "pets"}, "pets holds folder 'train' instead of class folders"),
+        (FOLDERS | {"train_folder": "flat"}, "holds images in class folders and '1.png' in none"),
+        (FOLDERS | {"val_folder": "flat"}, "holds its images without class folders, so their labels come from the dev"),
+        (FOLDERS | {"train_folder": "loose"}, "'1.png' in none, so its class is unknown"),
+        (FOLDERS | {"train_folder": "empty"}, "holds no class folders; put the images of each class"),
+        (FOLDERS | {"num_classes": 5}, "mine has 2 classes instead of 5; correct --num-classes"),
+        (FOLDERS | {"classes": ["cat", "cow"]}, "mine has no class cow"),
+        (FOLDERS | {"train_folder": "pets/val", "val_folder": "pets/train"}, "validation class dog is not a class of"),
+        (FOLDERS | {"labels": "text"}, "text does not name 'cat'"),
+        ({"zip": "pets.tar"}, "data.zip: .*is a tar, not a zip; extract it and name the folders"),
+        ({"zip": "text"}, "is not a zip"),
+        ({"zip": "pets"}, "is a folder instead of an archive"),
+        ({"val_archive": "pets.zip"}, "is not a tar archive .*; name a zip with --zip"),
+        ({"val_archive": "text"}, "data.val_archive: .*text is not a tar archive|truncated"),
+        (FOLDERS | {"devkit_archive": "text"}, "text is not a tar archive; ILSVRC2012_devkit"),
+        ({"cifar_archive": "text"}, "text is not a tar archive; name cifar-10-binary"),
+        ({"kaggle_folder": "empty"}, "holds no ILSVRC/Data/CLS-LOC/train or val"),
+        ({"parquet_folder": "empty"}, "holds no shard called validation"),
+        ({"cityscapes_folder": "empty"}, "holds no folder leftImg8bit/train"),
+    ],
+)
+def test_images_of_another_form_are_refused_by_doctor_and_by_the_start_of_a_run(data, said, tmp_path):
+    _images_of_all_kinds(tmp_path)
+    places = {key: str(tmp_path / place) if isinstance(place, str) else place for key, place in data.items()}
+    file = tmp_path / "mine.yaml"
+    file.write_text(json.dumps({"experiment": "mine", "data": {"dataset": "mine", **places}}))
+    sentence = _refusal(lambda: require_form(read_experiment(file), str(file)))
+    assert sentence.startswith(f"{file}: data") and re.search(said, sentence)
+    diagnoses_of_images = list(diagnoses(DoctorRequest(tmp_path, file)))
+    text, _, remedy = sentence.partition("; ")
+    (found,) = (one for one in diagnoses_of_images if one.text == text)
+    assert (found.state, found.remedy) == ("missing", remedy)
+
+
+@pytest.mark.parametrize(
+    "data", [FOLDERS, FOLDERS | {"num_classes": 2}, {"zip": "pets.zip"}, {"val_archive": "pets.tar"}]
+)
+def test_images_of_the_right_form_pass(data, tmp_path):
+    _images_of_all_kinds(tmp_path)
+    (tmp_path / "pets/train/.thumbs").mkdir()
+    (tmp_path / "pets/train/notes.txt").touch()
+    places = {key: str(tmp_path / place) if isinstance(place, str) else place for key, place in data.items()}
+    file = tmp_path / "mine.yaml"
+    file.write_text(json.dumps({"experiment": "mine", "data": {"dataset": "mine", **places}}))
+    require_form(read_experiment(file), str(file))
+    assert _found(tmp_path, file)["images"].state == "ok" and "classes" not in _found(tmp_path, file)
+
+
+def test_a_file_to_start_from_that_holds_no_weights_of_this_network(tmp_path):
+    _images_of_all_kinds(tmp_path)
+    file, start = tmp_path / "mine.yaml", tmp_path / "start.safetensors"
+    group = {"models": ["RepVGG-A0"], "recipe": "short", "backbones": {"RepVGG-A0": str(start)}}
+    recipe = {"epochs": 1, "global_batch_size": 1, "batch_norm_batch_size": 1}
+    data = {"dataset": "mine"} | {key: str(tmp_path / place) for key, place in FOLDERS.items()}
+    file.write_text(json.dumps({"experiment": "mine", "data": data, "recipes": {"short": recipe}, "training": [group]}))
+    shutil.copy(tmp_path / "pets.tar", start)
+    assert "is damaged or not a safetensors file" in _found(tmp_path, file)["backbones"].text
+    identity = WeightsIdentity("d", "", "RepVGG-A1", 1.0, 2, "short", "0" * 8, "0", 32)
+    save_weights(start, {}, identity)
+    assert (
+        "holds the train form of RepVGG-A1, but this training is of RepVGG-A0"
+        in _found(tmp_path, file)["backbones"].text
+    )
+    save_weights(start, {}, replace(identity, model="RepVGG-A0"))
+    assert "backbones" not in _found(tmp_path, file)
 
 
 def _refusal(check) -> str:

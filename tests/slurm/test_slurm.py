@@ -81,7 +81,7 @@ def test_a_training_outlives_its_time_limit_and_its_node(slurm, folder):
 
 
 def test_a_user_error_is_submitted_once(slurm, tmp_path):
-    (tmp_path / "images.zip").write_bytes(b"no archive")
+    (tmp_path / "images.zip").write_bytes(b"PK\x05\x06" + bytes(18))  # a zip without members
     config = experiment("wrong", models=["RepVGG-A0"], epochs=1, runtime="10m")
     config["data"] = {"dataset": "mine", "num_classes": 10, "zip": str(tmp_path / "images.zip")}
     before = {job["JobId"] for job in slurm.jobs()}

@@ -11,6 +11,8 @@ import yaml
 
 from .conftest import MICRO, ROOT, snakemake, write_config
 
+EMPTY_ZIP = b"PK\x05\x06" + bytes(18)
+
 
 def effective(folder: Path, name: str, *arguments: str) -> dict:
     """The resolved experiment that a run wrote; with --touch its jobs do nothing."""
@@ -23,7 +25,7 @@ def test_plain_snakemake_runs_the_demo(tmp_path):
 
 
 def test_no_demo_key_reaches_another_experiment(tmp_path):
-    (tmp_path / "t.zip").write_bytes(b"")
+    (tmp_path / "t.zip").write_bytes(EMPTY_ZIP)
     config = effective(
         tmp_path, "tiny-imagenet", "--configfile", str(ROOT / "config/tiny-imagenet.yaml"), "--config",
         f"data={{zip: {tmp_path / 't.zip'}}}",
@@ -50,6 +52,7 @@ def test_a_nested_key_is_overridden_without_losing_its_neighbours(tmp_path):
         ({"data": {**MICRO["data"], "zipp": "a"}}, ["wrong.yaml", "data.zipp", "zip"]),
         ({"training": [{"models": ["RepVGG-A7"], "recipe": "micro-1-epoch"}]}, ["wrong.yaml", "RepVGG-A7", "training"]),
         ({"data": {"dataset": "t", "zip": "nowhere.zip"}}, ["wrong.yaml", "data.zip", "nowhere.zip"]),
+        ({"data": {"dataset": "t", "zip": "wrong.yaml"}}, ["wrong.yaml: data.zip: ", "is not a zip"]),
         (
             {"training": [{"models": ["RepVGG-A0", "RepVGG-A0"], "recipe": "micro-1-epoch"}]},
             ["wrong.yaml", "RepVGG-A0", "twice"],
@@ -76,7 +79,7 @@ def test_a_path_may_name_the_home_folder_and_have_braces(tmp_path, monkeypatch):
     """Snakemake takes braces for wildcards."""
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "images {a}").mkdir()
-    (tmp_path / "images {a}" / "t.zip").write_bytes(b"")
+    (tmp_path / "images {a}" / "t.zip").write_bytes(EMPTY_ZIP)
     done = snakemake(
         tmp_path, "--dry-run", "--printshellcmds", "--configfile", str(ROOT / "config/tiny-imagenet.yaml"), "--config",
         "data={zip: '~/images {a}/t.zip'}",

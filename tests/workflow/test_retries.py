@@ -72,7 +72,7 @@ def test_a_user_error_has_one_attempt_and_a_stop_as_many_as_it_needs(tmp_path, c
 
 
 def test_the_workflow_tries_a_damaged_archive_once(tmp_path):
-    (tmp_path / "images.zip").write_bytes(b"no archive")
+    (tmp_path / "images.zip").write_bytes(b"PK\x05\x06" + bytes(18))  # a zip without members
     config = MICRO | {"data": {"dataset": "mine", "num_classes": 10, "zip": str(tmp_path / "images.zip")}}
     words = ["--configfile", write_config(tmp_path, config), "--retries", "4", "--until", "index"]
     done = snakemake(tmp_path, *words, check=False)

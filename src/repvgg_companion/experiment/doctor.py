@@ -9,8 +9,9 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -98,7 +99,10 @@ def diagnoses(request: DoctorRequest) -> Iterator[Diagnosis]:
     yield _locks(request.folder)
     yield from _checkout(request.folder)
     if request.experiment is not None:
-        yield from _images(request.experiment)
+        images = list(_images(request.experiment))
+        yield from images
+        if not any(diagnosis.state == "missing" for diagnosis in images):
+            yield from _classes(request.experiment)
         yield from _checks_of_a_run(request.experiment, request.folder)
 
 
@@ -216,6 +220,7 @@ def _checkout(folder: Path) -> Iterator[Diagnosis]:
 def _images(experiment: Path) -> Iterator[Diagnosis]:
     """Whether the images of an experiment can be read, and how fast."""
     from repvgg_companion.experiment.load import kind_of_source, read_experiment  # needs pydantic
+    from repvgg_companion.experiment.train_images import require_kind
 
     for key, place in read_experiment(experiment).data.source.items():
         path = Path(place)
@@ -228,14 +233,25 @@ def _images(experiment: Path) -> Iterator[Diagnosis]:
                 f"data.{key}: {path} does not exist",
                 f"correct the path in {experiment}, or put the {kind_of_source(key)} there",
             )
+        elif refused := _refusal("images", partial(require_kind, key, place, str(experiment))):
+            yield refused
         elif path.is_dir():
-            yield Diagnosis("images", "ok", f"data.{key}: {path} is a folder; 'index' looks at its files")
+            yield Diagnosis("images", "ok", f"data.{key}: {path} is a folder; a run looks at its files")
         else:
             yield _read_speed(key, path)
 
 
+def _classes(experiment: Path) -> Iterator[Diagnosis]:
+    """What a run would refuse of the class folders, in its words."""
+    from repvgg_companion.experiment.load import read_experiment  # needs pydantic
+    from repvgg_companion.experiment.train_images import require_classes
+
+    if refused := _refusal("classes", lambda: require_classes(read_experiment(experiment), str(experiment))):
+        yield refused
+
+
 def _checks_of_a_run(experiment: Path, folder: Path) -> Iterator[Diagnosis]:
-    """What a run would refuse at its start, in its words: a batch larger than the training set, absent backbones."""
+    """What a run would refuse at its start, in its words: a batch larger than the training set, unfit backbones."""
     from repvgg_companion.experiment.load import read_experiment, require_backbones  # needs pydantic
     from repvgg_companion.experiment.train_images import require_train_images
 
@@ -246,11 +262,18 @@ def _checks_of_a_run(experiment: Path, folder: Path) -> Iterator[Diagnosis]:
         "backbones": lambda: require_backbones(asked, origin),
     }
     for subject, check in checks.items() if asked.training else ():
-        try:
-            check()
-        except CompanionError as error:
-            text, _, remedy = str(error).partition("; ")
-            yield Diagnosis(subject, "missing", text, remedy)
+        if refused := _refusal(subject, check):
+            yield refused
+
+
+def _refusal(subject: str, check: Callable[[], None]) -> Diagnosis | None:
+    """The diagnosis of a check that a run makes at its start; None if it passes."""
+    try:
+        check()
+    except CompanionError as error:
+        text, _, remedy = str(error).partition("; ")
+        return Diagnosis(subject, "missing", text, remedy)
+    return None
 
 
 def _read_speed(key: str, path: Path, sample: int = 64 << 20) -> Diagnosis:

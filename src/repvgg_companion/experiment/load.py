@@ -10,9 +10,11 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from repvgg_companion.errors import CompanionError, did_you_mean, nearest
+from repvgg_companion.errors import CompanionError, did_you_mean, located, nearest
 from repvgg_companion.experiment.experiment_file import Experiment
 from repvgg_companion.files import read_json
+from repvgg_companion.models.names import require_model, require_start
+from repvgg_companion.weights_file import read_header
 
 UNKNOWN = ("extra_forbidden", "unexpected_keyword_argument")
 """Pydantic's names of the error that a model, or a dataclass, does not have a key."""
@@ -79,19 +81,22 @@ def _but_a_neighbour(path: str) -> str:
 
 
 def require_backbones(experiment: Experiment, origin: str) -> None:
-    """Raise CompanionError naming model and file if the weights that a PSPNet starts from do not exist."""
+    """Raise CompanionError naming model and file if weights that a network starts from do not exist or do not fit."""
     for group in experiment.training:
-        for model, path in group.backbones.items():
+        for model in group.models:
+            start = require_model(model).backbone or model
+            path = group.backbones.get(start, "random")
+            where = f"{origin}: training backbones {start}"
             if path != "random" and Path(path).is_dir():
-                raise CompanionError(
-                    f"{origin}: training backbones {model} is {path}, which is a folder; name the weights file in it"
-                )
+                raise CompanionError(f"{where} is {path}, which is a folder; name the weights file in it")
             if path != "random" and not Path(path).is_file():
                 raise CompanionError(
-                    f"{origin}: training backbones {model} is {path}, which does not exist; train that network, or "
-                    "bring released weights into this form with 'python -m repvgg_companion weights convert FILE "
-                    "--to companion'"
+                    f"{where} is {path}, which does not exist; train that network, or bring released weights into this "
+                    "form with 'python -m repvgg_companion weights convert FILE --to companion'"
                 )
+            if path != "random":
+                with located(where):
+                    require_start(model, read_header(path)[0], path)
 
 
 def _sentence(error: ValidationError) -> str:

@@ -1,4 +1,4 @@
-"""Whether the training images are enough for one whole batch, as far as their number is known before a run."""
+"""What is known about the images before a run: form, classes, and whether they are enough for one whole batch."""
 
 import math
 import os
@@ -6,10 +6,48 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from repvgg_companion.data.index.findings import IMAGE_SUFFIXES
+from repvgg_companion.data.index.first_look import look_at, look_at_classes
+from repvgg_companion.data.index.known_classes import KnownClasses
+from repvgg_companion.data.index.labels_file import read_labels
 from repvgg_companion.data.whole_batch import require_whole_batch
 from repvgg_companion.errors import located
 from repvgg_companion.experiment.experiment_file import Experiment
 from repvgg_companion.files import read_json
+
+
+def require_form(experiment: Experiment, origin: str) -> None:
+    """Raise CompanionError if images that exist are not of the form that their key says, or not of these classes.
+
+    What only a reading of all files can find is found by `index`.
+    """
+    for key, path in _there(experiment).items():
+        require_kind(key, path, origin)
+    require_classes(experiment, origin)
+
+
+def require_kind(key: str, path: str, origin: str) -> None:
+    """Raise CompanionError if the path that a key of `data` names is a file or folder of another kind."""
+    with located(f"{origin}: data.{key}"):
+        look_at(key, path)
+
+
+def require_classes(experiment: Experiment, origin: str) -> None:
+    """Raise CompanionError if class folders are not as the experiment says."""
+    data, there = experiment.data, _there(experiment)
+    known = KnownClasses(
+        data.dataset,
+        labels=read_labels(there["labels"]) if "labels" in there else None,
+        num_classes=data.num_classes,
+        chosen=tuple(data.classes),
+    )
+    with located(f"{origin}: data"):
+        folders = there.get("train_folder"), there.get("val_folder")
+        look_at_classes(known, *folders, devkit="devkit_archive" in data.source)
+
+
+def _there(experiment: Experiment) -> dict[str, str]:
+    """The keys that name images, with the paths that exist."""
+    return {key: path for key, path in experiment.data.source.items() if key != "generate" and Path(path).exists()}
 
 
 def batch_sizes(experiment: Experiment) -> dict[str, int]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from repvgg_companion.errors import CompanionError, nearest
-from repvgg_companion.identity import split_model_name
+from repvgg_companion.identity import WeightsIdentity, split_model_name
 
 _LAYERS_A = (1, 2, 4, 14, 1)
 _LAYERS_B = (1, 4, 6, 16, 1)
@@ -246,6 +246,16 @@ def require_convertible(name: str) -> ModelSpec:
     if not spec.convertible:
         raise CompanionError(f"{name} has no deploy form: {spec.reason_not_convertible}; use its train form")
     return spec
+
+
+def require_start(name: str, identity: WeightsIdentity, path: object) -> None:
+    """Raise CompanionError unless a training of network `name` can start from weights with this identity."""
+    backbone = require_model(name).backbone
+    if (identity.model, identity.form) != (backbone or name, "train"):
+        whose = f"the backbone of {name} is the train form of {backbone}" if backbone else f"this training is of {name}"
+        raise CompanionError(
+            f"{path} holds the {identity.form} form of {identity.model}, but {whose}; name a train file of that network"
+        )
 
 
 def scaled_width(channels: int, width: float) -> int:

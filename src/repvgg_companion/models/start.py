@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from repvgg_companion.errors import CompanionError
 from repvgg_companion.identity import WeightsIdentity
-from repvgg_companion.models.names import require_model
+from repvgg_companion.models.names import require_model, require_start
 
 CLASSIFIERS = ("linear.", "fc.")
 """Key prefixes of the last layer, which a network with other classes learns from scratch."""
@@ -22,11 +22,7 @@ def start_from(
     change no shape. Raises CompanionError naming `path` if the file holds something else.
     """
     backbone = require_model(name).backbone
-    if (identity.model, identity.form) != (backbone or name, "train"):
-        whose = f"the backbone of {name} is the train form of {backbone}" if backbone else f"this training is of {name}"
-        raise CompanionError(
-            f"{path} holds the {identity.form} form of {identity.model}, but {whose}; name a train file of that network"
-        )
+    require_start(name, identity, path)
     part = network.get_submodule("backbone") if backbone else network
     own = part.state_dict()
     given = dict(state)

@@ -28,12 +28,17 @@ def from_cityscapes(root: str) -> dict[str, Manifest]:
     The label of an image is its map, so the column `label` holds 0. Raises CompanionError if a folder is missing,
     empty, or an image and a map do not come in pairs.
     """
+    require_layout(root)
+    return {split: _split(Path(root), split) for split in SPLITS}
+
+
+def require_layout(root: str) -> None:
+    """Raise CompanionError if a folder of Cityscapes is missing."""
     require_folder(root)
     for part in ("leftImg8bit", "gtFine"):
         for split in SPLITS:
             if not (Path(root) / part / split).is_dir():
                 raise CompanionError(f"{root} holds no folder {part}/{split}; {COMPLETE}")
-    return {split: _split(Path(root), split) for split in SPLITS}
 
 
 def _split(root: Path, split: str) -> Manifest:

@@ -34,13 +34,10 @@ def by_folder(folders: Folders, seen: Iterable[str], where: str, *, root_known: 
         wnid = _class_of(folder, prefix)
         if not wnid:
             image = f"{folder}/{next(iter(folders[folder])).path}".removeprefix("/")
-            raise CompanionError(
-                f"{where} holds images in class folders and {image!r} in none, so its class is unknown; keep it "
-                "elsewhere, or in the folder of its class"
-            )
+            raise CompanionError(in_no_class(image, where))
         folders_of.setdefault(wnid, []).append(folder)
     if found := sorted(SPLIT_OF_NAME.keys() & folders_of):
-        raise CompanionError(_splits_sentence(where, prefix, found, root_known=root_known))
+        raise CompanionError(splits_sentence(where, prefix, found, root_known=root_known))
     without = {_class_of(folder, prefix) for folder in seen if f"{folder}/".startswith(prefix)} - {"", *folders_of}
     if empty := sorted(without):
         raise CompanionError(no_image_of(empty[0], where))
@@ -56,7 +53,16 @@ def no_image_of(wnid: str, where: str) -> str:
     return f"{where} holds no image in class {wnid}; complete the class, or leave it out"
 
 
-def _splits_sentence(where: str, prefix: str, found: list[str], *, root_known: bool) -> str:
+def in_no_class(image: str, where: str) -> str:
+    """The sentence about an image outside of the class folders."""
+    return (
+        f"{where} holds images in class folders and {image!r} in none, so its class is unknown; keep it elsewhere, or "
+        "in the folder of its class"
+    )
+
+
+def splits_sentence(where: str, prefix: str, found: list[str], *, root_known: bool) -> str:
+    """The sentence about folders of splits (`found`) where folders of classes are needed."""
     if prefix.endswith("Data/CLS-LOC/") and not root_known:
         return (
             f"{where} is Kaggle's archive, whose labels of the validation images are in a file of their own, "

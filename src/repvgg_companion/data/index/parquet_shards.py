@@ -71,15 +71,9 @@ def from_parquet(folder: str, job: IndexJob) -> dict[str, Split]:
     damaged, a label that contradicts the path, and labels without a class; what paths and labels say is looked at, and
     given to `job.known`, before anything is copied.
     """
-    require_folder(folder)
-    labels = _Labels(dict(enumerate(job.devkit.wnids)) if job.devkit is not None else {})
     left_out: dict[str, None] = {}
-    shards = {name: _shards_of(Path(folder), name, left_out) for name in ("train", "val")}
-    if not shards["val"]:
-        raise CompanionError(
-            f"{folder} holds no shard called validation-*.parquet (or val, valid); name the folder that they were "
-            "downloaded to"
-        )
+    shards = shards_by_split(folder, left_out)
+    labels = _Labels(dict(enumerate(job.devkit.wnids)) if job.devkit is not None else {})
     imports = {name: _Import(name, shards[name], job) for name in ("val", "train") if shards[name]}
     seen = {name: split.labels(labels) for name, split in imports.items()}
     labels.require_order(folder)
@@ -92,6 +86,21 @@ def from_parquet(folder: str, job: IndexJob) -> dict[str, Split]:
     for path in left_out:
         splits["val"].findings.enters(path)  # counts it
     return dict(sorted(splits.items()))
+
+
+def shards_by_split(folder: str, left_out: dict[str, None]) -> dict[str, list[Path]]:
+    """The shards of train and val; raises CompanionError if those of val are missing or a download is incomplete.
+
+    Hidden and foreign files and folders are added to `left_out`.
+    """
+    require_folder(folder)
+    shards = {name: _shards_of(Path(folder), name, left_out) for name in ("train", "val")}
+    if not shards["val"]:
+        raise CompanionError(
+            f"{folder} holds no shard called validation-*.parquet (or val, valid); name the folder that they were "
+            "downloaded to"
+        )
+    return shards
 
 
 def _shards_of(folder: Path, split: str, left_out: dict[str, None]) -> list[Path]:

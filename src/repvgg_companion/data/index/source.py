@@ -16,6 +16,12 @@ BLOCK_BYTES = 1 << 22
 ZIP, PARQUET = b"PK\x03\x04", b"PAR1"
 COMPRESSED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
 
+TAR_WAY = (
+    "extract it and name the folders; only the tars of ILSVRC2012 are named as they are, with --train-archive and "
+    "--val-archive (data.train_archive, data.val_archive)"
+)
+"""What to do with a tar that stands in the place of a folder or a zip."""
+
 
 def compression_of(head: bytes) -> str | None:
     """The compression that the first bytes of a file announce, or None."""
@@ -31,7 +37,7 @@ def option_for(head: bytes, name: str = "") -> str:
     if head.startswith(PARQUET):
         return "name the folder of all Parquet shards with --parquet-folder (data.parquet_folder)"
     if name.lower().endswith((".tar", *(f".tar{end}" for end in (".gz", ".bz2", ".xz", ".zst")), ".tgz")):
-        return "name a tar with --val-archive or --train-archive (data.val_archive, data.train_archive)"
+        return TAR_WAY
     return ""
 
 

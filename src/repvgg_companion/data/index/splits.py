@@ -98,13 +98,18 @@ def _validation_classes(
 ) -> classes.Classes:
     if len(folders) == 1 and (devkit is not None or not root_known or "" in folders):
         if devkit is None:
-            raise CompanionError(
-                f"{where} holds its images without class folders, so their labels come from the devkit: "
-                "name ILSVRC2012_devkit_t12.tar.gz with --devkit (data.devkit_archive)"
-            )
+            raise CompanionError(needs_devkit(where))
         return classes.flat_by_devkit(whole_paths(folders), devkit, where)
     found = classes.by_folder(folders, findings.folders, where, root_known=root_known)
     return found if devkit is None else classes.checked_against_devkit(found, devkit, where)
+
+
+def needs_devkit(where: str) -> str:
+    """The sentence about validation images that nothing gives labels to."""
+    return (
+        f"{where} holds its images without class folders, so their labels come from the devkit: name "
+        "ILSVRC2012_devkit_t12.tar.gz with --devkit (data.devkit_archive); images of your own go into class folders"
+    )
 
 
 def train_from_folder(path: str) -> Split:
@@ -146,6 +151,21 @@ def from_kaggle(root: str) -> dict[str, Split]:
 
     Without a folder `train` there is the validation split alone.
     """
+    images, solution = kaggle_places(root)
+    val = Split()
+    found = whole_paths(images_of_folder(images / "val", val.findings))
+    val.add(classes.flat_by_solution(found, classes.text_of(solution), str(images / "val")), str(images / "val"))
+    splits = {"val": val.require_images(str(images / "val"))}
+    if (images / "train").is_dir():
+        splits = {"train": _from_class_folders(str(images / "train")), **splits}
+    words = solution.with_name(SYNSETS)
+    if words.is_file():
+        val.words = classes.words_of(classes.text_of(words))
+    return splits
+
+
+def kaggle_places(root: str) -> tuple[Path, Path]:
+    """The folder of `train` and `val`, and `LOC_val_solution.csv`; raises CompanionError if one is missing."""
     top = Path(root)
     require_folder(root)
     places = [top / KAGGLE, top / KAGGLE.partition("/")[2], top]
@@ -162,13 +182,4 @@ def from_kaggle(root: str) -> dict[str, Split]:
             "tar; put that file of the competition beside ILSVRC/, or name the same images with --train-folder, "
             "--val-folder and --devkit"
         )
-    val = Split()
-    found = whole_paths(images_of_folder(images / "val", val.findings))
-    val.add(classes.flat_by_solution(found, classes.text_of(solution), str(images / "val")), str(images / "val"))
-    splits = {"val": val.require_images(str(images / "val"))}
-    if (images / "train").is_dir():
-        splits = {"train": _from_class_folders(str(images / "train")), **splits}
-    words = solution.with_name(SYNSETS)
-    if words.is_file():
-        val.words = classes.words_of(classes.text_of(words))
-    return splits
+    return images, solution

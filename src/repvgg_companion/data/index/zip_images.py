@@ -14,7 +14,7 @@ from pathlib import Path
 from repvgg_companion.data.images import Image
 from repvgg_companion.data.index.findings import Findings
 from repvgg_companion.data.index.links import Link, add_latest, resolve_links, symbolic
-from repvgg_companion.data.index.source import SeekSource
+from repvgg_companion.data.index.source import TAR_WAY, SeekSource
 from repvgg_companion.errors import CompanionError, one_line
 
 LOCAL_HEADER_BYTES = 30
@@ -81,10 +81,7 @@ def images_of_zip(path: str | Path, texts: tuple[str, ...], findings: Findings) 
                 resolve_links(links, images, found, findings, source.path)
     except UNREADABLE_ZIP as error:
         if tarfile.is_tarfile(path):
-            raise CompanionError(
-                f"{path} is a tar, not a zip; name it with --val-archive or --train-archive (data.val_archive, "
-                "data.train_archive)"
-            ) from None
+            raise CompanionError(f"{path} is a tar, not a zip; {TAR_WAY}") from None
         raise CompanionError(f"{path} is not readable as a zip ({one_line(error)}); name an intact copy") from None
     finally:
         source.close()
