@@ -89,6 +89,22 @@ def test_every_experiment_file_is_valid_and_named_after_itself(path):
         ("data.generate", None, r"f\.yaml: data: no images are named; set one of generate, train_archive"),
         ("evaluation.protocol", "resize256", r"f\.yaml: evaluation\.protocol"),
         ("evaluation.protocol", "crop32-bilinear-pilow", r"one of pillow, .*; did you mean crop32-bilinear-pillow\?"),
+        (
+            "evaluation.protocol",
+            "resize72-crop128-bilinear-pillow",
+            r"f\.yaml: evaluation\.protocol: .* would crop 128 pixels from a side of 72 and pad .*; resize to at least",
+        ),
+        (
+            "evaluation.further_protocols",
+            ["resize31-crop32-bicubic-torchvision"],
+            "would crop 32 pixels from a side of 31",
+        ),
+        ("evaluation.protocol_by_model", {"RepVGG-A0": "resize31-crop32-bilinear-pillow"}, "from a side of 31"),
+        (
+            "recipes.demo-2-epochs.validation",
+            "resize31-crop32-bilinear-pillow",
+            r"f\.yaml: recipes\.demo-2-epochs: .* would crop 32 pixels from a side of 31",
+        ),
         ("execution.train", {"runtime": "soon"}, r"f\.yaml: execution\.train\.runtime"),
     ],
 )

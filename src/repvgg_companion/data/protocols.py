@@ -37,6 +37,11 @@ class EvaluationProtocol:
             )
         if self.crop_px < 1 or (self.resize_px is not None and self.resize_px < 1):
             raise CompanionError(f"protocol {self.label!r}: sizes are at least 1 pixel")
+        if self.resize_px is not None and self.crop_px > self.resize_px:
+            raise CompanionError(
+                f"protocol {self.label!r} would crop {self.crop_px} pixels from a side of {self.resize_px} and pad "
+                "images with black; resize to at least the size of the crop"
+            )
 
     @property
     def label(self) -> str:

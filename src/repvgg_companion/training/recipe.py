@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
+from repvgg_companion.data.protocols import parse_protocol
+from repvgg_companion.errors import CompanionError
 from repvgg_companion.files import canonical_json
 from repvgg_companion.settings import Settings, setting
 
@@ -150,6 +152,10 @@ class Recipe(Settings):
             )
         if self.nesterov and self.momentum == 0:
             raise ValueError("nesterov needs a momentum above 0")
+        try:
+            parse_protocol(self.validation)
+        except CompanionError as error:
+            raise ValueError(f"validation: {error}") from None
 
     def settings(self) -> dict[str, Any]:
         """All settings, without later fields that hold the value which keeps the earlier behaviour."""
