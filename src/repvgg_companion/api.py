@@ -46,24 +46,30 @@ build = build_model
 
 
 def load(
-    source: str | Path, *, form: str = "deploy", prefix: str = "", folder: str | Path = "data/released"
+    source: str | Path,
+    *,
+    form: str = "deploy",
+    prefix: str = "",
+    model: str | None = None,
+    folder: str | Path = "data/released",
 ) -> nn.Module:
     """A network with trained weights, in eval mode, float32, on the CPU.
 
     `source` is a weights file of this companion, the authors, timm or mmpretrain, or the name of a RepVGG that timm
     publishes: it is fetched into `folder` once. `form` is `deploy` (train weights are converted) or `train`. `prefix`
-    is what the keys of the RepVGG inside a larger model begin with, such as `backbone.`. Raises CompanionError if the
-    file cannot be used or has no such form.
+    is what the keys of the RepVGG inside a larger model begin with, such as `backbone.`. `model` names the network that
+    the file must hold; an own network needs it where its file is in another layout and names none. Raises
+    CompanionError if the file cannot be used or has no such form.
     """
     if form not in FORMS:
         raise CompanionError(f"form {form!r} is unknown; use one of {', '.join(FORMS)}")
     path = Path(source)
     if not path.exists() and _is_model_name(str(source)):
         path = fetch(str(source), folder)  # names the nearest models where there is none of this name
-    if not prefix and companion_identity(path) is not None:
+    if not prefix and model is None and companion_identity(path) is not None:
         state, identity = load_weights(path)
     else:
-        weights = recognize(path, prefix=prefix)
+        weights = recognize(path, model=model, prefix=prefix)
         state, identity = weights.state, identity_of(weights, "imagenet")
     if form == "train" and identity.form == "deploy":
         raise CompanionError(f"{path} holds the deploy form, whose branches are lost; load it with form 'deploy'")

@@ -1,16 +1,19 @@
 """Weights files of larger models, of related networks, and with damage: recognised, or refused in one true sentence."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
 from safetensors.torch import save_file
 from timm_oracle import randomize
 
+import repvgg_companion as rc
 from repvgg_companion import __main__ as cli
 from repvgg_companion.errors import CompanionError
 from repvgg_companion.identity import WeightsIdentity
 from repvgg_companion.models.build import build_model
+from repvgg_companion.models.names import REPVGG_MODELS
 from repvgg_companion.weights.key_layouts import from_official
 from repvgg_companion.weights.recognize import recognize
 from repvgg_companion.weights_file import load_weights, read_header, save_weights
@@ -216,3 +219,73 @@ def test_a_pytorch_file_in_place_of_our_own_names_the_conversion(a0, tmp_path, c
     assert cli.main(["export", "--weights", str(path), "--output", str(tmp_path / "x.onnx")]) == 2
     message = capsys.readouterr().err
     assert "weights convert" in message and "remove" not in message
+
+
+OWN = "RepVGG-1.2.3.4.1-a0.75-b2-s1.1.2.2.2"
+
+
+def _saved(path, model, width=1.0, form="train"):
+    """A file of the companion of a random network, and its tensors."""
+    state = randomize(build_model(model, num_classes=10, width=width, form=form)).state_dict()
+    path.parent.mkdir(exist_ok=True)
+    save_weights(path, state, replace(IDENTITY, model=model, width=width, form=form))
+    return state
+
+
+@pytest.mark.parametrize("model", [OWN, "RepVGG-B0_acb", "ResNet-18", "PSPNet-ResNet-50"])
+def test_our_own_file_names_its_network(tmp_path, capsys, model):
+    source, copy = tmp_path / "a.safetensors", tmp_path / "b.safetensors"
+    state = _saved(source, model, width=1.0 if model == OWN else 0.125)
+    assert weights("inspect", source) == 0
+    assert f"{model}" in capsys.readouterr().out
+    assert weights("convert", source, "--to", "companion", "--output", copy, "--dataset", "digits") == 0
+    again, identity = load_weights(copy)
+    assert (identity.model, identity.input_px) == (model, 32)
+    assert again.keys() == state.keys() and all(torch.equal(again[key], state[key]) for key in state)
+    if model != OWN:
+        for layout in ("official", "timm", "mmpretrain"):
+            message = refused(capsys, "convert", source, "--to", layout, "--output", tmp_path / "c.pth")
+            assert f"holds {model}" in message and "has names only for" in message
+            assert not (tmp_path / "c.pth").exists()
+    assert f"is not RepVGG-A1 but, by its tensors, {model}" in refused(
+        capsys, "inspect", source, "--model", "RepVGG-A1"
+    )
+
+
+@pytest.mark.parametrize(
+    ("model", "width", "form"),
+    [
+        ("RepVGG-A0", 0.25, "train"),
+        ("RepVGG-B1g4", 0.125, "deploy"),
+        ("RepVGG-D2se", 0.1, "train"),
+        (OWN, 1.0, "train"),
+        (OWN, 0.5, "deploy"),
+        ("RepVGG-A0-s1.1.2.2.2", 0.25, "deploy"),
+        ("RepVGG-B0_acb", 0.25, "deploy"),
+    ],
+)
+@pytest.mark.parametrize("layout", ["official", "timm", "mmpretrain"])
+def test_what_is_written_in_another_layout_is_read_back(tmp_path, capsys, model, width, form, layout):
+    source = tmp_path / "a.safetensors"
+    state = _saved(source, model, width, form)
+    expected = rc.load(source, form=form)
+    for name in ("b.pth", "b.safetensors"):
+        capsys.readouterr()
+        assert weights("convert", source, "--to", layout, "--output", tmp_path / name) == 0
+        told = capsys.readouterr().err
+        is_of_the_paper = model in REPVGG_MODELS
+        assert (f"--model {model} (in Python" in told) == (name == "b.pth" and not is_of_the_paper)
+        found = recognize(tmp_path / name, model=model if told else None)
+        assert (found.model, found.form, found.layout) == (model, form, layout)
+        assert found.state.keys() == state.keys() and all(torch.equal(found.state[key], state[key]) for key in state)
+        network = rc.load(tmp_path / name, form=form, model=model if told else None)
+        images = torch.randn(1, 3, 32, 32)
+        torch.testing.assert_close(network(images), expected(images), rtol=1e-4, atol=1e-3)
+
+
+def test_damaged_metadata_of_a_network_are_named(tmp_path):
+    state = build_model(OWN, num_classes=10).state_dict()
+    for text in ("{", "[]", "{}", '{"model": "RepVGG-Z", "width": 1}', f'{{"model": "{OWN}", "width": "wide"}}'):
+        save_file(state, tmp_path / "x.safetensors", metadata={"repvgg_companion_network": text})
+        with pytest.raises(CompanionError, match=r"the metadata repvgg_companion_network of .* are damaged"):
+            recognize(tmp_path / "x.safetensors")

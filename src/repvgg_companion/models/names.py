@@ -273,3 +273,17 @@ def stage_widths(a: float, b: float, width: float = 1.0) -> tuple[int, ...]:
     """Output channels of the five stages: min(64, 64a), 64a, 128a, 256a, 512b (Table 2), times the width factor."""
     full = (min(64, int(64 * a)), int(64 * a), int(128 * a), int(256 * a), int(512 * b))
     return tuple(scaled_width(channels, width) for channels in full)
+
+
+def width_of(spec: ModelSpec, widths: tuple[int, ...]) -> float:
+    """A width factor, as simple as possible, at which the stages of a RepVGG have these channels; 1 if none gives them.
+
+    Several factors give the same network, because channels are multiples of 8: the one of smallest denominator is
+    taken.
+    """
+    for parts in (1, 2, 4, 8, 16, 10, 20, 32, 100, 1000):
+        near = round(parts * widths[-1] / stage_widths(spec.a, spec.b)[-1])
+        for number in (near, near - 1, near + 1):
+            if number > 0 and stage_widths(spec.a, spec.b, number / parts) == widths:
+                return number / parts
+    return 1.0

@@ -1,5 +1,6 @@
-"""Find out which of the fourteen RepVGG networks a weights file holds, and in which layout and form."""
+"""Find out which network a weights file holds, at which width, and in which layout and form."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -11,15 +12,18 @@ from torch import Tensor
 from repvgg_companion.errors import CompanionError, located
 from repvgg_companion.identity import METADATA_KEY, WeightsIdentity
 from repvgg_companion.models.build import build_model
-from repvgg_companion.models.names import REPVGG_MODELS, require_model
+from repvgg_companion.models.load_form import require_state
+from repvgg_companion.models.names import REPVGG_MODELS, require_model, width_of
 from repvgg_companion.weights.key_layouts import LAYOUTS, detect_form, detect_layout, to_official
 from repvgg_companion.weights.key_prefixes import bare_names
 from repvgg_companion.weights.published_files import check_digest, model_of_file_name
 from repvgg_companion.weights.reading import read_tensors
 from repvgg_companion.weights.relatives import require_no_relative
-from repvgg_companion.weights_file import require_sound
+from repvgg_companion.weights_file import load_weights, require_sound
 
 _CLASSIFIER = ("linear.bias", "linear.weight")
+NETWORK_KEY = "repvgg_companion_network"
+"""Metadata of a safetensors file in another layout: model and width as JSON, where the tensors do not tell them."""
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -42,6 +46,8 @@ class RecognizedWeights:
     digest_check: str
     width: float = 1.0
     prefix: str = ""
+    input_px: int | None = None
+    """What a file of the companion was trained at; None for other files."""
 
 
 @cache
@@ -57,14 +63,16 @@ def _expected(model: str, form: str, num_classes: int, width: float) -> Shapes:
 
 
 def recognize(path: str | Path, *, model: str | None = None, prefix: str = "") -> RecognizedWeights:
-    """Read a weights file and find its network by the names and shapes of its tensors.
+    """Read a weights file and find its network by its metadata, or else by the names and shapes of its tensors.
 
-    The digest is compared with the one known for the file's name. `model` says which network is expected; `prefix`
-    which part of a larger model to read. Batch counters (`num_batches_tracked`), which eval mode does not use, become 0
-    if a file has none. Raises CompanionError for a file that cannot be used, with the nearest model and the missing
-    tensors if it almost fits.
+    The digest is compared with the one known for the file's name. `model` says which network is expected, also one that
+    the tensors alone do not tell; `prefix` which part of a larger model to read. Batch counters
+    (`num_batches_tracked`), which eval mode does not use, become 0 if a file has none. Raises CompanionError for a file
+    that cannot be used, with the nearest model and the missing tensors if it almost fits.
     """
     sha256, digest_check = check_digest(path)
+    if not prefix and companion_identity(path) is not None:
+        return _own(path, model, sha256, digest_check)
     tensors, removed = bare_names(read_tensors(path), path, prefix)
     require_no_relative(tensors, path)
     layout = detect_layout(tensors)
@@ -81,9 +89,7 @@ def recognize(path: str | Path, *, model: str | None = None, prefix: str = "") -
         norms = [key.removesuffix("running_mean") for key in state if key.endswith("running_mean")]
         state |= {f"{front}num_batches_tracked": torch.zeros((), dtype=torch.int64) for front in norms}
     found = {key: tuple(tensor.shape) for key, tensor in state.items()}
-    identity = companion_identity(path)
-    width = 1.0 if identity is None else identity.width  # released networks are full
-    nearest = _nearest(found, form, num_classes, width)
+    nearest, width = _named_network(path, found, form, num_classes, model) or network_of(found, form, num_classes)
     _require_model(path, nearest, model)
     misfit = _misfit(found, unknown, _expected(nearest, form, num_classes, width))
     if misfit:
@@ -99,10 +105,49 @@ def recognize(path: str | Path, *, model: str | None = None, prefix: str = "") -
     )
 
 
+def _own(path: str | Path, wanted: str | None, sha256: str, digest_check: str) -> RecognizedWeights:
+    """What a file of the companion holds; its metadata name the network, of any kind."""
+    state, identity = load_weights(path)
+    _require_model(path, identity.model, wanted)
+    with torch.device("meta"):
+        network = build_model(
+            identity.model, num_classes=identity.num_classes, width=identity.width, form=identity.form
+        )
+    counters = {key for key in network.state_dict() if key.endswith("num_batches_tracked")} - state.keys()
+    state |= {key: torch.zeros((), dtype=torch.int64) for key in counters}
+    require_state(network, state, path)
+    _require_finite(state, path)
+    model, form, classes = identity.model, identity.form, identity.num_classes
+    layout = "official" if require_model(model).family == "RepVGG" else "companion"
+    return RecognizedWeights(
+        str(path), model, form, layout, classes, state, sha256, digest_check, identity.width, input_px=identity.input_px
+    )
+
+
+def _named_network(
+    path: str | Path, found: Shapes, form: str, num_classes: int, wanted: str | None
+) -> tuple[str, float] | None:
+    """Model and width that the metadata or `wanted` name; None if neither does, or if `wanted` does not fit."""
+    text = _metadata(path).get(NETWORK_KEY)
+    if text is not None:
+        try:
+            facts = json.loads(text)
+            return require_model(facts["model"]).name, float(facts["width"])
+        except (ValueError, TypeError, KeyError, CompanionError):
+            raise CompanionError(f"the metadata {NETWORK_KEY} of {path} are damaged; use an undamaged copy") from None
+    if wanted is None or require_model(wanted).family != "RepVGG":
+        return None
+    spec = require_model(wanted)
+    width = width_of(spec, _stage_widths(found))
+    if form == "deploy" and not spec.convertible:
+        return None
+    return (wanted, width) if _expected(wanted, form, num_classes, width) == found else None
+
+
 def _require_model(path: str | Path, found: str, wanted: str | None) -> None:
     if wanted is None or require_model(wanted).name == found:
         return
-    if wanted not in REPVGG_MODELS:
+    if require_model(wanted).family != "RepVGG":
         raise CompanionError(f"{path} cannot hold {wanted}; weights can be read of {', '.join(REPVGG_MODELS)}")
     raise CompanionError(f"{path} is not {wanted} but, by its tensors, {found}; name that model or another file")
 
@@ -140,22 +185,35 @@ def _require_finite(state: Mapping[str, Tensor], path: str | Path) -> None:
 
 def companion_identity(path: str | Path) -> WeightsIdentity | None:
     """The identity in a file of the companion; None for any other file. Raises CompanionError if it is damaged."""
+    metadata = _metadata(path)
+    return WeightsIdentity.from_metadata(metadata, path) if METADATA_KEY in metadata else None
+
+
+def _metadata(path: str | Path) -> dict[str, str]:
+    """The metadata of a safetensors file; empty for any other file."""
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(str(path), framework="pt") as stream:
-            metadata = stream.metadata() or {}
+            return stream.metadata() or {}
     except (SafetensorError, OSError, ValueError):
-        return None
-    return WeightsIdentity.from_metadata(metadata, path) if METADATA_KEY in metadata else None
+        return {}
 
 
-def _nearest(found: Shapes, form: str, num_classes: int, width: float) -> str:
-    """The network that shares most tensors by name and shape, relative to all tensors of both."""
+def network_of(found: Shapes, form: str, num_classes: int) -> tuple[str, float]:
+    """Model of the paper and width that share most tensors by name and shape, relative to all tensors of both."""
+    stages = _stage_widths(found)
 
-    def likeness(model: str) -> float:
-        expected = _expected(model, form, num_classes, width)
+    def likeness(network: tuple[str, float]) -> float:
+        expected = _expected(network[0], form, num_classes, network[1])
         same = sum(expected.get(key) == shape for key, shape in found.items())
         return same / (len(expected) + len(found) - same)
 
-    return max(REPVGG_MODELS, key=likeness)
+    return max(((model, width_of(require_model(model), stages)) for model in REPVGG_MODELS), key=likeness)
+
+
+def _stage_widths(found: Shapes) -> tuple[int, ...]:
+    """Output channels of the first layer of each stage, 0 where it is missing."""
+    firsts = ("stage0", "stage1.0", "stage2.0", "stage3.0", "stage4.0")
+    layers = ([f"{first}.{name}.weight" for name in ("rbr_dense.conv", "rbr_reparam")] for first in firsts)
+    return tuple(next((found[key][0] for key in keys if found.get(key)), 0) for keys in layers)

@@ -46,16 +46,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     commands = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     prefix_help = "prefix of the keys of the RepVGG inside a larger model, such as model.backbone."
 
+    model_help = "refuse a file of another model; for an own network whose file does not name it, its name"
+
     inspect = commands.add_parser("inspect", help="say what each file holds and check its digest")
     inspect.add_argument(
         "files", type=Path, nargs="+", metavar="FILE", help="files of any kind; other kinds are skipped"
     )
+    inspect.add_argument("--model", help=model_help)
     inspect.add_argument("--prefix", default="", help=prefix_help)
 
     convert = commands.add_parser("convert", help="write a file in another layout, or import it into the companion")
     convert.add_argument("files", type=Path, nargs="+", metavar="FILE")
     convert.add_argument("--to", required=True, choices=("companion", "official", "timm", "mmpretrain"))
-    convert.add_argument("--model", help="refuse a file of another model")
+    convert.add_argument("--model", help=model_help)
     convert.add_argument("--prefix", default="", help=prefix_help)
     convert.add_argument(
         "--output", type=Path, metavar="FILE", help="where one converted file goes; its suffix decides the format"
@@ -73,14 +76,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Run one action; raises CompanionError at the first weights file that cannot be used."""
     if arguments.action == "inspect":
-        inspect(arguments.files, arguments.prefix)
+        inspect(arguments.files, arguments.prefix, arguments.model)
     elif arguments.action == "fetch":
         fetch_all(arguments.models, arguments.output, arguments.endpoint)
     else:
         convert(request_of(ConvertRequest, arguments))
 
 
-def inspect(paths: list[Path], prefix: str = "") -> None:
+def inspect(paths: list[Path], prefix: str = "", model: str | None = None) -> None:
     """Print a line on each weights file; other files and folders are skipped with a note."""
     from repvgg_companion.weights.recognize import recognize
     from repvgg_companion.weights_file import stored_parameters
@@ -95,7 +98,7 @@ def inspect(paths: list[Path], prefix: str = "") -> None:
     for path in skipped:
         print(f"{path}: skipped, not a weights file", file=sys.stderr)
     for path in (path for path in paths if path not in skipped):
-        weights = recognize(path, prefix=prefix)
+        weights = recognize(path, model=model, prefix=prefix)
         params = stored_parameters({key: tensor.shape for key, tensor in weights.state.items()})
         print(
             f"{path}: {weights.model}{f' at width {weights.width:g}' if weights.width != 1 else ''}{_below(weights)}, "
@@ -137,7 +140,13 @@ def convert(request: ConvertRequest) -> None:
                     f"{target}: the authors published a file of this name, and its digest is checked when it is read; "
                     "give --output another name"
                 )
-            write_layout(weights.state, request.to, target)
+            if not write_layout(weights, request.to, target):
+                print(
+                    f"{target}: the tensors do not tell that this is {weights.model}; read it with --model "
+                    f"{weights.model} (in Python rc.load(..., model={weights.model!r})), or write a .safetensors file, "
+                    "which names its network",
+                    file=sys.stderr,
+                )
         print(f"{path}: {weights.model}{_below(weights)} ({weights.form} form) -> {target}")
 
 

@@ -1,17 +1,15 @@
 """Write recognized weights in any layout: the same tensors, bit for bit, under other keys."""
 
-from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from repvgg_companion.errors import CompanionError
-from repvgg_companion.files import atomic_path
+from repvgg_companion.files import atomic_path, canonical_json
 from repvgg_companion.identity import WeightsIdentity
-from repvgg_companion.models.names import require_model
+from repvgg_companion.models.names import require_model, stage_widths
 from repvgg_companion.weights.key_layouts import from_official
-from repvgg_companion.weights.recognize import RecognizedWeights
+from repvgg_companion.weights.recognize import NETWORK_KEY, RecognizedWeights, network_of
 from repvgg_companion.weights_file import save_tensors, save_weights
 
 _SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
@@ -28,7 +26,7 @@ def identity_of(weights: RecognizedWeights, dataset: str) -> WeightsIdentity:
         recipe="released",
         training_digest=f"released_{weights.sha256[:8]}",
         seed="none",
-        input_px=require_model(weights.model).test_px,
+        input_px=weights.input_px or require_model(weights.model).test_px,
         form=weights.form,
         note=f"imported from {Path(weights.path).name} ({weights.layout} layout), SHA-256 {weights.sha256}",
     )
@@ -46,20 +44,43 @@ def write_companion(weights: RecognizedWeights, path: str | Path, dataset: str) 
     save_weights(path, state, identity_of(weights, dataset))
 
 
-def write_layout(state: Mapping[str, Tensor], layout: str, path: str | Path) -> None:
-    """Write tensors with official keys in `layout`, as safetensors or PyTorch file by the suffix of `path`.
+def write_layout(weights: RecognizedWeights, layout: str, path: str | Path) -> bool:
+    """Write the tensors in `layout`, as safetensors or PyTorch file by the suffix of `path`.
 
-    mmpretrain's PyTorch files wrap the tensors, `{'meta': {}, 'state_dict': ...}`. Raises CompanionError for another
-    suffix, and if `path` exists.
+    Returns whether the file can be read back as the same network by `recognize`. Where the tensors do not tell it, a
+    safetensors file names it in its metadata. mmpretrain's PyTorch files wrap the tensors, `{'meta': {},
+    'state_dict': ...}`. Raises CompanionError for another suffix, if `path` exists, and for a network that the layout
+    has no names for.
     """
     path = Path(path)
     if path.suffix not in _SUFFIXES:
         raise CompanionError(f"{path}: the suffix decides the format and must be one of {', '.join(_SUFFIXES)}")
     if path.exists():
         raise CompanionError(f"{path} exists already and is not overwritten; give another --output")
-    renamed = {key: tensor.contiguous() for key, tensor in from_official(state, layout).items()}
+    _require_layout(weights, layout)
+    renamed = {key: tensor.contiguous() for key, tensor in from_official(weights.state, layout).items()}
+    shapes = {key: tuple(tensor.shape) for key, tensor in weights.state.items()}
+    model, width = network_of(shapes, weights.form, weights.num_classes)
+    spec = require_model(model)
+    same_width = stage_widths(spec.a, spec.b, width) == stage_widths(spec.a, spec.b, weights.width)
+    is_told = model == weights.model and same_width
     if path.suffix == ".safetensors":
-        save_tensors(path, renamed, {"format": "pt"})
-        return
+        named = {} if is_told else {NETWORK_KEY: canonical_json({"model": weights.model, "width": weights.width})}
+        save_tensors(path, renamed, {"format": "pt"} | named)
+        return True
     with atomic_path(path) as temporary:
         torch.save({"meta": {}, "state_dict": renamed} if layout == "mmpretrain" else renamed, temporary)
+    return is_told
+
+
+def _require_layout(weights: RecognizedWeights, layout: str) -> None:
+    """Raise CompanionError for a network of another family, or branches of Tables 6 and 7 that the layout lacks."""
+    spec = require_model(weights.model)
+    if spec.family == "RepVGG" and not (spec.variation and weights.form == "train"):
+        return
+    why = f"an ordinary {'RepVGG' if spec.family == 'RepVGG' else 'RepVGG, and this is a ' + spec.family}"
+    instead = "convert its deploy form" if spec.family == "RepVGG" and spec.convertible else "use --to companion"
+    raise CompanionError(
+        f"{weights.path} holds {weights.model} in {weights.form} form, but the layout of {layout} has names only for "
+        f"{why}; {instead}"
+    )
