@@ -23,7 +23,7 @@ from repvgg_companion.data.batches.normalize import normalize
 from repvgg_companion.data.decode import UndecodableImage
 from repvgg_companion.data.manifest import Manifest
 from repvgg_companion.data.protocols import EvaluationProtocol
-from repvgg_companion.errors import CompanionError
+from repvgg_companion.errors import CompanionError, one_line, require_kind
 from repvgg_companion.files import read_json
 from repvgg_companion.identity import FORMS
 from repvgg_companion.models.blocks import RepVGGBlock
@@ -44,6 +44,8 @@ __all__ = ["RepVGGBlock", "build", "certify", "class_names", "convert", "load", 
 
 build = build_model
 
+_FILE = (str, Path)
+
 
 def load(
     source: str | Path,
@@ -61,6 +63,10 @@ def load(
     the file must hold; an own network needs it where its file is in another layout and names none. Raises
     CompanionError if the file cannot be used or has no such form.
     """
+    require_kind(source, _FILE, "source", "the path of a weights file or the name of released weights")
+    require_kind(prefix, str, "prefix", "the text that the keys begin with")
+    require_kind(model, (str, type(None)), "model", "the name of a network")
+    require_kind(folder, _FILE, "folder", "the path of a folder")
     if form not in FORMS:
         raise CompanionError(f"form {form!r} is unknown; use one of {', '.join(FORMS)}")
     path = Path(source)
@@ -94,6 +100,7 @@ def convert(module: nn.Module) -> nn.Module:
     other layers are copied. Kernels are computed in float64 and rounded once. Raises CompanionError if there is no
     block in train form, or one with a ReLU in its branches.
     """
+    require_kind(module, nn.Module, "module", "a network, a torch.nn.Module such as rc.load returns")
     blocks = {
         path: block for path, block in module.named_modules() if isinstance(block, RepVGGBlock) and not block.deploy
     }
@@ -143,10 +150,24 @@ def certify(train: nn.Module, images: Tensor, deploy: nn.Module | None = None) -
 
     Compares `train` with what `convert` makes of it in float64, or with `deploy`. A `deploy` whose weights were rounded
     to float32 differs by about 1e-7 and does not pass. Each network must return one tensor [n, classes, ...].
+    Raises CompanionError if a network cannot be run on the images.
     """
+    require_kind(train, nn.Module, "train", "a network, a torch.nn.Module in train form")
+    require_kind(deploy, (nn.Module, type(None)), "deploy", "a network, a torch.nn.Module, or None")
+    require_kind(images, Tensor, "images", "a tensor [n, channels, h, w]")
+    if images.dim() != 4 or not images.numel():
+        raise CompanionError(
+            f"images have the shape {list(images.shape)}; give [n, channels, h, w] of at least 1 image"
+        )
     exact = copy.deepcopy(train).double().eval()
     other = convert(exact) if deploy is None else copy.deepcopy(deploy).double().eval()
-    agreement = compare(exact, other, images)
+    try:
+        agreement = compare(exact, other, images)
+    except (RuntimeError, ValueError, TypeError, AttributeError, IndexError) as error:
+        raise CompanionError(
+            f"{type(train).__name__} cannot be compared on images of shape {list(images.shape)} ({one_line(error)}); "
+            "give images of the network's channels, and networks that return one tensor [n, classes, ...]"
+        ) from error
     return FormComparison(
         agreement.max_relative_error, agreement.prediction_flips, len(images), agreement.is_one_function
     )
@@ -158,6 +179,7 @@ def transform(protocol: str) -> "Callable[[str | Path | bytes | Image], Tensor]"
     `protocol` is a label such as `resize256-crop224-bilinear-pillow`. The function raises CompanionError if the file is
     missing or is not an image.
     """
+    require_kind(protocol, str, "protocol", "a label such as 'resize256-crop224-bilinear-pillow'")
     parsed = EvaluationProtocol.parse(protocol)
 
     def prepare(image: "str | Path | bytes | Image") -> Tensor:
@@ -172,7 +194,13 @@ def transform(protocol: str) -> "Callable[[str | Path | bytes | Image], Tensor]"
                 what = "the image" if isinstance(image, bytes) else image
                 raise CompanionError(f"{what} cannot be decoded ({error}); give a JPEG, PNG or another image") from None
         else:
-            pixels = evaluation_image(image.convert("RGB"), parsed)
+            from PIL.Image import Image
+
+            require_kind(image, Image, "the image", "a path, bytes or a Pillow image")
+            try:
+                pixels = evaluation_image(image.convert("RGB"), parsed)
+            except OSError as error:
+                raise CompanionError(f"the image cannot be decoded ({error}); give an undamaged one") from None
         return normalize(pixels.permute(2, 0, 1)[None], device="cpu")[0]
 
     return prepare
@@ -187,6 +215,7 @@ def class_names(source: str | Path | None = None) -> list[str]:
         from torchvision.models import ResNet18_Weights
 
         return list(ResNet18_Weights.IMAGENET1K_V1.meta["categories"])
+    require_kind(source, _FILE, "source", "the path of a config.json or of a manifest")
     if Path(source).is_dir():
         raise CompanionError(f"{source} is a folder; name the config.json beside the weights, or a manifest")
     if Path(source).is_file() and is_weights_file(source):

@@ -41,6 +41,18 @@ def located(where: object) -> Iterator[None]:
         raise CompanionError(f"{where}: {error}") from None
 
 
+def require_kind(value: object, kinds: type | tuple[type, ...], name: str, wanted: str) -> None:
+    """Raise CompanionError unless the argument `name` is of one of these kinds, which `wanted` says in words."""
+    if not isinstance(value, kinds):
+        raise CompanionError(f"{name} is of type {type(value).__name__}; give {wanted}")
+
+
+def require_count(value: object, name: str) -> None:
+    """Raise CompanionError unless the argument `name` is a whole number of at least 1."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise CompanionError(f"{name} is {value!r}; give a whole number of at least 1")
+
+
 def one_line(error: object) -> str:
     """The text of an error on one line, whatever line breaks it has."""
     return re.sub(r"\s*[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]\s*", " ", str(error)).strip()

@@ -83,6 +83,13 @@ class Detector(nn.Module):
         return self.head(images).mean((2, 3))
 
 
+class Pair(Detector):
+    """A network that returns two tensors."""
+
+    def forward(self, images):
+        return super().forward(images), images
+
+
 def test_blocks_in_a_network_of_ones_own_are_converted():
     torch.manual_seed(1)
     detector = Detector()
@@ -141,6 +148,46 @@ def test_class_names_of_a_config_beside_weights(tmp_path):
         (lambda file: rc.class_names(file.parent), "is a folder; name the config.json"),
         (lambda file: rc.load("RepVGG-A9"), "no model 'RepVGG-A9'; the nearest names are RepVGG-A"),
         (lambda file: rc.load("RepVGG-B1g2"), "timm publishes no weights of RepVGG-B1g2"),
+        (lambda file: rc.load(5), "source is of type int; give the path of a weights file"),
+        (lambda file: rc.load(file, prefix=5), "prefix is of type int"),
+        (lambda file: rc.load(file, model=5), "model is of type int"),
+        (lambda file: rc.load("RepVGG-A0", folder=5), "folder is of type int"),
+        (lambda file: rc.load(file, form=None), "form None is unknown"),
+        (lambda file: rc.load(file.parent), "is a folder"),
+        (lambda file: rc.load(__file__), "is neither a safetensors nor a PyTorch file"),
+        (lambda file: rc.load(file, model="RepVGG-A1"), "is not RepVGG-A1"),
+        (lambda file: rc.build(5), "the name of a network is of type int; give one such as 'RepVGG-A0'"),
+        (lambda file: rc.build("RepVGG-A0", num_classes=0), "with 0 classes cannot be built"),
+        (lambda file: rc.build("RepVGG-A0", num_classes=2.5), "num_classes is of type float"),
+        (lambda file: rc.build("RepVGG-A0", width=0), "the width factor is 0"),
+        (lambda file: rc.build("RepVGG-A0", width=float("inf")), "the width factor is inf"),
+        (lambda file: rc.build("RepVGG-A0", width=float("nan")), "the width factor is nan"),
+        (lambda file: rc.build("RepVGG-A0", width="0.25"), "width is of type str"),
+        (lambda file: rc.build("RepVGG-A0", form=1), "form 1 is unknown"),
+        (lambda file: rc.convert("x"), "module is of type str; give a network"),
+        (lambda file: rc.certify("x", torch.randn(1, 3, 8, 8)), "train is of type str; give a network"),
+        (lambda file: rc.certify(Detector(), "x"), "images is of type str; give a tensor"),
+        (lambda file: rc.certify(Detector(), torch.randn(5, 20, 12)), r"images have the shape \[5, 20, 12\]; give"),
+        (lambda file: rc.certify(Detector(), torch.randn(0, 5, 20, 12)), "of at least 1 image"),
+        (lambda file: rc.certify(Detector(), torch.randn(1, 5, 20, 12), 5), "deploy is of type int"),
+        (lambda file: rc.certify(Detector(), torch.randn(1, 3, 20, 12)), "to have 5 channels, but got 3 channels"),
+        (lambda file: rc.certify(Detector(), torch.randn(1, 5, 20, 12), nn.Flatten()), "Detector cannot be compared"),
+        (lambda file: rc.certify(Pair(), torch.randn(1, 5, 20, 12)), "that return one tensor"),
+        (lambda file: rc.transform(5), "protocol is of type int; give a label such as"),
+        (lambda file: rc.transform(PROTOCOL)(torch.zeros(3, 8, 8)), "the image is of type Tensor; give a path, bytes"),
+        (lambda file: rc.transform(PROTOCOL)(b""), "the image cannot be decoded"),
+        (lambda file: rc.class_names(5), "source is of type int; give the path of a config.json"),
+        (lambda file: rc.class_names(__file__), "test_api.py"),
+        (lambda file: rc.RepVGGBlock(0, 3), "in_channels of a RepVGGBlock is 0; give a whole number of at least 1"),
+        (lambda file: rc.RepVGGBlock(3, -1), "out_channels of a RepVGGBlock is -1"),
+        (lambda file: rc.RepVGGBlock(3, 2.0), "out_channels of a RepVGGBlock is 2.0"),
+        (lambda file: rc.RepVGGBlock(4, 4, stride=0), "stride of a RepVGGBlock is 0"),
+        (lambda file: rc.RepVGGBlock(4, 4, stride=(2, 2)), r"stride of a RepVGGBlock is \(2, 2\)"),
+        (lambda file: rc.RepVGGBlock(4, 4, groups="2"), "groups of a RepVGGBlock is '2'"),
+        (lambda file: rc.RepVGGBlock(4, 4, dilation=True), "dilation of a RepVGGBlock is True"),
+        (lambda file: rc.RepVGGBlock(3, 4, groups=2), "in_channels of a RepVGGBlock is 3; give a multiple of its 2"),
+        (lambda file: rc.RepVGGBlock(4, 3, groups=2), "out_channels of a RepVGGBlock is 3; give a multiple"),
+        (lambda file: rc.RepVGGBlock(4, 4, block="repvg"), "there is no block 'repvg'; did you mean repvgg"),
     ],
 )
 def test_what_cannot_be_done_is_one_sentence(train_file, call, message):

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from repvgg_companion.errors import CompanionError
+from repvgg_companion.errors import CompanionError, did_you_mean, require_count
 
 # The official code uses PyTorch's default; it is not stored in the weights files.
 BATCH_NORM_EPSILON = 1e-5
@@ -116,8 +116,8 @@ class RepVGGBlock(nn.Module):
     """One layer: [n, in, h, w] to [n, out, h/stride, w/stride]. The deploy form is `rbr_reparam` and a ReLU.
 
     The identity branch exists if the stride is 1 and the channels are equal (section 3.2). `dilation` is that of the
-    3x3 convolution; the 1x1 and identity branches do not depend on it. Raises CompanionError for the deploy form of a
-    block with a ReLU in its branches.
+    3x3 convolution; the 1x1 and identity branches do not depend on it. Raises CompanionError for an unknown `block`,
+    sizes that no convolution can have, and the deploy form of a block with a ReLU in its branches.
     """
 
     rbr_dense: ConvBatchNorm
@@ -135,6 +135,9 @@ class RepVGGBlock(nn.Module):
         deploy: bool = False,
     ) -> None:
         super().__init__()
+        _require_layer(in_channels, out_channels, stride, groups, dilation)
+        if not isinstance(block, str) or block not in BLOCKS:
+            raise CompanionError(f"there is no block {block!r}; {did_you_mean(str(block), BLOCKS)}")
         grammar = self.grammar = BLOCKS[block]
         self.in_channels, self.out_channels, self.stride, self.groups = in_channels, out_channels, stride, groups
         self.deploy = deploy
@@ -188,3 +191,12 @@ class RepVGGBlock(nn.Module):
         if self.se is not None:
             features = self.se(features)
         return functional.relu(features, inplace=True)
+
+
+def _require_layer(in_channels: int, out_channels: int, stride: int, groups: int, dilation: int) -> None:
+    sizes = {"in_channels": in_channels, "out_channels": out_channels}
+    for name, size in (sizes | {"stride": stride, "groups": groups, "dilation": dilation}).items():
+        require_count(size, f"{name} of a RepVGGBlock")
+    for name, channels in sizes.items():
+        if channels % groups:
+            raise CompanionError(f"{name} of a RepVGGBlock is {channels}; give a multiple of its {groups} groups")
