@@ -58,10 +58,8 @@ endif
 
 QUICK := not slow and not slurm and not conda and not kubernetes and not browser
 
-# Snakemake does not say where a file is not YAML.
-READABLE = python -c 'import sys, yaml; sys.excepthook = lambda kind, error, trace: print( \
-  f"make: {sys.argv[1]} is not valid YAML:", " ".join(str(error).split()), file=sys.stderr); \
-  yaml.safe_load(open(sys.argv[1], encoding="utf-8"))' "$(EXPERIMENT)";
+# Snakemake does not say where a file is not YAML, that it is empty, or that it has a key twice.
+READABLE = python -m repvgg_companion.experiment.read_yaml "$(EXPERIMENT)";
 
 # One run at a time, by a lock of our own: Snakemake's is gone as soon as a second run ends. Snakemake's lock stays after a
 # kill; a run that finds it says what to do, and a run that fails for another reason has released it. Bash runs a trap only

@@ -68,6 +68,17 @@ def test_mistakes_end_before_any_job(tmp_path, change, words):
     assert not (tmp_path / "results").exists()
 
 
+def test_a_key_twice_in_the_file_ends_before_any_job(tmp_path):
+    file = Path(write_config(tmp_path, MICRO, "wrong.yaml"))
+    file.write_text(file.read_text() + "evaluation: {batch_size: 7}\n")
+    done = snakemake(tmp_path, "--configfile", str(file), check=False)
+    last = len(file.read_text().splitlines())
+    assert done.returncode != 0 and re.search(
+        rf"^wrong\.yaml has the key evaluation twice, in line \d+ and in line {last}; ", done.stderr, re.MULTILINE
+    )
+    assert not (tmp_path / "results").exists()
+
+
 def test_a_dry_run_of_imagenet_lists_the_chain_without_the_archives(tmp_path):
     done = snakemake(tmp_path, "--dry-run", "--configfile", str(ROOT / "config/imagenet.yaml"))
     output = done.stdout + done.stderr

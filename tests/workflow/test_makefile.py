@@ -143,6 +143,7 @@ def test_a_dry_run_is_in_the_help_and_reaches_snakemake(tmp_path):
 def stand_in(folder: Path, script: str) -> None:
     """A folder with the Makefile, set up with a shell script in place of Snakemake."""
     shutil.copy(ROOT / "Makefile", folder)
+    (folder / "src").symlink_to(ROOT / "src")
     (folder / "requirements.lock").touch()
     programs = folder / ".venv/bin"
     programs.mkdir(parents=True)
@@ -161,6 +162,15 @@ def test_a_file_that_is_no_yaml_is_told_with_its_line(tmp_path):
     assert done.returncode != 0 and "it runs" not in done.stdout
     assert "make: mine.yaml is not valid YAML: " in done.stderr and "line 3" in done.stderr
     assert "Traceback" not in done.stderr
+    for text in ("", "# nothing yet\n", "- a\n"):
+        mine.write_text(text)
+        done = make(tmp_path, "EXPERIMENT=mine.yaml")
+        assert done.returncode != 0 and "it runs" not in done.stdout
+        assert "make: mine.yaml holds no keys; see docs/keys.md" in done.stderr and "Traceback" not in done.stderr
+    mine.write_text("experiment: mine\ndata: {}\ndata: {}\n")
+    assert (
+        "mine.yaml has the key data twice, in line 2 and in line 3; " in make(tmp_path, "EXPERIMENT=mine.yaml").stderr
+    )
     mine.write_text("experiment: mine\n")
     assert "it runs" in make(tmp_path, "EXPERIMENT=mine.yaml").stdout
 

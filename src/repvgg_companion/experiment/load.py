@@ -7,11 +7,11 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
 from repvgg_companion.errors import CompanionError, did_you_mean, located, nearest
 from repvgg_companion.experiment.experiment_file import Experiment
+from repvgg_companion.experiment.read_yaml import read_keys
 from repvgg_companion.files import read_json
 from repvgg_companion.models.names import require_model, require_start
 from repvgg_companion.weights_file import read_header
@@ -30,19 +30,7 @@ def load_experiment(config: Mapping[str, Any], origin: str) -> Experiment:
 
 def read_experiment(path: str | Path) -> Experiment:
     """Read and check one experiment file; raises CompanionError that names the file and the key."""
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise CompanionError(f"{path} does not exist; the experiment files are in config/") from None
-    except IsADirectoryError:
-        raise CompanionError(f"{path} is a folder; name the experiment file in it") from None
-    try:
-        config = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise CompanionError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(config, dict):
-        raise CompanionError(f"{path} holds no keys; see docs/keys.md")
-    return load_experiment(config, str(path))
+    return load_experiment(read_keys(path), str(path))
 
 
 def missing_sources(experiment: Experiment) -> dict[str, str]:
