@@ -55,8 +55,10 @@ class Axis:
 def point(where: tuple[str, str, str], x: Axis, y: Axis, source: str, *, disturbed: bool = False) -> FigurePoint:
     """A point in (panel, series, name) `where`."""
     (x_low, x_high), (y_low, y_high) = (axis.interval or (None, None) for axis in (x, y))
-    spans = (x.quantity, x.value, x_low, x_high, y.quantity, y.value, y_low, y_high)
-    return FigurePoint(*where, *spans, source, "yes" if disturbed else "")
+    star = "yes" if disturbed else ""
+    return FigurePoint(
+        *where, x.quantity, x.value, x_low, x_high, y.quantity, y.value, y_low, y_high, source, disturbed=star
+    )
 
 
 def write_points(path: Path, points: Sequence[FigurePoint]) -> None:
