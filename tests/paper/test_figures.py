@@ -2,6 +2,7 @@
 
 import csv
 import io
+import math
 import re
 
 import pytest
@@ -262,6 +263,52 @@ def test_figure_1_has_the_papers_axes_and_points_and_labels_that_lie_apart(demo,
             (one, other) for number, one in enumerate(boxes) for other in boxes[number + 1 :] if one.overlaps(other)
         ]
         assert len(overlaps) <= 1, f"{len(overlaps)} labels overlap in {axes.get_title(loc='left')}"
+
+
+def placed(axes, points):
+    """Labels of a panel with their boxes, leaders and points, in pixels; each leader belongs to one label."""
+    from matplotlib.collections import LineCollection
+
+    to_pixels = axes.transData.transform
+    centres = to_pixels([(point.speed, point.top1) for point in points])
+    boxes = [text.get_window_extent() for text in axes.texts]
+    leaders = [
+        to_pixels(ends) for lines in axes.collections if isinstance(lines, LineCollection) and lines.get_zorder() == 2.2
+        for ends in lines.get_segments()
+    ]  # fmt: skip
+    assert len(boxes) == len(centres)
+    return centres, boxes, leaders
+
+
+def off(point, start, end):
+    """The distance of a point from the line between two others."""
+    share = min(1, max(0, (point - start) @ (end - start) / ((end - start) @ (end - start))))
+    return math.hypot(*(point - start - share * (end - start)))
+
+
+@pytest.mark.parametrize("letter", "abcd")
+def test_each_leader_ends_at_the_marker_of_its_label_and_no_label_covers_another(facts, letter):
+    evidence = Evidence.shown(facts, Results(PAPER.parent / "results" / "devices"))
+    panel = figure1_panels(evidence)["abcd".index(letter)]
+    with style():
+        (axes,) = panel_figure(panel).axes
+        centres, boxes, leaders = placed(axes, panel.points)
+        pixels = axes.figure.dpi / 72
+        for leader in leaders:
+            near = [math.hypot(max(box.x0 - x, x - box.x1, 0), max(box.y0 - y, y - box.y1, 0))
+                    for x, y in leader[:1] for box in boxes]  # fmt: skip
+            own = near.index(min(near))
+            ends = [math.hypot(*(leader[1] - centre)) for centre in centres]
+            assert ends.index(min(ends)) == own and ends[own] < 2.5 * pixels, panel.points[own]
+            below = [off(centre, *leader) for place, centre in enumerate(centres) if place != own]
+            assert min(below) > 2 * pixels, f"the leader of {panel.points[own].model} runs below another marker"
+        for number, box in enumerate(boxes):
+            assert not [one for one in boxes[number + 1 :] if box.overlaps(one)]
+            covered = [place for place, (x, y) in enumerate(centres)
+                       if box.x0 - pixels < x < box.x1 + pixels and box.y0 - pixels < y < box.y1 + pixels]  # fmt: skip
+            assert not covered, panel.points[number]
+    if letter in "cd":
+        assert leaders, "a crowded panel"
 
 
 def test_the_points_of_other_images_name_no_epochs_of_the_paper(made):

@@ -30,7 +30,7 @@ PACKAGES: tuple[tuple[str, str, State, str], ...] = (
         "make setup",
     ),
     ("the workflow", "snakemake pydantic yaml pandas jinja2", "missing", "make setup"),
-    ("figures", "matplotlib seaborn adjustText", "note", "make setup"),
+    ("figures", "matplotlib seaborn", "note", "make setup"),
     ("clock, power and throttling of a GPU", "pynvml", "note", "pip install nvidia-ml-py"),
     ("the fastest JPEG decoders", "simplejpeg cv2", "note", "pip install simplejpeg opencv-python-headless"),
     ("speed with ONNX Runtime", "onnx onnxscript onnxruntime", "note", "pip install onnx onnxscript onnxruntime"),

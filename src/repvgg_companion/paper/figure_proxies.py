@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from repvgg_companion.paper.claim_evidence import Evidence
 from repvgg_companion.paper.comparable_runs import widest_of_each_device
+from repvgg_companion.paper.figure_labels import separate_labels
 from repvgg_companion.paper.figure_style import (
     COLUMN_INCHES,
     PAPER_DEVICE,
@@ -15,7 +16,6 @@ from repvgg_companion.paper.figure_style import (
     family_legend,
     freeze_layout,
     plain_ticks,
-    separate_labels,
     short,
 )
 from repvgg_companion.paper.named_checks import proxies

@@ -11,6 +11,7 @@ from repvgg_companion.paper.comparable_runs import (
     interval_of,
     widest_of_each_device,
 )
+from repvgg_companion.paper.figure_labels import separate_labels
 from repvgg_companion.paper.figure_style import (
     COLUMN_INCHES,
     OTHER_IMAGES_TINT,
@@ -22,7 +23,6 @@ from repvgg_companion.paper.figure_style import (
     family_legend,
     freeze_layout,
     plain_ticks,
-    separate_labels,
     short,
     wrapped,
 )

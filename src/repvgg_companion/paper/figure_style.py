@@ -1,4 +1,4 @@
-"""What the figures share: colours and markers, labels that do not overlap, and files with provenance inside.
+"""What the figures share: colours and markers, and files with provenance inside.
 
 Colours are those of Okabe and Ito, which people with colour vision deficiencies tell apart; each series has a marker of
 its own as well, the paper's where it has one.
@@ -8,7 +8,6 @@ import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -85,61 +84,6 @@ def freeze_layout(figure: "Figure") -> None:
     figure.set_layout_engine("none")
     for axes in figure.axes:  # the solver's last digits differ from run to run, and with them the labels' places
         axes.set_position(tuple(round(value, 6) for value in axes.get_position().bounds))
-
-
-def separate_labels(
-    axes: "Axes", points: list[tuple[float, float, str, str]], lines: list[list], size: float = 7
-) -> None:
-    """Write a label of `size` points beside each point (x, y, text, colour) that covers no marker, line or other label.
-
-    `lines` are the [(x, y), ...] that join points. The figure's layout must be frozen.
-    """
-    import numpy as np
-    from adjustText import adjust_text
-    from matplotlib.collections import LineCollection
-    from matplotlib.transforms import Bbox
-
-    if not points:
-        return
-    # Legible where a crowded panel leaves only a place on a line.
-    box = {"facecolor": axes.get_facecolor(), "edgecolor": "none", "alpha": 0.75, "pad": 0.2}
-    texts = [
-        axes.text(x, y, text, color=colour, fontsize=size, ha="center", va="center", bbox=box)
-        for x, y, text, colour in points
-    ]
-    half = 2.8 * axes.figure.dpi / 72  # half a marker and a small margin, in pixels
-    to_data, to_pixels = axes.transData.inverted().transform, axes.transData.transform
-    centres = to_pixels([point[:2] for point in points])
-    # adjustText wants the boxes in data coordinates.
-    markers = [Bbox(to_data([(x - half, y - half), (x + half, y + half)])) for x, y in centres]
-    along = [
-        to_data(np.linspace(to_pixels(start), to_pixels(end), 12)[1:-1])
-        for line in lines
-        for start, end in pairwise(line)
-    ]
-    obstacles = np.concatenate(along) if along else np.empty((0, 2))
-    np.random.seed(0)  # adjustText draws from the global generator
-    _, arrows = adjust_text(
-        texts,
-        x=obstacles[:, 0],
-        y=obstacles[:, 1],
-        target_x=[point[0] for point in points],
-        target_y=[point[1] for point in points],
-        objects=markers,
-        ax=axes,
-        expand=(1.08, 1.15),
-        force_text=(0.3, 0.4),
-        force_static=(0.2, 0.3),
-        force_explode=(0.3, 0.6),
-        arrowprops={"arrowstyle": "-", "color": "#9a9a9a", "linewidth": 0.4, "shrinkA": 0, "shrinkB": 2},
-        min_arrow_len=6,
-        iter_lim=250,
-    )
-    # An arrow is clipped at its label again in every drawing, which takes most of its time; a line is not.
-    ends = [arrow.get_path().vertices[[0, -1]] for arrow in arrows]
-    for arrow in arrows:
-        arrow.remove()
-    axes.add_collection(LineCollection(ends, colors="#9a9a9a", linewidths=0.4, zorder=1), autolim=False)
 
 
 def wrapped(label: str, width: int = 30) -> str:
