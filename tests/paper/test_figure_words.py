@@ -229,3 +229,22 @@ def test_panels_of_an_earlier_drawing_are_removed_and_captions_say_what_a_panel_
     for own_images, letters in ((False, "abcd"), (True, "cd")):
         shown = list(islice(_figures(output, own_images), len(letters)))
         assert [(one.caption[:3], one.is_panel) for one in shown] == [(f"({letter})", True) for letter in letters]
+
+
+def test_the_caption_of_the_ablations_says_which_networks_are_in_their_train_form():
+    from types import SimpleNamespace
+
+    from repvgg_companion.paper.figure_captions import _forms
+
+    def column(**forms):
+        names = {"b0": "RepVGG-B0", "acb": "RepVGG-B0_acb", "relu": "RepVGG-B0_relu-in-branch",
+                 "reorg": "RepVGG-B0_residual-reorg"}  # fmt: skip
+        return {names[key]: SimpleNamespace(rows=[{"form": form}]) for key, form in forms.items()}
+
+    assert _forms(column(b0="deploy", acb="deploy")) == "deploy form"
+    assert _forms(column(b0="deploy", acb="deploy", relu="train")) == (
+        "deploy form (B0_relu-in-branch: train form, since it cannot be converted)"
+    )
+    assert _forms(column(b0="deploy", acb="deploy", relu="train", reorg="train")).endswith(
+        "(B0_relu-in-branch and B0_residual-reorg: train form, since they cannot be converted)"
+    )

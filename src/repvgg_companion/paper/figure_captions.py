@@ -1,10 +1,12 @@
 """The caption of each figure: what is drawn, in which unit, on which device and images, from how many samples."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from repvgg_companion.errors import counted, one_line
 from repvgg_companion.files import write_text
+from repvgg_companion.models.names import MODELS
+from repvgg_companion.paper.accuracies import Accuracy
 from repvgg_companion.paper.claim_evidence import Evidence
 from repvgg_companion.paper.comparable_runs import DISTURBED, disturbing_flags
 from repvgg_companion.paper.figure_ablations import ablation_columns, seeds_or_images, several_seeds
@@ -12,7 +14,7 @@ from repvgg_companion.paper.figure_bars import kernel_rows, kernel_setting, memo
 from repvgg_companion.paper.figure_proxies import proxy_panels
 from repvgg_companion.paper.figure_roofline import roofline_of, why_no_roofline
 from repvgg_companion.paper.figure_scatter import Panel, figure1_panels
-from repvgg_companion.paper.figure_style import PAPER_DEVICE, STAR
+from repvgg_companion.paper.figure_style import PAPER_DEVICE, STAR, short
 from repvgg_companion.paper.figure_training import trainings
 from repvgg_companion.paper.latex import as_figure
 from repvgg_companion.paper.named_checks import block_rows
@@ -111,10 +113,22 @@ def _branches(evidence: Evidence, _: Histories) -> str:
     for column in columns:
         over = seeds_or_images(column.accuracies)
         first = next(iter(column.accuracies.values())).rows[0]
-        images_of = f"{first['form']} form, {first['n_images']:,} images"
+        images_of = f"{_forms(column.accuracies)}, {first['n_images']:,} images"
         dots = ", small dots: single seeds" if any(map(several_seeds, column.accuracies.values())) else ""
         words += f" Beside them: {_joined(column.label, ': ')}, {images_of}; bars: 95 % intervals over {over}{dots}."
     return words
+
+
+def _forms(accuracies: Mapping[str, Accuracy]) -> str:
+    """`deploy form (B0_residual-reorg: train form, since it cannot be converted)`: the forms of a column."""
+    forms = {model: accuracy.rows[0]["form"] for model, accuracy in accuracies.items()}
+    usual = max(sorted(set(forms.values())), key=list(forms.values()).count)
+    others = [model for model, form in forms.items() if form != usual]
+    if not others:
+        return f"{usual} form"
+    why = ", since it cannot be converted" if len(others) == 1 else ", since they cannot be converted"
+    kept = "" if any(MODELS[model].convertible for model in others) else why
+    return f"{usual} form ({' and '.join(map(short, others))}: {forms[others[0]]} form{kept})"
 
 
 def _proxies(evidence: Evidence, _: Histories) -> str:
