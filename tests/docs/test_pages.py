@@ -31,6 +31,16 @@ def test_the_keys_are_up_to_date_and_each_has_a_meaning():
     assert not [row for row in rows if row.rstrip().endswith("|  |")], "a key has no description"
     (batch,) = [row for row in rows if row.startswith("| `global_batch_size`")]
     assert "fill no whole batch are left out" in batch, "test_training_input.py tests that they are"
+    told = {key: next(row for row in rows if row.startswith(f"| `{key}`")) for key in ("train_folder", "zip", "labels")}
+    assert "one folder of images per class" in told["train_folder"] and "train/CLASS and val/CLASS" in told["zip"]
+    assert "needed for released weights" in told["labels"], "folders of any name train without"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_a_script_of_trainings_is_written_before_it_is_used(page):
+    text = page.read_text()
+    for name in re.findall(r"(?<=\s)jobs-([\w-]+)\.sh", "\n".join(re.findall(r"```bash\n(.*?)```", text, re.DOTALL))):
+        assert 0 <= text.find(f"jobs config/{name}.yaml") < text.find(f" jobs-{name}.sh\n"), f"{page.name}: {name}"
 
 
 def test_what_follows_is_left_out():

@@ -1,6 +1,7 @@
 """What a plan says before anything is spent, and that its prediction holds."""
 
 import json
+import re
 
 import pytest
 import torch
@@ -68,6 +69,9 @@ def test_the_verb_works_from_a_given_speed(root, capsys, tmp_path, monkeypatch):
     # Multiply-adds alone would make EfficientNet-B0 10 times as fast as ResNet-50; thin layers move more than that.
     assert 2 * rates["ResNet-101"] > rates["ResNet-50"] > rates["RepVGG-B1"]
     assert rates["EfficientNet-B0"] < 6 * rates["ResNet-50"]
+    assert re.search(r"highest of these rates: [1-9]\d*\.\d cores that decode, a third", said)
+    assert main(["plan", experiment, "--images-per-s", "RepVGG-B1=1", "--devices", "8", "--device", "cpu"]) == 0
+    assert "cores that decode" not in capsys.readouterr().out, "one core is always there"
     for option in ("--devices", "--train-images"):
         assert main(["plan", experiment, "--images-per-s", "RepVGG-B1=1200", option, "0"]) == 2
         assert f"{option} is 0; give 1 or more" in capsys.readouterr().err

@@ -93,20 +93,20 @@ class Data(Strict):
 
     dataset: Name = Field(description="name of the image set; its manifests and weights live under this name")
     num_classes: int | None = Field(None, ge=2, description="checked against the images where it is given")
-    classes: Classes = Field([], description="WNIDs; these classes alone are kept, from any source but labels")
+    classes: Classes = Field([], description="names of class folders (WNIDs); only these are kept; not with labels")
     generate: Literal["digits"] | None = Field(None, description="make the demo data on this machine")
     train_archive: Place | None = Field(None, description="ILSVRC2012_img_train.tar")
     val_archive: Place | None = Field(None, description="ILSVRC2012_img_val.tar")
     devkit_archive: Place | None = Field(None, description="ILSVRC2012_devkit_t12.tar.gz")
-    zip: Place | None = Field(None, description="a zip in the layout of tiny-imagenet-200.zip, or Kaggle's own")
-    train_folder: Place | None = Field(None, description="a folder with one folder of images per WNID")
+    zip: Place | None = Field(None, description="a zip: train/CLASS and val/CLASS, tiny-imagenet-200.zip or Kaggle's")
+    train_folder: Place | None = Field(None, description="a folder with one folder of images per class, of any name")
     val_folder: Place | None = Field(None, description="the same for validation, or a flat folder beside a devkit")
     kaggle_folder: Place | None = Field(None, description="the folder that holds ILSVRC/ and LOC_val_solution.csv")
     parquet_folder: Place | None = Field(None, description="Parquet shards train-* and validation-*")
     cifar_archive: Place | None = Field(None, description="cifar-10-binary.tar.gz or cifar-100-binary.tar.gz")
     cityscapes_folder: Place | None = Field(None, description="the folder that holds leftImg8bit/ and gtFine/")
     labels: Place | None = Field(
-        None, description="a file that says which label each class folder has; for folders not called by WNIDs"
+        None, description="a file with the label of each class folder; needed for released weights on own folders"
     )
     verify: bool = Field(True, description="compare the archives with their published digests, where there are any")
     undecodable: Literal["stop", "count"] = Field("stop", description="what an image that cannot be decoded does")

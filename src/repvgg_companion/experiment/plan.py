@@ -92,8 +92,8 @@ def run(arguments: argparse.Namespace) -> None:
         print(line)
     if cached := _cache_bytes(experiment, images[1]):
         print(f"Decoded validation images, kept for all evaluations (data.cache): {cached / 1e6:.0f} MB more.")
-    if experiment.data.dataset == "imagenet":
-        cores = max(cost.images_per_s for cost in costs) / IMAGES_PER_CORE_S
+    cores = max(cost.images_per_s for cost in costs) / IMAGES_PER_CORE_S
+    if experiment.data.dataset == "imagenet" and cores >= 1:  # one core is always there
         print(f"The JPEGs at the highest of these rates: {cores:.1f} cores that decode, a third of that if packed.")
     for line in cheaper(costs, read_claims()):
         print(line)

@@ -122,7 +122,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--labels",
         metavar="FILE",
-        help="which label each class folder has: lines NAME, NAME LABEL or NAME WNID; for folders not called by WNIDs",
+        help="which label each class folder has: lines NAME, NAME LABEL or NAME WNID; needed only to evaluate released "
+        "weights on folders not called by WNIDs",
     )
     parser.add_argument("--classes", nargs="+", default=[], metavar="WNID", help="keep these classes only")
     parser.add_argument("--num-classes", type=int, metavar="N", help="fail unless there are N classes")

@@ -1,4 +1,4 @@
-"""A labels file: which class or label number a folder name means, for images whose folders are not called by WNIDs.
+"""A labels file: which class or label number a folder name means, where the sorted names shall not number the classes.
 
 One class a line, in one of three forms; blank lines and lines that begin with `#` are skipped:
 
