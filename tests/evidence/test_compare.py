@@ -250,6 +250,27 @@ def test_counts_that_differ_are_listed(tmp_path, facts):
     assert (line.quantity, line.first.value, line.second.value) == ("flops", 7, 8)
 
 
+def test_equal_counts_say_of_which_networks_they_are(tmp_path, facts):
+    """Trainings at two widths share only the counts of the full-width network."""
+
+    def count(width, classes):
+        row = {"run_id": "r", "form": "deploy", "params": 5, "flops": 7, "input_px": 224}
+        return {**network(A0), **row, "width": width, "num_classes": classes}
+
+    def page(first, second):
+        sides = []
+        for name, rows in (("one", first), ("two", second)):
+            write_rows(tmp_path / name / "complexity.csv", "complexity", rows)
+            sides.append(read_side(tmp_path / name))
+        return markdown(compared(*sides, facts), *sides)
+
+    full = count(1.0, 1000)
+    assert "Counts: those of the same networks agree (width 1, 1000 classes).\n" in page([full], [full])
+    told = page([full, count(1.0, 10)], [full, count(0.25, 10)])
+    assert "agree (width 1, 1000 classes). Only A has counts at width 1, 10 classes. Only B has counts at width" in told
+    assert "Counts: no network was counted on both sides at the same" in page([full], [count(0.25, 10)])
+
+
 def test_two_copies_of_a_committed_device_agree_in_everything(root, tmp_path):
     devices = [path for path in (root / "results" / "devices").iterdir() if path.is_dir()]
     device = max(devices, key=lambda path: (path / "speed.csv").stat().st_size)

@@ -2,8 +2,9 @@
 
 import pytest
 
+from repvgg_companion.contract import write_rows
 from repvgg_companion.results.provenance import commits_in_words
-from repvgg_companion.results.report import _warnings
+from repvgg_companion.results.report import _measured, _warnings
 
 OLD, NEW = "a" * 40, "b" * 40
 
@@ -40,3 +41,23 @@ def test_an_unclear_commit_of_a_run_is_a_warning_too(commit):
     assert not list(_warnings(record(), [], "x"))
     ((heading, words),) = _warnings(record(runs={"one": {"commit": commit}}), [], "x")
     assert heading == "No clean commit." and words.endswith(f"cannot be named by a commit: {commit}.")
+
+
+def test_the_report_counts_the_trained_networks(tmp_path):
+    """The counts of an own network are there, those of the paper's networks that were not trained are not."""
+    own = "RepVGG-1.2.3.4.1-a0.75-b2"
+    shared = {"experiment": "mine", "variation": "", "width": 1.0, "num_classes": 10, "run_id": "r", "form": "deploy"}
+    counts = [
+        {**shared, "model": model, "base_model": model, "params": 123, "flops": flops, "input_px": 32}
+        for model, flops in ((own, 456), ("RepVGG-A0", 789))
+    ]
+    write_rows(tmp_path / "complexity.csv", "complexity", counts)
+    assert list(_measured(tmp_path)) == []
+    measured = {"dataset": "mine", "recipe": "short", "training_digest": "0" * 8, "seed": "0", "form": "deploy"}
+    accuracy = {"protocol": "p", "input_px": 32, "n_images": 9, "weights_sha256": "0" * 64}
+    percent = {"top1_low_pct": 1.0, "top1_pct": 2.0, "top1_high_pct": 3.0, "top5_pct": 4.0}
+    row = {**shared, "model": own, "base_model": own, **measured, **accuracy, **percent}
+    write_rows(tmp_path / "accuracy.csv", "accuracy", [row])
+    _, (key, heading, table, _) = _measured(tmp_path)
+    assert (key, heading) == ("complexity", "Parameters and FLOPs")
+    assert own in table and "456" in table and "RepVGG-A0" not in table and "789" not in table

@@ -42,7 +42,6 @@ _NOTHING_IN_COMMON = {
     "speed": "Speed: no network was measured on both sides in the same precision, engine, memory format and batch.",
     "kernel_size": "Density by kernel size: no kernel was measured on both sides in the same shape and setting.",
     "memory": "Memory: no network has different values on the two sides at the same batch and input.",
-    "complexity": "Counts: all that both sides have agree.",
     "claims": "Claims: no verdict differs where both sides have a value.",
 }
 """The sentence for a table that both sides have, but of which no line is shown."""
@@ -112,11 +111,30 @@ def compared(first: Side, second: Side, facts: Facts) -> list[ComparedLine]:
     return lines
 
 
-def _count_lines(first: Side, second: Side) -> Iterator[ComparedLine]:
-    def key(row: Row) -> tuple:
-        return tuple(row[name] for name in ("model", "form", "width", "num_classes", "input_px"))
+def _counts(side: Side) -> dict[tuple, Row]:
+    """The counts of a side by model, form, width, number of classes and input."""
+    key = ("model", "form", "width", "num_classes", "input_px")
+    return {tuple(row[name] for name in key): row for row in side.results.rows("complexity")}
 
-    mine, others = ({key(row): row for row in side.results.rows("complexity")} for side in (first, second))
+
+def _equal_counts(first: Side, second: Side) -> str:
+    """Which networks' counts are equal on both sides, and how many counts only one side has."""
+    mine, others = _counts(first), _counts(second)
+    common = mine.keys() & others.keys()
+    if not common:
+        return "Counts: no network was counted on both sides at the same width, number of classes and input."
+    settings = sorted({(width, classes) for _, _, width, classes, _ in common})
+    told = "; ".join(f"width {width:g}, {classes} classes" for width, classes in settings)
+    alone = "".join(
+        f" Only {name} has counts at {', '.join(f'width {width:g}, {classes} classes' for width, classes in only)}."
+        for name, keys in (("A", mine.keys() - common), ("B", others.keys() - common))
+        if (only := sorted({(width, classes) for _, _, width, classes, _ in keys} - set(settings)))
+    )
+    return f"Counts: those of the same networks agree ({told}).{alone}"
+
+
+def _count_lines(first: Side, second: Side) -> Iterator[ComparedLine]:
+    mine, others = _counts(first), _counts(second)
     for found in (found for found in mine if found in others):
         for name in _COUNTS:
             one, two = mine[found][name], others[found][name]
@@ -194,6 +212,7 @@ def markdown(lines: list[ComparedLine], first: Side, second: Side) -> str:
     compared_tables = {line.section for line in lines}
     nothing = [table for table in COMPARED_TABLES if table in first.tables & second.tables - compared_tables]
     told = [_NOTHING_IN_COMMON[table] for table in nothing if table in _NOTHING_IN_COMMON]
+    told += [_equal_counts(first, second)] if "complexity" in nothing else []
     parts += [f"{sentence}\n" for sentence in told]
     one_sided = sorted(set(COMPARED_TABLES) & (first.tables ^ second.tables))
     if one_sided:

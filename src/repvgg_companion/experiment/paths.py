@@ -210,7 +210,8 @@ def complexity_groups(experiment: Experiment) -> list[ComplexityGroup]:
             paper = {name: (1.0, MODELS[name].num_classes, MODELS[name].input_px) for name in group.models}
             models = [name for name in group.models if (group.width, classes, px) != paper[name]]
         else:
-            models = group.models if (group.width, classes) != (1.0, 1000) else []
+            is_full = (group.width, classes) == (1.0, 1000)
+            models = [name for name in group.models if not (is_full and name in MODELS)]
         if models:
             groups.append(ComplexityGroup(tuple(models), group.width, classes, px))
     merged: dict[tuple, list[str]] = {}

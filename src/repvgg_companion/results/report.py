@@ -46,7 +46,7 @@ OPTIONAL_FIGURES = ("roofline", "training")
 OURS = ("ours_", "demo_", "small_")
 """How the columns of our measurements begin in the paper's tables."""
 _NETWORK = ("model", "dataset", "width", "num_classes")
-PIVOTS = {
+MEASURED: dict[str, tuple[str, str, Pivot | list[str]]] = {
     "accuracy": (
         "Accuracy",
         "Top-1 of both forms in percent, with the 95 % Wilson interval over the validation images; of several seeds "
@@ -73,15 +73,20 @@ PIVOTS = {
             ("examples_per_s", "low_examples_per_s", "high_examples_per_s"),
         ),
     ),
-}
-"""The tables with one row per model: heading, note, and the columns."""
-CERTIFICATE = (
-    "Certificates of the conversion",
-    "float64: largest difference of the logits of both forms over the largest logit; the deploy file equals the "
-    "float64 conversion rounded to float32; float32: the same difference for the two files.",
-    ["model", "dataset", "width", "seed", "float64_max_relative_error", "file_matches_conversion",
-     "float32_max_relative_error", "prediction_flips", "n_inputs", "train_params", "deploy_params", "passed"],
-)  # fmt: skip
+    "reparameterization": (
+        "Certificates of the conversion",
+        "float64: largest difference of the logits of both forms over the largest logit; the deploy file equals the "
+        "float64 conversion rounded to float32; float32: the same difference for the two files.",
+        ["model", "dataset", "width", "seed", "float64_max_relative_error", "file_matches_conversion",
+         "float32_max_relative_error", "prediction_flips", "n_inputs", "train_params", "deploy_params", "passed"],
+    ),
+    "complexity": (
+        "Parameters and FLOPs",
+        "Of the trained networks, counted; FLOPs are multiply-adds, as in the paper.",
+        ["model", "form", "width", "num_classes", "input_px", "params", "flops"],
+    ),
+}  # fmt: skip
+"""The measured tables: heading, note, and the columns, as a pivot or row by row."""
 
 
 @dataclass(frozen=True)
@@ -239,18 +244,18 @@ def _notes(weights: Iterable[dict[str, Any]]) -> str:
 
 
 def _measured(results: Path) -> Iterator[tuple[str, str, str, str]]:
-    """Key, heading, HTML table and note of each measured table: accuracies, certificates, speeds."""
-    for table in ("accuracy", "segmentation", "reparameterization", "speed"):
-        path = results / f"{table}.csv"
-        if not path.exists():
-            continue
-        rows = read_rows(path, table)
-        if table in PIVOTS:
-            heading, note, pivot = PIVOTS[table]
-            yield table, heading, pivot_table(pivot, rows), note
-        else:
-            heading, note, names = CERTIFICATE
-            yield table, heading, rows_table(names, rows), note
+    """Key, heading, HTML table and note of each measured table: accuracies, certificates, counts, speeds."""
+    trained = set()
+    for table in ("accuracy", "segmentation", "reparameterization", "complexity", "speed"):
+        rows = read_rows(path, table) if (path := results / f"{table}.csv").exists() else []
+        networks = [tuple(row[name] for name in ("model", "width", "num_classes")) for row in rows]
+        if table == "complexity":
+            rows = [row for row, network in zip(rows, networks, strict=True) if network in trained]
+        trained |= set(networks)
+        if rows:
+            heading, note, columns = MEASURED[table]
+            made = pivot_table(columns, rows) if isinstance(columns, Pivot) else rows_table(columns, rows)
+            yield table, heading, made, note
 
 
 def _has_measurement(table: Path) -> bool:
