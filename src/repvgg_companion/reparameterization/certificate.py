@@ -164,7 +164,7 @@ def _check_file(
     if not differing:
         return state, ""
     if existed:
-        way_out = "it existed before and was kept; move it to another folder, so that it is written again"
+        way_out = "it existed before and is kept; move it to another folder, so that it is written again"
     else:
         way_out = "it was removed; the disk or the memory is probably faulty"
         path.unlink()
