@@ -209,6 +209,52 @@ def test_a_word_inside_a_cell_counts_where_no_cell_is_that_word(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("cell", "numbers"),
+    [
+        ("residual", [1]),
+        ("residual-reorg", [1]),
+        ("RESIDUAL reorg", [1]),
+        ("B0_residual", [1]),
+        ("h100", [1, 2]),
+        ("nvidia", [1, 2]),
+        ("device=h100 plain", [2]),
+        ("only", [3]),
+        ("B0", [4]),  # the network itself before its variants
+        ("RepVGG", [1, 2, 3, 4]),
+        ("2.5", [3]),
+        ("5", [4]),  # not the 5 of 2.5 or 0.5
+    ],
+)
+def test_a_part_of_a_name_picks_its_rows(tmp_path, cell, numbers):
+    rows = (
+        "RepVGG-B0_residual-reorg,gpu-nvidia-h100-80gb,0.5",
+        "RepVGG-B0_plain,gpu-nvidia-h100-80gb,0.5",
+        "RepVGG-B0_identity-only,cpu-intel-xeon,2.5",
+        "RepVGG-B0,cpu-intel-xeon,batch-5",
+    )
+    assert choose(_table(tmp_path, "model,device,setting\n" + "\n".join(rows) + "\n"), cell).numbers == numbers
+
+
+@pytest.mark.parametrize(
+    ("cell", "message"),
+    [
+        (
+            "residul",
+            r"'residul' is neither a column nor a value in it; the nearest are residual; its columns are model",
+        ),
+        ("devise", r"neither a column nor a value in it; the nearest are device"),
+        ("h10", r"'h10' is neither a column nor a value in it; the nearest are h100"),
+        ("idual", "'idual' is neither a column nor a value"),
+        ("model=h100", "'model=h100' is neither a column nor a value"),
+    ],
+)
+def test_a_word_that_is_almost_there_is_told(tmp_path, cell, message):
+    table = _table(tmp_path, "model,device\nRepVGG-B0_residual-reorg,gpu-nvidia-h100-80gb\n")
+    with pytest.raises(CompanionError, match=message):
+        choose(table, cell)
+
+
+@pytest.mark.parametrize(
     ("cell", "message"),
     [
         ("RepVGG-A9", "'RepVGG-A9' is neither a column nor a value"),

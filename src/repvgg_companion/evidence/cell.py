@@ -4,13 +4,14 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from repvgg_companion.errors import CompanionError
+from repvgg_companion.errors import CompanionError, nearest
 from repvgg_companion.files import read_csv
 
 SYNTAX = (
     "which cell: parts separated by commas, colons or spaces. 'row 3' is the third row below the header; the name of a "
-    "column, with or without the word 'column', is that column; anything else must be a value of the row, in quotes of "
-    "its own if it has spaces. Examples: 'row 3, column top1_pct', 'C20', C02 'not met', 'RepVGG-A0:ours_top1_pct', "
+    "column, with or without the word 'column', is that column; anything else must be a value of the row or a part of "
+    "one between hyphens, underscores, spaces and other marks, in quotes of its own if it has spaces. Examples: "
+    "'row 3, column top1_pct', 'C20', C02 'not met', 'RepVGG-A0:ours_top1_pct', 'residual', 'h100', "
     "'RepVGG-A0 deploy fp32 eager batch_size=8'. Without CELL: what the whole file rests on."
 )
 MOST_ROWS = 12
@@ -77,7 +78,11 @@ def choose(table: TextTable, cell: str, most: int = MOST_ROWS) -> Chosen:
         numbers = [number for number in numbers if number == wanted]
     if not numbers:
         unknown = [word for word, found in zip(values, fitting, strict=True) if not found]
-        what = f"{unknown[0]!r} is neither a column nor a value in it" if unknown else f"no row has all of {cell!r}"
+        what = f"no row has all of {cell!r}"
+        if unknown:
+            near = nearest(unknown[0], [*table.columns, *sorted(_parts(table.rows))], count=3)
+            what = f"{unknown[0]!r} is neither a column nor a value in it"
+            what += f"; the nearest are {', '.join(near)}" if near else ""
         raise NoSuchCell(f"{table.path}: {what}; its columns are {', '.join(table.columns)}")
     if len(numbers) > most:
         rows = [table.rows[number - 1] for number in numbers]
@@ -94,18 +99,41 @@ def _split(cell: str, rows: list[dict[str, str]]) -> list[str]:
 
 
 def _fitting(rows: list[dict[str, str]], word: str) -> set[int]:
-    """The rows with a cell that is `word`, or `column=value`; where there are none, those with a cell that holds it."""
+    """The rows with a cell that `word` means, upper and lower case alike; `column=word` looks in that column only.
+
+    The closest fit counts: a cell that is `word`, else a cell with that word, else a cell with that part of a word.
+    """
     name, equals, wanted = word.partition("=")
-    if equals and rows and name in rows[0]:
-        return {number for number, row in enumerate(rows, start=1) if _same(row[name], wanted)}
-    whole = {number for number, row in enumerate(rows, start=1) if any(_same(cell, word) for cell in row.values())}
-    return whole or {number for number, row in enumerate(rows, start=1) if word.lower() in _words(row)}
+    in_column = bool(equals and rows and name in rows[0])
+    wanted = wanted if in_column else word
+    cells = [[row[name]] if in_column else list(row.values()) for row in rows]
+    part = _as_part(wanted)
+    fits = (
+        lambda cell: _same(cell, wanted),
+        lambda cell: wanted.lower() in _words(cell),
+        lambda cell: part.search(cell) is not None,
+    )
+    for fit in fits:
+        if found := {number for number, row in enumerate(cells, start=1) if any(map(fit, row))}:
+            return found
+    return set()
 
 
-def _words(row: dict[str, str]) -> set[str]:
-    """The words of a row; `A0` is a word of RepVGG-A0, as figures label it."""
-    words = {part.lower() for cell in row.values() for part in re.split(r"[^\w.+-]+", cell)}
+def _words(cell: str) -> set[str]:
+    """The words of a cell; `A0` is a word of RepVGG-A0, as figures label it."""
+    words = {part.lower() for part in re.split(r"[^\w.+-]+", cell)}
     return words | {word.removeprefix("repvgg-") for word in words}
+
+
+def _as_part(word: str) -> re.Pattern[str]:
+    """Matches `word` between marks such as - and _: h100 in gpu-h100-80gb, but not 3 in A3, 0.3 or 3.5."""
+    return re.compile(rf"(?<![^\W_])(?<!\d\.){re.escape(word.strip())}(?![^\W_])(?!\.\d)", re.IGNORECASE)
+
+
+def _parts(rows: list[dict[str, str]]) -> set[str]:
+    """What the error may propose: cells without spaces, and the parts of their names."""
+    cells = {cell for row in rows for cell in row.values() if cell and " " not in cell}
+    return cells | {part for cell in cells for part in re.split(r"[\W_]+", cell) if len(part) > 2}
 
 
 def _same(value: str, word: str) -> bool:
