@@ -19,10 +19,12 @@ FACTS_SUFFIX = ".training.json"
 def split_model_name(model: str) -> tuple[str, str]:
     """Split `RepVGG-B0_identity-only` into base model and variation; the variation of a plain name is empty.
 
-    Raises CompanionError if the name does not fit the pattern.
+    Raises CompanionError if it is no such name.
     """
     if not re.fullmatch(MODEL_PATTERN, model):
-        raise CompanionError(f"model name {model!r} does not fit the pattern {MODEL_PATTERN}")
+        raise CompanionError(
+            f"{model!r} is not the name of a model; write one such as RepVGG-A0 or RepVGG-B0_identity-only"
+        )
     base_model, _, variation = model.partition("_")
     return base_model, variation
 

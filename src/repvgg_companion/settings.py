@@ -106,7 +106,8 @@ class Settings:
             if isinstance(value, cls):
                 return value
             if not isinstance(value, Mapping):
-                raise ValueError(f"is {value!r} instead of keys with values")
+                shown = "empty" if value is None else repr(value)
+                raise ValueError(f"is {shown} instead of a group of keys; write one key a line, indented below it")
             return cls(**_known(cls, value))
 
         return core_schema.no_info_plain_validator_function(

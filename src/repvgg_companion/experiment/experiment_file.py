@@ -15,7 +15,8 @@ from repvgg_companion.models.names import require_model
 from repvgg_companion.speed.speed_settings import KernelSettings, MemorySettings, SpeedSettings
 from repvgg_companion.training.recipe import Recipe
 
-Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]*$")]
+NAME_PATTERN, RUNTIME_PATTERN = r"^[a-z0-9][a-z0-9.-]*$", r"^\d+[mhd]$"
+Name = Annotated[str, Field(pattern=NAME_PATTERN)]
 """An experiment, dataset or recipe: lower case, digits, dots and hyphens, because it becomes a folder."""
 
 SOURCES: dict[str, tuple[str, ...]] = {
@@ -210,7 +211,7 @@ class Resources(Strict):
     threads: int = Field(1, ge=1, description="CPU cores")
     gpu: int = Field(0, ge=0, description="GPUs")
     mem_mb: int = Field(4000, ge=1, description="memory in megabytes")
-    runtime: str = Field("1h", pattern=r"^\d+[mhd]$", description="time limit on a cluster, such as 90m, 12h or 5d")
+    runtime: str = Field("1h", pattern=RUNTIME_PATTERN, description="time limit on a cluster, such as 90m, 12h or 5d")
 
     @property
     def minutes(self) -> int:

@@ -1,6 +1,7 @@
 """Read experiment files, and say in one sentence what is wrong with one."""
 
 import dataclasses
+import re
 import types
 import typing
 from collections.abc import Iterable, Mapping
@@ -10,7 +11,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from repvgg_companion.errors import CompanionError, did_you_mean, located, nearest
-from repvgg_companion.experiment.experiment_file import Experiment
+from repvgg_companion.experiment.experiment_file import NAME_PATTERN, RUNTIME_PATTERN, Experiment
 from repvgg_companion.experiment.read_yaml import read_keys
 from repvgg_companion.files import read_json
 from repvgg_companion.models.names import require_model, require_start
@@ -18,6 +19,29 @@ from repvgg_companion.weights_file import read_header
 
 UNKNOWN = ("extra_forbidden", "unexpected_keyword_argument")
 """Pydantic's names of the error that a model, or a dataclass, does not have a key."""
+
+_KINDS = {
+    "a list; write its items in brackets, as in [a, b]": ("list_type", "tuple_type"),
+    "a group of keys; write one key a line, indented below it": ("dict_type", "model_type", "model_attributes_type"),
+    "a text; write one, in quotes if it looks like a number": ("string_type",),
+    "a whole number; write one": ("int_type", "int_parsing", "int_from_float", "int_parsing_size"),
+    "a number; write one": ("float_type", "float_parsing"),
+    "a finite number; write one": ("finite_number",),
+    "true or false; write one of them": ("bool_type", "bool_parsing"),
+}
+EXPECTED = {kind: words for words, kinds in _KINDS.items() for kind in kinds}
+"""Pydantic's names of the errors that a value has another type, with what is expected and what to do."""
+BOUNDS = {
+    "greater_than_equal": ("at least", "ge"),
+    "greater_than": ("above", "gt"),
+    "less_than_equal": ("at most", "le"),
+}
+"""Pydantic's names of the errors that a number is out of bounds, with the words and the key of the bound."""
+PATTERNS = {
+    NAME_PATTERN: "a name has lower-case letters, digits, dots and hyphens only, and begins with a letter or digit",
+    RUNTIME_PATTERN: "write a number and m, h or d, such as 90m, 12h or 5d",
+}
+"""What a text must be, in words."""
 
 
 def load_experiment(config: Mapping[str, Any], origin: str) -> Experiment:
@@ -98,13 +122,46 @@ def _sentence(error: ValidationError) -> str:
     elif first["type"] == "missing":
         text = f"{where} is missing; add it"
     else:
-        message = first["msg"].removeprefix("Value error, ")
-        text = f"{where}: {message}" if where else message
-        if first["type"] != "value_error" and isinstance(first["input"], str | int | float | bool):
-            text += f", but it is {first['input']!r}"
+        text = _plain(where, first)
     if len(details) > 1:
         text += f" (and {len(details) - 1} more after this one)"
     return text.strip()
+
+
+def _plain(where: str, detail: Mapping[str, Any]) -> str:
+    """One error of pydantic in plain words: what is wrong, where, and what to do."""
+    kind, value, context = detail["type"], detail["input"], detail.get("ctx", {})
+    if kind == "value_error":
+        message = detail["msg"].removeprefix("Value error, ")
+        return f"{where}{'' if message.startswith('is ') else ':'} {message}" if where else message
+    subject = f"{where} is {_shown(value)}"
+    if detail["loc"][-1:] == ("[key]",):
+        subject = f"{_dotted(detail['loc'][:-2])} has the key {value!r}"
+    elif kind == "invalid_key":
+        subject, kind = f"{_dotted(detail['loc'][:-1]) or 'the file'} has the key {value!r}", "string_type"
+    if kind in EXPECTED:
+        return f"{subject} instead of {EXPECTED[kind]}"
+    if kind == "string_pattern_mismatch":
+        return f"{subject}; {PATTERNS[context['pattern']]}"
+    if kind == "literal_error":
+        choices = re.findall(r"'([^']*)'", context["expected"])
+        near = nearest(str(value), choices)
+        return f"{subject}; choose one of {', '.join(choices)}" + (f"; did you mean {near[0]}?" if near else "")
+    if kind in BOUNDS:
+        words, key = BOUNDS[kind]
+        return f"{subject}; it must be {words} {context[key]:g}"
+    if kind == "too_short":
+        return f"{where} is empty; name at least one"
+    return f"{subject}; {detail['msg'][:1].lower()}{detail['msg'][1:]}"
+
+
+def _shown(value: Any) -> str:
+    """A value of the file in a sentence: scalars as they are, longer ones by their kind."""
+    if value is None:
+        return "empty"
+    if isinstance(value, Mapping | list):
+        return "a group of keys" if isinstance(value, Mapping) else "a list"
+    return repr(value) if isinstance(value, str | float) else str(value).lower()
 
 
 def _dotted(location: Iterable[str | int]) -> str:
