@@ -2,11 +2,12 @@
 
 import re
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 from repvgg_companion.paper.table_display import TRACES, DisplayedTable, TableRow, displayed, letter, number
 
-TABLE_PACKAGES, FIGURE_PACKAGES = "booktabs,threeparttable", "graphicx"
+TABLE_PACKAGES, FIGURE_PACKAGES = "booktabs,threeparttable,rotating", "graphicx"
 BIBLIOGRAPHY = """@inproceedings{{ding2021repvgg,
   title     = {{{{RepVGG}}: Making {{VGG}}-style {{ConvNets}} Great Again}},
   author    = {{Ding, Xiaohan and Zhang, Xiangyu and Ma, Ningning and Han, Jungong and Ding, Guiguang and Sun, Jian}},
@@ -23,72 +24,131 @@ BIBLIOGRAPHY = """@inproceedings{{ding2021repvgg,
   note         = {{Experiment {experiment}, commit {commit}, data {digest}}},
 }}
 """
-_HEADER_CHARACTERS = 13
-_FOOTNOTE_CHARACTERS, _SCRIPT_CHARACTERS = 112, 138
-"""This many characters fit a page of 7 inches in 8 points (footnote size) and in 7 points (script size)."""
-_WRAPPED_CHARACTERS, _WRAPPED_EM = 30, 13
-"""A text longer than this many characters is wrapped, in a column of this width."""
+_PAGE_POINTS, _TURNED_POINTS = 345, 550
+"""The width and height of the text of a plain article; a table that is still wider stands on its side."""
+_WIDTHS = {"ijlI.,:;'|![]()/ ": 0.35, "mwMW%": 0.95, "ABCDEFGHKLNOPQRSTUVXYZ&+-=<>": 0.8}
+"""Widths of characters in units of the size of the text; those of digits and other letters are `_USUAL`."""
+_USUAL, _EM = 0.57, 1.14
 _DIGITS = ("Zero", "One", "Two", "Three", "Four", "Five", "Six", "Seven", "Eight", "Nine")
 
 
+@dataclass(frozen=True)
+class _Layout:
+    """How a table is set: the size of its text, the most characters a line of a header, what is stacked or turned."""
+
+    size: str = "footnotesize"
+    points: float = 8
+    header: int = 13
+    stacked: bool = False
+    """Whether an interval stands below its value."""
+    text_em: int = 13
+    """A wider text is wrapped in a column of this width."""
+    turned: bool = False
+
+    @property
+    def gap(self) -> float:
+        """Half the space between two columns, in points."""
+        return 1.5 if self.stacked else 2.5
+
+
+_SMALL = _Layout("scriptsize", 7)
+_STACKED = replace(_SMALL, header=9, stacked=True, text_em=9)
+_LAYOUTS = (_Layout(), _SMALL, replace(_SMALL, header=9), _STACKED)
+"""The first that fits the width of a page is taken."""
+
+
 def as_latex(rows: list[TableRow], caption: str, name: str) -> str:
-    """A booktabs table in footnote size with lettered notes below; LaTeX numbers it, so the caption has no number."""
+    """A booktabs table with lettered notes below; LaTeX numbers it, so the caption has no number.
+
+    It fits the text of a plain article, in footnote or script size, or is turned on its side.
+    """
     table = displayed(rows)
-    width = _characters(table)
+    turned = (replace(_SMALL, turned=True), replace(_STACKED, turned=True))
+    layout = next((one for one in _LAYOUTS if _width(table, one) <= _PAGE_POINTS), None)
+    layout = layout or next((one for one in turned if _width(table, one) <= _TURNED_POINTS), turned[-1])
     lines = []
     for cells, marks in zip(table.cells, table.marks, strict=True):
-        marked = [_stacked(cell, width) + _tnote(marks.get(place, [])) for place, cell in enumerate(cells)]
+        marked = [_stacked(cell, layout) + _tnote(marks.get(place, [])) for place, cell in enumerate(cells)]
         lines.append("  " + " & ".join(marked) + " \\\\")
-    longest = [max(map(len, column)) for column in zip(*table.cells, strict=True)]
-    layout = "".join(
-        "r" if right else f"p{{{_WRAPPED_EM}em}}" if length > _WRAPPED_CHARACTERS else "l"
-        for right, length in zip(table.numeric, longest, strict=True)
-    )
-    size = "footnotesize" if width <= _FOOTNOTE_CHARACTERS else "scriptsize"
-    heads = [_head(words, right) for words, right in zip(table.headers, table.numeric, strict=True)]
+    columns = zip(table.numeric, zip(*table.cells, strict=True), strict=True)
+    kinds = "".join("r" if right else _text_column(cells, layout) for right, cells in columns)
+    heads = [_head(words, right, layout) for words, right in zip(table.headers, table.numeric, strict=True)]
     notes = [f"  \\item {escaped(words)}." for words in table.general]
     notes += [f"  \\item[{letter(place)}] {escaped(words)}." for place, words in enumerate(table.notes, start=1)]
+    environment = "sidewaystable*" if layout.turned else "table*"
     return "\n".join(
         [
             f"% needs \\usepackage{{{TABLE_PACKAGES}}}",
-            "\\begin{table*}",
-            f"\\centering\\{size}\\setlength{{\\tabcolsep}}{{2.5pt}}",
+            f"\\begin{{{environment}}}",
+            f"\\centering\\{layout.size}\\setlength{{\\tabcolsep}}{{{layout.gap}pt}}",
             "\\begin{threeparttable}",
             f"\\caption{{{escaped(caption)}}}",
             f"\\label{{tab:{name}}}",
-            f"\\begin{{tabular}}{{{layout}}}",
+            f"\\begin{{tabular}}{{{kinds}}}",
             "  \\toprule",
             "  " + " & ".join(heads) + " \\\\",
             "  \\midrule",
             *lines,
             "  \\bottomrule",
             "\\end{tabular}",
-            *(["\\begin{tablenotes}", *notes, "\\end{tablenotes}"] if notes else []),
+            *([f"\\begin{{tablenotes}}[flushleft]\\{layout.size}", *notes, "\\end{tablenotes}"] if notes else []),
             "\\end{threeparttable}",
-            "\\end{table*}",
+            f"\\end{{{environment}}}",
             "",
         ]
     ).replace("..\n", ".\n")
 
 
-def _characters(table: DisplayedTable) -> float:
-    """About how many characters a line of the table takes; a long text is wrapped."""
-    columns = zip(table.headers, zip(*table.cells, strict=True), strict=True)
-    texts = [[*textwrap.wrap(head, _HEADER_CHARACTERS), *cells] for head, cells in columns]
-    return sum(min(_WRAPPED_CHARACTERS, max(map(len, column))) + 1.3 for column in texts)
+def _points(text: str, size: float) -> float:
+    """About how wide a text is in points at a size in points."""
+    return size * sum(next((width for some, width in _WIDTHS.items() if part in some), _USUAL) for part in text)
 
 
-def _stacked(cell: str, width: float) -> str:
-    """A cell; in a table too wide for its page the interval stands below its value."""
+def _width(table: DisplayedTable, layout: _Layout) -> float:
+    """About how wide a table is in points, with the space between and beside its columns."""
+    widths = []
+    for head, cells, right in zip(table.headers, zip(*table.cells, strict=True), table.numeric, strict=True):
+        parts = [part for cell in cells for part in (cell.split(" [", 1) if layout.stacked else [cell])]
+        widest = max(_points(part + "[" * layout.stacked, layout.points) for part in parts)
+        widest = widest if right else min(widest, _text_points(cells, layout))
+        widths.append(max(widest, *(_points(line, layout.points) for line in _head_lines(head, layout))))
+    marks = {place for line in table.marks for place in line}
+    return sum(widths) + 2 * layout.gap * len(widths) + 0.55 * layout.points * len(marks)
+
+
+def _text_points(cells: Sequence[str], layout: _Layout) -> float:
+    """The width of a column of text that may be wrapped: that of its longest word at least."""
+    longest = max((word for cell in cells for word in cell.split()), key=lambda word: _points(word, 1), default="")
+    return max(layout.text_em * _EM * layout.points, _points(longest, layout.points))
+
+
+def _text_column(cells: Sequence[str], layout: _Layout) -> str:
+    """The kind of a column of text: wrapped where it is too wide."""
+    limit = _text_points(cells, layout)
+    return (
+        f"p{{{limit / _EM / layout.points:.0f}em}}"
+        if max(_points(cell, layout.points) for cell in cells) > limit
+        else "l"
+    )
+
+
+def _stacked(cell: str, layout: _Layout) -> str:
+    """A cell; in a layout that says so the interval stands below its value."""
     value, bracket, interval = cell.partition(" [")
-    if not bracket or width <= _SCRIPT_CHARACTERS:
+    if not bracket or not layout.stacked:
         return escaped(cell)
     return f"\\begin{{tabular}}[t]{{@{{}}r@{{}}}}{escaped(value)}\\\\{{}}[{escaped(interval)}\\end{{tabular}}"
 
 
-def _head(words: str, right: bool) -> str:
+def _head_lines(words: str, layout: _Layout) -> list[str]:
     """A header on as many lines as it needs."""
-    lines = textwrap.wrap(words, _HEADER_CHARACTERS, break_long_words=False)
+    if layout.header < len("(examples/s)"):
+        words = words.replace("examples/s", "examples /s")
+    return textwrap.wrap(words, layout.header, break_long_words=False)
+
+
+def _head(words: str, right: bool, layout: _Layout) -> str:
+    lines = _head_lines(words, layout)
     text = "\\\\".join(escaped(line) for line in lines)
     return f"\\shortstack[{'r' if right else 'l'}]{{{text}}}" if len(lines) > 1 else text
 
