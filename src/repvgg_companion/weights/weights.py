@@ -122,7 +122,7 @@ def convert(request: ConvertRequest) -> None:
     """Write every file in the layout that is asked for; a file that exists is never replaced."""
     from repvgg_companion.weights.published_files import PUBLISHED_DIGESTS
     from repvgg_companion.weights.recognize import recognize
-    from repvgg_companion.weights.writing import companion_path, identity_of, write_companion, write_layout
+    from repvgg_companion.weights.writing import companion_path, identity_of, write_companion, write_network
 
     for path in request.files:
         weights = recognize(path, model=request.model, prefix=request.prefix)
@@ -140,7 +140,7 @@ def convert(request: ConvertRequest) -> None:
                     f"{target}: the authors published a file of this name, and its digest is checked when it is read; "
                     "give --output another name"
                 )
-            if not write_layout(weights, request.to, target):
+            if not write_network(weights, request.to, target):
                 print(
                     f"{target}: the tensors do not tell that this is {weights.model}; read it with --model "
                     f"{weights.model} (in Python rc.load(..., model={weights.model!r})), or write a .safetensors file, "

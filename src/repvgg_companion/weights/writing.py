@@ -1,8 +1,10 @@
 """Write recognized weights in any layout: the same tensors, bit for bit, under other keys."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from repvgg_companion.errors import CompanionError
 from repvgg_companion.files import atomic_path, canonical_json
@@ -44,33 +46,42 @@ def write_companion(weights: RecognizedWeights, path: str | Path, dataset: str) 
     save_weights(path, state, identity_of(weights, dataset))
 
 
-def write_layout(weights: RecognizedWeights, layout: str, path: str | Path) -> bool:
-    """Write the tensors in `layout`, as safetensors or PyTorch file by the suffix of `path`.
+def write_network(weights: RecognizedWeights, layout: str, path: Path) -> bool:
+    """Write recognized weights in `layout`; returns whether `recognize` finds the same network in the file.
 
-    Returns whether the file can be read back as the same network by `recognize`. Where the tensors do not tell it, a
-    safetensors file names it in its metadata. mmpretrain's PyTorch files wrap the tensors, `{'meta': {},
-    'state_dict': ...}`. Raises CompanionError for another suffix, if `path` exists, and for a network that the layout
-    has no names for.
+    Where the tensors do not tell it, a safetensors file names it in its metadata. Raises CompanionError like
+    `write_layout`, and for a network that the layout has no names for.
+    """
+    _require_layout(weights, layout)
+    shapes = {key: tuple(tensor.shape) for key, tensor in weights.state.items()}
+    model, width = network_of(shapes, weights.form, weights.num_classes)
+    spec = require_model(model)
+    same_width = stage_widths(spec.a, spec.b, width) == stage_widths(spec.a, spec.b, weights.width)
+    is_told = model == weights.model and same_width
+    named = {} if is_told else {NETWORK_KEY: canonical_json({"model": weights.model, "width": weights.width})}
+    write_layout(weights.state, layout, path, named)
+    return is_told or path.suffix == ".safetensors"
+
+
+def write_layout(
+    state: Mapping[str, Tensor], layout: str, path: str | Path, metadata: Mapping[str, str] | None = None
+) -> None:
+    """Write tensors with official keys in `layout`, as safetensors or PyTorch file by the suffix of `path`.
+
+    `metadata` are added to those of a safetensors file. mmpretrain's PyTorch files wrap the tensors, `{'meta': {},
+    'state_dict': ...}`. Raises CompanionError for another suffix, and if `path` exists.
     """
     path = Path(path)
     if path.suffix not in _SUFFIXES:
         raise CompanionError(f"{path}: the suffix decides the format and must be one of {', '.join(_SUFFIXES)}")
     if path.exists():
         raise CompanionError(f"{path} exists already and is not overwritten; give another --output")
-    _require_layout(weights, layout)
-    renamed = {key: tensor.contiguous() for key, tensor in from_official(weights.state, layout).items()}
-    shapes = {key: tuple(tensor.shape) for key, tensor in weights.state.items()}
-    model, width = network_of(shapes, weights.form, weights.num_classes)
-    spec = require_model(model)
-    same_width = stage_widths(spec.a, spec.b, width) == stage_widths(spec.a, spec.b, weights.width)
-    is_told = model == weights.model and same_width
+    renamed = {key: tensor.contiguous() for key, tensor in from_official(state, layout).items()}
     if path.suffix == ".safetensors":
-        named = {} if is_told else {NETWORK_KEY: canonical_json({"model": weights.model, "width": weights.width})}
-        save_tensors(path, renamed, {"format": "pt"} | named)
-        return True
+        save_tensors(path, renamed, {"format": "pt", **(metadata or {})})
+        return
     with atomic_path(path) as temporary:
         torch.save({"meta": {}, "state_dict": renamed} if layout == "mmpretrain" else renamed, temporary)
-    return is_told
 
 
 def _require_layout(weights: RecognizedWeights, layout: str) -> None:
