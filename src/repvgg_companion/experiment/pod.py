@@ -31,10 +31,18 @@ RUN = """\
 setsid /bin/sh "$1" & child=$!
 trap 'kill -s TERM -- -$child' TERM
 wait $child; status=$?
-while kill -0 $child 2>/dev/null; do wait $child; status=$?; done
+while [ $status -gt 128 ]; do
+  wait $child; again=$?
+  [ $again != 127 ] || break
+  [ $again != $status ] || kill -0 $child 2>/dev/null || break
+  status=$again
+done
 exit $status
 """
-"""The container's command. SIGTERM, which a pod's end sends to process 1 alone, reaches the training."""
+"""The container's command. SIGTERM, which a pod's end sends to process 1 alone, reaches the training.
+
+A signal ends `wait` with a status of its own, so the child's is asked for again; 127 says that it was given already.
+"""
 
 
 @dataclass(frozen=True)
