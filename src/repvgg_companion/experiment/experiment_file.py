@@ -93,7 +93,9 @@ class Data(Strict):
     """Which images: a dataset's name, where its images are, and how they are checked."""
 
     dataset: Name = Field(description="name of the image set; its manifests and weights live under this name")
-    num_classes: int | None = Field(None, ge=2, description="checked against the images where it is given")
+    num_classes: int | None = Field(
+        None, ge=2, description="checked against the images where it is given; part of the training digest"
+    )
     classes: Classes = Field([], description="names of class folders (WNIDs); only these are kept; not with labels")
     generate: Literal["digits"] | None = Field(None, description="make the demo data on this machine")
     train_archive: Place | None = Field(None, description="ILSVRC2012_img_train.tar")
