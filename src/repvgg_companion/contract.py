@@ -332,12 +332,13 @@ def _text_of(value: Any) -> Any:
     return str(value).lower() if isinstance(value, bool) else value
 
 
-def with_interval(value: str, low: float | None, high: float | None) -> str:
+def with_interval(value: str, low: float | str | None, high: float | str | None) -> str:
     """`VALUE [LOW, HIGH]`; a value that names its intervals already, or has none, is left as it is.
 
-    The interval of two accuracies, `73.1 vs 72.4`, is that of their difference.
+    Ends in the text of a file stay as they are. The interval of two accuracies, `73.1 vs 72.4`, is that of their
+    difference.
     """
-    if low is None or high is None or "[" in value:
+    if low in (None, "") or high in (None, "") or "[" in value:
         return value
     about = ", difference" if " vs " in value and "ratio" not in value else ""
-    return f"{value}{about} [{low:.4g}, {high:.4g}]"
+    return f"{value}{about} [{', '.join(end if isinstance(end, str) else f'{end:.4g}' for end in (low, high))}]"

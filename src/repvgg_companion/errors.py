@@ -71,6 +71,13 @@ def did_you_mean(name: str, known: Iterable[str], otherwise: str = "known are") 
     return f"did you mean {near[0]}?" if near else f"{otherwise} {', '.join(known) or 'none'}"
 
 
+def choose_one(value: object, known: Iterable[str]) -> str:
+    """The end of a sentence about a value that is not allowed: all that are, and the nearest if one is near."""
+    known = list(known)
+    near = nearest(str(value), known)
+    return f"choose one of {', '.join(known)}" + (f"; did you mean {near[0]}?" if near else "")
+
+
 def counted(number: int, what: str) -> str:
     """`1 note`, `2 notes`."""
     return f"{number} {what}" if number == 1 else f"{number} {what}s"

@@ -16,7 +16,7 @@ from dataclasses import MISSING, dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Self, TypeVar
 
-from repvgg_companion.errors import CompanionError, did_you_mean, nearest
+from repvgg_companion.errors import CompanionError, choose_one, did_you_mean
 
 Request = TypeVar("Request")
 
@@ -209,9 +209,7 @@ def _checked_text(name: str, value: Any, choices: tuple[str, ...]) -> str:
     if not isinstance(value, str):
         raise ValueError(f"{name} is {value!r} instead of a text")
     if choices and value not in choices:
-        near = nearest(value, choices)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        raise ValueError(f"{name} is {value!r}; choose one of {', '.join(choices)}{hint}")
+        raise ValueError(f"{name} is {value!r}; {choose_one(value, choices)}")
     return value
 
 

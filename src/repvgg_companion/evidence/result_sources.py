@@ -1,8 +1,9 @@
 """What cells rest on: measured rows, the paper's tables, claims, the ledger, trainings, study pairs."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
+from repvgg_companion.contract import with_interval
 from repvgg_companion.errors import CompanionError
 from repvgg_companion.evidence.cell import Chosen
 from repvgg_companion.evidence.claim_sources import claim_basis, evidence_of
@@ -81,16 +82,10 @@ def claim_nodes(chosen: Chosen, facts: Facts) -> list[Node]:
         setting = ", ".join(row[name] for name in ("device", "precision", "backend") if row[name])
         where = Node(f"{facts.folder / FILES['claims']}: {row['id']}, {claim['where_in_paper']} of arXiv 2101.03697v3")
         verdicts = f"number {row['verdict_number']}, inference {row['verdict_inference']}"
-        ours = _with_interval(row, "our_value")
+        ours = with_interval(row["our_value"] or "none", row["low"], row["high"])
         text = f"{path}: row {number}, {row['id']}{f' on {setting}' if setting else ''}: {verdicts}"
         found.append(Node(f"{text}; ours: {ours}", (where, *terms)))
     return found
-
-
-def _with_interval(row: Mapping[str, str], value: str) -> str:
-    """A value with its interval, from a row as the file has it."""
-    has_its_own = "[" in row[value] or not row["low"]
-    return (row[value] or "none") + ("" if has_its_own else f" [{row['low']}, {row['high']}]")
 
 
 def ledger_nodes(chosen: Chosen, facts: Facts) -> list[Node]:
@@ -105,7 +100,7 @@ def ledger_nodes(chosen: Chosen, facts: Facts) -> list[Node]:
         words = frozenset(row["setting"].split(", "))
         places = Places(facts, Results(results / "devices"), results / "studies", row["source"], words)
         setting = ", ".join(part for part in (row["source"], row["device"], row["setting"]) if part)
-        value = "value " + _with_interval(row, "value")
+        value = "value " + with_interval(row["value"] or "none", row["low"], row["high"])
         told = [value if row["value"] or row["low"] else "", "" if row["part"] == WHOLE else f"about {row['part']}"]
         told.append(f"number {row['verdict_number']}, inference {row['verdict_inference']}")
         text = f"{path}: {row['id']}, {row['evidence_class']} ({setting}): {'; '.join(filter(None, told))}"

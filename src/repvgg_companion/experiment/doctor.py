@@ -13,11 +13,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from repvgg_companion.errors import CompanionError, counted, one_line
 from repvgg_companion.files import OPEN_FILES, NoFileLocksError, locked_file
 from repvgg_companion.machine.cpu import usable_cores
+
+if TYPE_CHECKING:
+    from repvgg_companion.experiment.experiment_file import Experiment
 
 GIB = 1 << 30
 State = Literal["ok", "note", "missing"]
@@ -99,10 +102,6 @@ def diagnoses(request: DoctorRequest) -> Iterator[Diagnosis]:
     yield _locks(request.folder)
     yield from _checkout(request.folder)
     if request.experiment is not None:
-        images = list(_images(request.experiment))
-        yield from images
-        if not any(diagnosis.state == "missing" for diagnosis in images):
-            yield from _classes(request.experiment)
         yield from _checks_of_a_run(request.experiment, request.folder)
 
 
@@ -217,23 +216,23 @@ def _checkout(folder: Path) -> Iterator[Diagnosis]:
         )
 
 
-def _images(experiment: Path) -> Iterator[Diagnosis]:
+def _images(experiment: "Experiment", origin: str) -> Iterator[Diagnosis]:
     """Whether the images of an experiment can be read, and how fast."""
-    from repvgg_companion.experiment.load import kind_of_source, read_experiment  # needs pydantic
+    from repvgg_companion.experiment.load import kind_of_source  # needs pydantic
     from repvgg_companion.experiment.train_images import require_kind
 
-    for key, place in read_experiment(experiment).data.source.items():
+    for key, place in experiment.data.source.items():
         path = Path(place)
         if key == "generate":
-            yield Diagnosis("images", "ok", f"{experiment} makes its own")
+            yield Diagnosis("images", "ok", f"{origin} makes its own")
         elif not path.exists():
             yield Diagnosis(
                 "images",
                 "missing",
                 f"data.{key}: {path} does not exist",
-                f"correct the path in {experiment}, or put the {kind_of_source(key)} there",
+                f"correct the path in {origin}, or put the {kind_of_source(key)} there",
             )
-        elif refused := _refusal("images", partial(require_kind, key, place, str(experiment))):
+        elif refused := _refusal("images", partial(require_kind, key, place, origin)):
             yield refused
         elif path.is_dir():
             yield Diagnosis("images", "ok", f"data.{key}: {path} is a folder; a run looks at its files")
@@ -241,27 +240,23 @@ def _images(experiment: Path) -> Iterator[Diagnosis]:
             yield _read_speed(key, path)
 
 
-def _classes(experiment: Path) -> Iterator[Diagnosis]:
-    """What a run would refuse of the class folders, in its words."""
-    from repvgg_companion.experiment.load import read_experiment  # needs pydantic
-    from repvgg_companion.experiment.train_images import require_classes
-
-    if refused := _refusal("classes", lambda: require_classes(read_experiment(experiment), str(experiment))):
-        yield refused
-
-
-def _checks_of_a_run(experiment: Path, folder: Path) -> Iterator[Diagnosis]:
-    """What a run would refuse at its start, in its words: a batch larger than the training set, unfit backbones."""
+def _checks_of_a_run(path: Path, folder: Path) -> Iterator[Diagnosis]:
+    """The images of an experiment, and what a run would refuse at its start, in its words."""
     from repvgg_companion.experiment.load import read_experiment, require_backbones  # needs pydantic
-    from repvgg_companion.experiment.train_images import require_train_images
+    from repvgg_companion.experiment.train_images import require_classes, require_train_images
 
-    asked, origin = read_experiment(experiment), str(experiment)
-    indexed = folder / "results" / "data" / asked.data.dataset / "dataset.json"
+    experiment, origin = read_experiment(path), str(path)
+    indexed = folder / "results" / "data" / experiment.data.dataset / "dataset.json"
+    images = list(_images(experiment, origin))
+    yield from images
     checks = {
-        "batch": lambda: require_train_images(asked, origin, indexed),
-        "backbones": lambda: require_backbones(asked, origin),
+        "classes": partial(require_classes, experiment, origin),
+        "batch": partial(require_train_images, experiment, origin, indexed),
+        "backbones": partial(require_backbones, experiment, origin),
     }
-    for subject, check in checks.items() if asked.training else ():
+    if any(diagnosis.state == "missing" for diagnosis in images):
+        del checks["classes"]
+    for subject, check in checks.items():
         if refused := _refusal(subject, check):
             yield refused
 

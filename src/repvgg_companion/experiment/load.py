@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from repvgg_companion.errors import CompanionError, did_you_mean, located, nearest
+from repvgg_companion.errors import CompanionError, choose_one, did_you_mean, located, nearest
 from repvgg_companion.experiment.experiment_file import NAME_PATTERN, RUNTIME_PATTERN, Experiment
 from repvgg_companion.experiment.read_yaml import read_keys
 from repvgg_companion.files import read_json
@@ -145,8 +145,7 @@ def _plain(where: str, detail: Mapping[str, Any]) -> str:
         return f"{subject}; {PATTERNS[context['pattern']]}"
     if kind == "literal_error":
         choices = re.findall(r"'([^']*)'", context["expected"])
-        near = nearest(str(value), choices)
-        return f"{subject}; choose one of {', '.join(choices)}" + (f"; did you mean {near[0]}?" if near else "")
+        return f"{subject}; {choose_one(value, choices)}"
     if kind in BOUNDS:
         words, key = BOUNDS[kind]
         return f"{subject}; it must be {words} {context[key]:g}"

@@ -1,7 +1,5 @@
 """Build a network of the paper by its name."""
 
-import math
-
 from torch import nn
 
 from repvgg_companion.errors import CompanionError, require_kind
@@ -23,8 +21,6 @@ def build_model(name: str, *, num_classes: int = 1000, width: float = 1.0, form:
     require_kind(name, str, "the name of a network", "one such as 'RepVGG-A0'")
     require_kind(num_classes, int, "num_classes", "a whole number of at least 1")
     require_kind(width, (int, float), "width", "a number above 0, and 1 for the paper's width")
-    if math.isinf(width):
-        raise CompanionError(f"the width factor is {width!r}; it must be a number above 0, and 1 is the paper's width")
     if form not in FORMS:
         raise CompanionError(f"form {form!r} is unknown; use one of {', '.join(FORMS)}")
     spec = require_model(name) if form == "train" else require_convertible(name)

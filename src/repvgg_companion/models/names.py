@@ -8,6 +8,7 @@ and groups of 2 (`-g` may be left out). `-s1.1.2.2.2` at the end of any RepVGG's
 here as is usual for images of 32 px. So a weights file always says which network it holds.
 """
 
+import math
 import re
 from dataclasses import dataclass, replace
 from typing import Any
@@ -264,7 +265,7 @@ def scaled_width(channels: int, width: float) -> int:
     A multiple of 8 keeps the layers with 2 and 4 groups and the 1/16 of squeeze-and-excitation possible.
     Raises CompanionError if `width` is not a positive number.
     """
-    if not width > 0:
+    if not 0 < width < math.inf:
         raise CompanionError(f"the width factor is {width!r}; it must be a number above 0, and 1 is the paper's width")
     return channels if width == 1 else max(8, int(channels * width / 8 + 0.5) * 8)
 
