@@ -130,7 +130,7 @@ def test_tampered_rows_are_refused(device, changes, words, capsys):
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"time_ms": lambda v: 0.99 * v}, "raw samples give"),
+        ({"time_ms": lambda v: 0.99 * v, "low_ms": lambda v: 0.5 * v}, "raw samples give"),
         ({"tflops": lambda v: 1.01 * v}, "raw samples give"),
         ({"channels": lambda v: 2 * v}, "raw samples give"),
         ({"kernel_size": lambda v: 9}, "no samples"),
