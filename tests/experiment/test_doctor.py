@@ -239,6 +239,15 @@ def test_a_file_to_start_from_that_holds_no_weights_of_this_network(tmp_path):
     )
     save_weights(start, {}, replace(identity, model="RepVGG-A0"))
     assert "backbones" not in _found(tmp_path, file)
+    save_weights(start, {}, replace(identity, model="RepVGG-A0", width=0.25))
+    said = _found(tmp_path, file)["backbones"].text
+    assert "has width 0.25, but this training is of RepVGG-A0 at width 1" in said
+    # Channels are multiples of 8, so these two factors give the same network.
+    file.write_text(
+        file.read_text().replace('"recipe": "short", "backbones"', '"recipe": "short", "width": 0.01, "backbones"')
+    )
+    save_weights(start, {}, replace(identity, model="RepVGG-A0", width=0.011))
+    assert "backbones" not in _found(tmp_path, file)
 
 
 def _refusal(check) -> str:

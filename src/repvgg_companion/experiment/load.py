@@ -108,7 +108,7 @@ def require_backbones(experiment: Experiment, origin: str) -> None:
                 )
             if path != "random":
                 with located(where):
-                    require_start(model, read_header(path)[0], path)
+                    require_start(model, read_header(path)[0], path, group.width)
 
 
 def _sentence(error: ValidationError) -> str:

@@ -206,9 +206,18 @@ def require_model(name: str) -> ModelSpec:
     candidates = [*MODELS, *(f"{base_model}_{known}" for known in VARIATIONS if base is not None)]
     near = nearest(name, candidates, count=3) or candidates[:3]
     raise CompanionError(
-        f"there is no model {name!r}; the nearest names are {', '.join(near)}; a RepVGG of your "
-        "own is named by its layers, a and b, like RepVGG-1.4.6.16.1-a1-b3"
+        f"there is no model {name!r}; the nearest names are {', '.join(near)}; a RepVGG of your own is named by its "
+        f"layers, a and b, like RepVGG-1.4.6.16.1-a1-b3{_not_five(base_model)}"
     )
+
+
+def _not_five(base_model: str) -> str:
+    """Words on layers or strides in the name of an own RepVGG that are not those of five stages; empty without any."""
+    for what, pattern in (("layers", r"RepVGG-([\d.]+)-a.*"), ("strides", r"RepVGG-.*-s([\d.]+)")):
+        found = re.fullmatch(pattern, base_model)
+        if found is not None and len(found[1].split(".")) != len(ModelSpec.strides):
+            return f"; it has five stages, and {found[1]} are not the {what} of five"
+    return ""
 
 
 _OWN = re.compile(r"RepVGG-(?P<layers>\d+(\.\d+){4})-a(?P<a>\d+(\.\d+)?)-b(?P<b>\d+(\.\d+)?)(-g(?P<groups>\d+))?")
@@ -249,14 +258,29 @@ def require_convertible(name: str) -> ModelSpec:
     return spec
 
 
-def require_start(name: str, identity: WeightsIdentity, path: object) -> None:
-    """Raise CompanionError unless a training of network `name` can start from weights with this identity."""
+def require_start(name: str, identity: WeightsIdentity, path: object, width: float | None = None) -> None:
+    """Raise CompanionError unless a training of network `name` can start from weights with this identity.
+
+    `width` is the width factor of the training; None leaves the widths unchecked.
+    """
     backbone = require_model(name).backbone
     if (identity.model, identity.form) != (backbone or name, "train"):
         whose = f"the backbone of {name} is the train form of {backbone}" if backbone else f"this training is of {name}"
         raise CompanionError(
             f"{path} holds the {identity.form} form of {identity.model}, but {whose}; name a train file of that network"
         )
+    if width is not None and not _same_channels(require_model(identity.model), identity.width, width):
+        raise CompanionError(
+            f"{path} has width {identity.width:g}, but this training is of {name} at width {width:g}; use one width "
+            "for both"
+        )
+
+
+def _same_channels(spec: ModelSpec, one: float, other: float) -> bool:
+    """Whether two width factors give the same network; channels are rounded, so unequal factors can."""
+    if spec.family == "RepVGG":
+        return stage_widths(spec.a, spec.b, one) == stage_widths(spec.a, spec.b, other)
+    return one == other
 
 
 def scaled_width(channels: int, width: float) -> int:
