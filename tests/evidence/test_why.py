@@ -499,6 +499,10 @@ def test_the_verb_refuses_what_it_cannot_follow(tmp_path, capsys):
     (tmp_path / "twice.csv").write_text("a,a\n1,2\n")
     (tmp_path / "short.csv").write_text("a,b\n1,2\n3\n")
     (tmp_path / "latin.csv").write_bytes("a,b\n1,2\n1,\u00e9\n".encode("latin-1"))
+    points = (PAPER.parent / "paper_figures" / "reference" / "figure1.csv").read_text().splitlines()
+    (tmp_path / "older.csv").write_text("\n".join(line.rpartition(",")[0] for line in points))
+    claims = TABLES_OF_RUNS["claims"].names
+    (tmp_path / "claims.csv").write_text(",".join(claims[:-2]) + "\n" + "," * (len(claims) - 3) + "\n")
     comparison = TABLES_OF_RUNS["comparison"].names
     (tmp_path / "compared.csv").write_text(",".join(comparison) + "\n" + "," * (len(comparison) - 1) + "\n")
     memory = TABLES_OF_RUNS["memory"].names
@@ -510,6 +514,8 @@ def test_the_verb_refuses_what_it_cannot_follow(tmp_path, capsys):
         ("other.md", ""): "other.csv, which has its rows",
         ("bare.svg", ""): "holds neither commit nor data digest",
         ("other.csv", "row 1"): "is not a table that can be traced",
+        ("older.csv", "row 1"): "has no column disturbed, so another version of the companion wrote it",
+        ("claims.csv", "row 1"): f"has no column {claims[-2]}, so another version of the companion wrote it",
         ("empty.csv", ""): "empty.csv line 1: the file is empty",
         ("twice.csv", "row 1"): "twice.csv line 1: the column 'a' is there twice",
         ("short.csv", "row 1"): "short.csv line 3: it has 1 cells instead of 2",

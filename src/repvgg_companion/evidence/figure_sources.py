@@ -21,12 +21,12 @@ from repvgg_companion.paper.ours import Results
 from repvgg_companion.paper.printed import Facts
 
 _METADATA = re.compile(rb"commit ([^;\n]{1,80}); data ([0-9a-f]{8})")
-_COLUMNS = [field.name for field in fields(FigurePoint)]
+POINT_COLUMNS = [field.name for field in fields(FigurePoint)]
 
 
 def is_points(table: TextTable) -> bool:
     """Whether a CSV file holds the points of a figure."""
-    return table.columns == _COLUMNS
+    return table.columns == POINT_COLUMNS
 
 
 def places_of(path: Path, facts: Facts, results: Path | None) -> Places:
@@ -107,9 +107,10 @@ def _points(path: Path, places: Places) -> TextTable:
         raise CompanionError(f"{beside} does not exist; draw the figure again to get the points of {path.name}")
     found = POINTS[path.stem](Evidence.shown(places.facts, places.results), None)
     rows = [
-        dict(zip(_COLUMNS, ("" if cell is None else str(cell) for cell in astuple(one)), strict=True)) for one in found
+        dict(zip(POINT_COLUMNS, ("" if cell is None else str(cell) for cell in astuple(one)), strict=True))
+        for one in found
     ]
-    return TextTable(beside, _COLUMNS, rows)
+    return TextTable(beside, POINT_COLUMNS, rows)
 
 
 def _about(path: Path, places: Places) -> tuple[str, str, str]:

@@ -9,7 +9,7 @@ from repvgg_companion.contract import TABLES as CONTRACT
 from repvgg_companion.errors import CompanionError
 from repvgg_companion.evidence.cell import SYNTAX, Chosen, TextTable, choose, read_table
 from repvgg_companion.evidence.dictionary import HEADER as DICTIONARY
-from repvgg_companion.evidence.figure_sources import figure_nodes, is_points, places_of, point_nodes
+from repvgg_companion.evidence.figure_sources import POINT_COLUMNS, figure_nodes, is_points, places_of, point_nodes
 from repvgg_companion.evidence.ledger_columns import COLUMNS as LEDGER
 from repvgg_companion.evidence.ledger_columns import HEADER as LEDGER_DICTIONARY
 from repvgg_companion.evidence.raw_row import Node
@@ -114,10 +114,23 @@ def _way(request: WhyRequest, table: TextTable) -> Callable[[Chosen, Facts], lis
     joined = [name for name, contract in CONTRACT.items() if columns == contract.names]
     if joined:
         raise CompanionError(f"{path} is a part of a table; ask for a cell of {joined[0]}.csv, which 'collect' joined")
+    if missing := _columns_missing(columns):
+        raise CompanionError(
+            f"{path} has no column {missing}, so another version of the companion wrote it; make it again with this one"
+        )
     raise CompanionError(
         f"{path} is not a table that can be traced; name a table of the contract, of the paper, of a small study, "
         "ledger.csv, or the points of a figure"
     )
+
+
+def _columns_missing(columns: list[str]) -> str:
+    """The first column that a table of another version lacks; empty if most columns are of no table that is known."""
+    known = [POINT_COLUMNS, [column.name for column in LEDGER], *(contract.names for contract in CONTRACT.values())]
+    nearest = max(known, key=lambda names: len({*names} & {*columns}) / len({*names} | {*columns}))
+    missing = [name for name in nearest if name not in columns]
+    is_near = len({*nearest} & {*columns}) > 2 / 3 * len({*nearest} | {*columns})
+    return missing[0] if missing and is_near else ""
 
 
 def _printed_rows(chosen: Chosen, _: Facts) -> list[Node]:
