@@ -41,8 +41,23 @@ def test_the_demo_network_is_counted_as_built(tmp_path):
     assert {(row["width"], row["num_classes"], row["input_px"]) for row in rows} == {(0.25, 10, 32)}
 
 
+def test_classes_of_indexed_images(tmp_path):
+    dataset, own = tmp_path / "dataset.json", "RepVGG-1.1.1.1.1-a0.25-b0.25"
+    dataset.write_text('{"num_classes": 7}')
+    words = ["--models", "RepVGG-A0", own, "--input-px", "224", "--dataset", str(dataset)]
+    status, rows = count(tmp_path, *words)
+    assert status == 0 and {(row["model"], row["num_classes"]) for row in rows} == {("RepVGG-A0", 7), (own, 7)}
+    dataset.write_text('{"num_classes": 1000}')  # the paper's RepVGG-A0, which is counted with the other networks
+    status, rows = count(tmp_path, *words)
+    assert status == 0 and {(row["model"], row["num_classes"]) for row in rows} == {(own, 1000)}
+
+
 def test_mistakes_are_one_sentence_and_leave_no_file(tmp_path, capsys):
-    for arguments in (["RepVGG-A7"], ["RepVGG-A0", "RepVGG-A0"], ["RepVGG-A0", "--input-px", "0"],
+    (tmp_path / "list.json").write_text("[]")
+    for arguments in (["RepVGG-A0", "--dataset", str(tmp_path / "list.json")],
+                      ["RepVGG-A0", "--dataset", str(tmp_path / "no.json")],
+                      ["RepVGG-A0", "--dataset", str(tmp_path / "list.json"), "--num-classes", "7"],
+                      ["RepVGG-A7"], ["RepVGG-A0", "RepVGG-A0"], ["RepVGG-A0", "--input-px", "0"],
                       ["RepVGG-A0", "--width", "-1"]):  # fmt: skip
         assert count(tmp_path, "--models", *arguments) == (2, [])
         assert capsys.readouterr().err.count("\n") == 1

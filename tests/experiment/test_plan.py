@@ -105,6 +105,9 @@ def test_a_plan_of_images_in_folders_needs_no_index(tmp_path, monkeypatch, capsy
     assert "1 training on 15 images" in capsys.readouterr().out
     counted = complexity_groups(load_experiment(experiment, "mine.yaml"))
     assert [(group.models, group.num_classes) for group in counted[1:]] == [(("RepVGG-1.2.3.4.1-a0.75-b2",), 2)]
+    unknown = {key: value for key, value in experiment.items() if key != "speed"}
+    counted = complexity_groups(load_experiment(unknown, "mine.yaml"))
+    assert [(group.num_classes, group.of_images) for group in counted] == [(None, False), (None, True)]
     thousand = experiment | {"data": experiment["data"] | {"num_classes": 1000}}
     thousand["training"] = [{"models": ["RepVGG-A0", "RepVGG-1.2.3.4.1-a0.75-b2"], "recipe": "short"}]
     counted = complexity_groups(load_experiment(thousand, "mine.yaml"))

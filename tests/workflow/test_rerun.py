@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from repvgg_companion.contract import read_rows
 from repvgg_companion.files import sha256_of_file
 
 from .conftest import MICRO, ROOT, snakemake, write_config
@@ -145,6 +146,10 @@ def test_a_copied_folder_of_images_is_not_indexed_again_but_a_new_image_is(tmp_p
     config["recipes"]["micro-1-epoch"] |= {"global_batch_size": 2, "batch_norm_batch_size": 2}
     words = ("results/data/folders/val.parquet", "--configfile", write_config(tmp_path, config))
     snakemake(tmp_path, *words)
+    # The file names no number of classes: the networks are counted with that of the images.
+    snakemake(tmp_path, "results/folders/parts/complexity-1.csv", *words[1:])
+    counted = read_rows(tmp_path / "results/folders/parts/complexity-1.csv", "complexity")
+    assert {(row["width"], row["num_classes"]) for row in counted} == {(0.125, 2)}
     for path in (tmp_path / "images", *(tmp_path / "images").rglob("*")):
         os.utime(path)
     assert planned(snakemake(tmp_path, "--dry-run", *words)) == {}

@@ -11,6 +11,8 @@ rule count_complexity:
     input:
         modules("complexity"),
         modules("models"),
+        # Where the file names no number of classes, it is that of the images.
+        dataset=lambda wildcards: [f"{DATA}/dataset.json"] if COMPLEXITY[int(wildcards.number)].of_images else [],
     output:
         f"{PARTS}/complexity-{{number}}.csv",
     log:
@@ -24,9 +26,10 @@ rule count_complexity:
     params:
         experiment=NAME,
         group=lambda wildcards: COMPLEXITY[int(wildcards.number)].options,
+        dataset=lambda wildcards, input: f"--dataset {input.dataset} " if input.dataset else "",
         runs=RUNS,
     shell:
-        "python -m repvgg_companion count-complexity --experiment {params.experiment} {params.group} "
+        "python -m repvgg_companion count-complexity --experiment {params.experiment} {params.group} {params.dataset}"
         "--output {output} --runs {params.runs} --log {log}"
 
 

@@ -16,10 +16,11 @@ from torch import nn
 from repvgg_companion.complexity.layers import WINOGRAD_RATIO, Layer, ShapesOnly, trace_layers
 from repvgg_companion.contract import write_rows
 from repvgg_companion.errors import CompanionError
+from repvgg_companion.files import read_json
 from repvgg_companion.identity import FORMS
 from repvgg_companion.models.build import build_model
 from repvgg_companion.models.load_form import parameter_count
-from repvgg_companion.models.names import require_model
+from repvgg_companion.models.names import MODELS, require_model
 from repvgg_companion.runs import new_run_id, write_run
 from repvgg_companion.settings import request_of
 
@@ -101,17 +102,24 @@ def convolution_flops(batch: int, in_channels: int, out_channels: int, output_px
 
 @dataclass(frozen=True)
 class CountRequest:
-    """The request of the verb; classes and input size (pixels a side) are the paper's if None."""
+    """The request of the verb; classes and input size (pixels a side) are the paper's if None.
+
+    With a `dataset` the classes are those of its images, and the paper's own networks, which are counted without it,
+    are left out.
+    """
 
     experiment: str
     models: tuple[str, ...]
     num_classes: int | None
     width: float
     input_px: int | None
+    dataset: Path | None
     output: Path
     runs: Path
 
     def __post_init__(self) -> None:
+        if self.dataset is not None and self.num_classes is not None:
+            raise CompanionError("--dataset and --num-classes both give the number of classes; give one of them")
         if twice := sorted({name for name in self.models if self.models.count(name) > 1}):
             raise CompanionError(f"--models names {', '.join(twice)} twice; name each model once")
         if self.input_px is not None and self.input_px < 1:
@@ -123,6 +131,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--experiment", required=True, help="name of the experiment, for the rows")
     parser.add_argument("--models", nargs="+", required=True, metavar="MODEL")
     parser.add_argument("--num-classes", type=int, help="default: that of the paper (1000; 19 for PSPNet)")
+    parser.add_argument(
+        "--dataset", type=Path, metavar="FILE.json", help="take the classes of indexed images, from their dataset.json"
+    )
     parser.add_argument("--width", type=float, default=1.0, help="width factor (default 1, the paper's networks)")
     parser.add_argument("--input-px", type=int, help="side of the input (default: the paper's for each model)")
     parser.add_argument("--output", type=Path, required=True, metavar="FILE.csv")
@@ -135,9 +146,13 @@ def run(arguments: argparse.Namespace) -> None:
     specs = [require_model(name) for name in request.models]
     run_id = new_run_id("count-complexity")
     rows = []
+    of_images = _classes_of(request.dataset) if request.dataset else None
     for spec in specs:
-        num_classes = request.num_classes or spec.num_classes
+        num_classes = of_images or request.num_classes or spec.num_classes
         input_px = request.input_px or spec.input_px
+        papers = (1.0, spec.num_classes, spec.input_px) if spec.name in MODELS else None
+        if of_images and (request.width, num_classes, input_px) == papers:
+            continue
         for form in FORMS if spec.convertible else FORMS[:1]:
             counted = count_model(spec.name, form=form, input_px=input_px, num_classes=num_classes, width=request.width)
             rows.append(
@@ -158,3 +173,11 @@ def run(arguments: argparse.Namespace) -> None:
             )
     write_run(request.runs, run_id, models=list(request.models), width=request.width)
     write_rows(request.output, "complexity", rows)
+
+
+def _classes_of(dataset: Path) -> int:
+    """The number of classes in a `dataset.json`; raises CompanionError naming a file that holds none."""
+    facts = read_json(dataset)
+    if not isinstance(facts, dict) or not isinstance(facts.get("num_classes"), int):
+        raise CompanionError(f"{dataset} does not say how many classes there are; name the dataset.json of an index")
+    return facts["num_classes"]

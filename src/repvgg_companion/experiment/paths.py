@@ -15,6 +15,7 @@ from repvgg_companion.experiment.experiment_file import Experiment, Released, Re
 from repvgg_companion.files import canonical_json, json_text, sha256_of_file, short_digest, write_text
 from repvgg_companion.identity import predictions_name, training_digest
 from repvgg_companion.models.names import MODELS, require_model
+from repvgg_companion.speed.speed_settings import SpeedSettings
 
 
 @dataclass(frozen=True)
@@ -182,16 +183,20 @@ def batches(weights: list[Weights], size: int) -> Iterator[tuple[str, list[Weigh
 
 @dataclass(frozen=True)
 class ComplexityGroup:
-    """Models that are counted by one process: at one width, number of classes and input size."""
+    """Models that are counted by one process: at one width, number of classes and input size.
+
+    `of_images` counts with the number of classes that the index finds.
+    """
 
     models: tuple[str, ...]
     width: float
     num_classes: int | None
     input_px: int | None
+    of_images: bool = False
 
     @property
     def options(self) -> str:
-        """The options of the `count-complexity` verb."""
+        """The options of the `count-complexity` verb, without the file that holds the classes of the images."""
         size = f" --input-px {self.input_px}" if self.input_px else ""
         classes = f" --num-classes {self.num_classes}" if self.num_classes else ""
         return f"--models {' '.join(self.models)} --width {self.width}{classes}{size}"
@@ -200,11 +205,14 @@ class ComplexityGroup:
 def complexity_groups(experiment: Experiment) -> list[ComplexityGroup]:
     """The paper's networks at their full width and size, then the experiment's own where they differ.
 
-    Their number of classes is that of the data or else of the measured speeds; without one they are not counted.
+    Their number of classes is that of the data, or else that of the measured speeds; if the file gives neither, it is
+    that of the images.
     """
     groups = [ComplexityGroup(tuple(MODELS), 1.0, None, None)]
-    classes = experiment.data.num_classes or (experiment.speed.num_classes if experiment.speed else None)
-    for group in experiment.training if classes else []:
+    classes, speed = experiment.data.num_classes, experiment.speed
+    if classes is None and speed is not None and speed.num_classes != SpeedSettings.num_classes:
+        classes = speed.num_classes
+    for group in experiment.training:
         px = parse_protocol(experiment.evaluation.protocol).crop_px
         if experiment.data.segments:
             paper = {name: (1.0, MODELS[name].num_classes, MODELS[name].input_px) for name in group.models}
@@ -213,10 +221,10 @@ def complexity_groups(experiment: Experiment) -> list[ComplexityGroup]:
             is_full = (group.width, classes) == (1.0, 1000)
             models = [name for name in group.models if not (is_full and name in MODELS)]
         if models:
-            groups.append(ComplexityGroup(tuple(models), group.width, classes, px))
+            groups.append(ComplexityGroup(tuple(models), group.width, classes, px, of_images=classes is None))
     merged: dict[tuple, list[str]] = {}
     for counted in groups:
-        names = merged.setdefault((counted.width, counted.num_classes, counted.input_px), [])
+        names = merged.setdefault((counted.width, counted.num_classes, counted.input_px, counted.of_images), [])
         names.extend(model for model in counted.models if model not in names)
     return [ComplexityGroup(tuple(models), *key) for key, models in merged.items()]
 
