@@ -209,7 +209,29 @@ def test_the_caption_of_the_speed_ups_says_what_the_points_of_a_device_are():
     ]  # fmt: skip
     settings = "cpu-a, batch 1 (A0 / ResNet-18: 8), bf16 (eager), fp32 (eager, fused) and tf32 (eager)"
     assert settings in speedups_caption(points)
+    assert "from top to bottom: cpu-a" in speedups_caption(
+        points
+    ) and "Points below fp32 are lighter" in speedups_caption(points)
     assert "measured here" in speedups_caption([]) and "cpu-a" not in speedups_caption([])
+
+
+def test_the_points_of_a_device_are_in_the_order_of_the_caption_and_lighter_below_fp32(facts):
+    ratios = {"bf16, fused": 1.6, "fp32, fused": 1.2, "bf16, eager": 1.4, "fp32, eager": 1.5}
+    points = [SpeedUp(PAIRS[0], HERE, "cpu-a", setting, ratio, (1, 2)) for setting, ratio in ratios.items()]
+    with style():
+        figure = speedups_figure(facts, points)
+        (axes,) = figure.axes
+        drawn = sorted(
+            (line for line in axes.lines if len(line.get_xydata()) == 1), key=lambda line: line.get_ydata()[0]
+        )
+        assert [line.get_xdata()[0] for line in drawn] == [1.4, 1.6, 1.5, 1.2], "the axis runs from top to bottom"
+        colours = [line.get_color() for line in drawn]
+        assert colours[0] == colours[1] != colours[2] == colours[3]
+        (legend, _) = figure.legends
+        assert "lighter: bf16 or tf32" in {text.get_text() for text in legend.get_texts()}
+        (legend, _) = speedups_figure(facts, points[1::2]).legends
+        assert "lighter: bf16 or tf32" not in {text.get_text() for text in legend.get_texts()}
+        assert axes.yaxis_inverted()
 
 
 @pytest.mark.parametrize("name", [*PICTURES, *(path.name for path in sorted((ROOT / "results" / "studies").glob("*")))])

@@ -39,6 +39,8 @@ LANES = {HERE: OURS_COLOUR, EAGER: BLUE, COMPILED: "#000000", TRAIN: GREY}
 _MARKERS = dict(zip(dict.fromkeys(DEVICES.values()), "osD^v<", strict=True))
 _OUR_MARKERS = "oD^sv<"
 """Filled, one for each measured device; a seventh device would have the first again."""
+_REDUCED_COLOUR = "#f4a86f"
+"""Of a ratio that was measured here in a precision below fp32."""
 _BAND_HEIGHT, _OUR_LANE = 0.84, 1.7
 """Of the lanes of a pair together, the pairs being 1 apart; and of a lane with stars, the others being 1."""
 
@@ -101,8 +103,8 @@ def speedups_caption(points: Sequence[SpeedUp]) -> str:
         devices = sorted({point.device for point in ours})
         parts = (f"{device}, {_settings([point for point in ours if point.device == device])}" for device in devices)
         words += (
-            f" The points of a device are its precisions and engines, ordered by their ratio: {'; '.join(parts)}. "
-            "The CSV file beside the figure names the setting of each point."
+            f" The points of a device are its precisions and engines, from top to bottom: {'; '.join(parts)}. Points "
+            "below fp32 are lighter. The CSV file beside the figure names the setting of each point."
         )
     return words + disturbed_speeds(point.disturbed for point in ours)
 
@@ -138,7 +140,8 @@ def speedups_figure(facts: Facts, points: Sequence[SpeedUp]) -> "Figure":
     axes.xaxis.set_minor_locator(plt.NullLocator())
     named_bands(axes, [f"{short(top)} /\n{bottom}" for top, bottom in PAIRS])
     axes.set_xlabel("times as fast (ratio of images/s)")
-    _legends(figure, ours, starred=any(point.disturbed for point in points))
+    reduced = any(point.lane == HERE and not point.setting.startswith("fp32") for point in points)
+    _legends(figure, ours, starred=any(point.disturbed for point in points), reduced=reduced)
     return figure
 
 
@@ -154,10 +157,11 @@ def _draw_pair(axes: "Axes", place: int, points: Sequence[SpeedUp], printed: flo
         colour = LANES[lane]
         mine = [point for point in points if point.lane == lane and device in ("", point.device)]
         centre, edge = edge + height / 2, edge + height
-        for number, point in enumerate(sorted(mine, key=lambda point: point.ratio)):
+        for number, point in enumerate(sorted(mine, key=_order)):
             spread = 0.8 * height * (number / (len(mine) - 1) - 0.5) if len(mine) > 1 else 0.0
             y = centre + spread
             if point.interval is not None:
+                colour = LANES[lane] if point.setting.startswith("fp32") else _REDUCED_COLOUR
                 axes.plot(point.interval, [y, y], color=colour, linewidth=0.7, zorder=2)
                 axes.plot(point.ratio, y, ours[point.device], color=colour, markersize=2.4, zorder=3)
                 if point.disturbed:  # the star fills the upper half of its line only
@@ -168,12 +172,19 @@ def _draw_pair(axes: "Axes", place: int, points: Sequence[SpeedUp], printed: flo
                           markeredgewidth=0.7, markersize=3.4, zorder=3)  # fmt: skip
 
 
-def _legends(figure: "Figure", ours: Mapping[str, str], *, starred: bool) -> None:
+def _order(point: SpeedUp) -> tuple[str, float]:
+    """Where a point stands among those of its lane: ours by setting, as the caption lists them; others by ratio."""
+    return (point.setting if point.lane == HERE else "", point.ratio)
+
+
+def _legends(figure: "Figure", ours: Mapping[str, str], *, starred: bool, reduced: bool) -> None:
     from matplotlib.lines import Line2D
 
     lanes = [Line2D([], [], color="#b5b5b5", linewidth=3.5, label="printed: GTX 1080 Ti, fp32")]
     lanes += [Line2D([], [], color=LANES[HERE], marker=marker, markersize=2.4, linewidth=0.7,
                      label=f"{HERE}, 95 % interval:\n{device}") for device, marker in ours.items()]  # fmt: skip
+    lanes += [Line2D([], [], color=_REDUCED_COLOUR, marker="o", markersize=2.4, linewidth=0.7,
+                     label="lighter: bf16 or tf32")] if reduced else []  # fmt: skip
     lanes += [Line2D([], [], linestyle="", marker="o", markerfacecolor="none", markeredgecolor=LANES[lane],
                      label=lane) for lane in (EAGER, COMPILED, TRAIN)]  # fmt: skip
     lanes += [Line2D([], [], linestyle="", label=STAR_WORDS)] if starred else []
