@@ -18,7 +18,7 @@ from repvgg_companion.evidence.accuracy_picture import (
 from repvgg_companion.evidence.figure1_others import GAPS, caption, figure1_others, others_panels
 from repvgg_companion.evidence.from_others import speed_tables
 from repvgg_companion.evidence.picture_points import speed_up_points
-from repvgg_companion.evidence.pictures import PICTURES
+from repvgg_companion.evidence.pictures import PICTURES, pictures
 from repvgg_companion.evidence.sources import read_sources
 from repvgg_companion.evidence.speedups_picture import (
     COMPILED,
@@ -244,6 +244,17 @@ def test_the_committed_files_carry_commit_and_data_digest(name):
     assert all(
         (ROOT / "paper_figures" / "reference" / f"{name}.{kind}").stat().st_size > 1000 for kind in ("pdf", "png")
     )
+
+
+def test_no_legend_is_cut_off():
+    sources = read_sources(ROOT / "paper", ROOT / "results" / "devices", ROOT / "results" / "studies")
+    for name, picture in pictures(sources.studies).items():
+        with style():
+            figure = picture.draw(sources)
+            freeze_layout(figure)
+            for legend in figure.legends:
+                box = legend.get_window_extent()
+                assert box.x0 >= 0 and box.x1 <= figure.bbox.x1 and box.y0 >= 0 and box.y1 <= figure.bbox.y1, name
 
 
 def beside(name):

@@ -23,7 +23,9 @@ _LINES = (("#000000", ":", "v"), ("#009E73", "--", "s"), ("#0072B2", "-.", "^"),
           ("#009E73", "-.", "<"), ("#0072B2", ":", ">"), ("#D55E00", "--", "h"))  # fmt: skip
 """Colour, dash and marker of each network; a study has at most the eleven of Tables 6 and 7."""
 _FEW = 4
-"""Up to this many networks fit side by side in the legend and have bands that can be told apart."""
+"""Up to this many networks have bands that can be told apart."""
+_LEGEND_LETTERS = 24
+"""Of all names together: as many fit beside each other in the legend."""
 
 
 def named(model: str) -> str:
@@ -110,8 +112,8 @@ def _curves(axes: "Axes", study: Study) -> None:
     axes.set(title=f"(b) mean of {'/'.join(map(str, seeds))} seeds{bands}", ylabel="top-1 (%)", xlabel="epoch")
     words = f"{study.setting}: not ImageNet; {len(study.rows)} trainings"
     axes.figure.legend(
-        *axes.get_legend_handles_labels(), loc="outside lower center", ncols=4 if len(order) <= _FEW else 2,
-        title=wrapped(words, 48), title_fontsize=7,
+        *axes.get_legend_handles_labels(), loc="outside lower center",
+        ncols=4 if sum(len(named(model)) for model in order) <= _LEGEND_LETTERS else 2, title=wrapped(words, 48), title_fontsize=7,
     )  # fmt: skip
 
 
