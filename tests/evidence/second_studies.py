@@ -29,7 +29,14 @@ class Pair(NamedTuple):
         return VERDICTS[1] if self.p >= 0.05 else VERDICTS[2 if self.difference > 0 else 0]
 
 
+def bare(model: str) -> str:
+    """The network's name without strides: `RepVGG-B0-s2.2.2.1.1_plain` is `RepVGG-B0_plain`."""
+    base, underscore, variation = model.partition("_")
+    return base.split("-s")[0] + underscore + variation
+
+
 def short(model: str) -> str:
+    model = bare(model)
     return model.split("_")[1] if "_" in model else model.removeprefix("RepVGG-")
 
 
@@ -53,10 +60,12 @@ def study_rows(paper: Paper, folder: Path) -> Iterator[Row]:
         first = rows[0]
         setting = (f"{first['dataset']}, width {float(first['width']):g}, {first['num_classes']} classes, "
                    f"{first['input_px']} px")  # fmt: skip
+        _, _, strides = first["model"].partition("_")[0].partition("-s")
+        setting += f", strides {strides}" if strides else ""
         for claim in paper.table("claims"):
             terms = terms_of(claim["condition"])
             found = [(term, pair) for term in terms if len(compared_models(term)) == 2 for pair in pairs
-                     if set(compared_models(term)) == {pair.upper, pair.lower}]  # fmt: skip
+                     if set(compared_models(term)) == {bare(pair.upper), bare(pair.lower)}]  # fmt: skip
             if found:
                 evidence = [f"accuracy.csv {model} {form[model]}, {len(values[model])} seeds" for _, pair in found
                             for model in (pair.upper, pair.lower)]  # fmt: skip
@@ -88,12 +97,13 @@ def reason_of(pair: Pair, n_pairs: int) -> str:
 def pairs_of(values: dict[str, list[float]], paper: Paper) -> list[Pair]:
     """All pairs with at least three seeds that claims compare; their p values are corrected together."""
     names: dict[tuple[str, str], None] = {}
+    trained = {bare(model): model for model in values}
     for claim in paper.table("claims"):
         for term in terms_of(claim["condition"]):
             models = compared_models(term)
             printed = {one.model: paper.printed(one) for one in term.quantities} if models else {}
-            if models and set(models) <= set(values) and None not in printed.values():
-                names[tuple(sorted(models, key=lambda model: -printed[model]))] = None
+            if models and set(models) <= set(trained) and None not in printed.values():
+                names[tuple(trained[model] for model in sorted(models, key=lambda model: -printed[model]))] = None
     tested = {pair: stats.ttest_ind(values[pair[0]], values[pair[1]], equal_var=False) for pair in names
               if min(len(values[model]) for model in pair) >= 3}  # fmt: skip
     order = sorted(tested, key=lambda pair: tested[pair].pvalue)

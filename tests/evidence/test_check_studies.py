@@ -14,9 +14,10 @@ from repvgg_companion.errors import CompanionError
 from repvgg_companion.evidence.check_studies import add_study
 from repvgg_companion.evidence.from_studies import read_study, study_rows
 from repvgg_companion.evidence.ledger import write_study_tables
+from repvgg_companion.evidence.picture_points import printed_pair_source
 from repvgg_companion.evidence.sources import read_sources
 from repvgg_companion.evidence.study_pairs import NOT_RESOLVED, OPPOSITE, SAME, pairs_of
-from repvgg_companion.evidence.study_picture import study_figure
+from repvgg_companion.evidence.study_picture import pair_name, study_figure
 from repvgg_companion.experiment.load import load_experiment, read_experiment
 from repvgg_companion.files import read_json, write_json
 from repvgg_companion.paper.figure_style import style
@@ -235,6 +236,25 @@ def test_an_effect_against_the_paper_is_the_opposite_direction(facts):
     (pair,) = pairs_of(accuracies, facts)
     assert pair.verdict == OPPOSITE and pair.difference == pytest.approx(-10)
     assert not pairs_of({name: dict(list(seeds.items())[:2]) for name, seeds in accuracies.items()}, facts)
+
+
+def test_a_network_with_strides_of_its_own_stands_for_the_papers(facts):
+    plain = {"0": 50.0, "1": 50.2, "2": 50.1}
+    accuracies = {"RepVGG-B0-s2.2.2.1.1": plain, "RepVGG-B0-s2.2.2.1.1_plain": dict.fromkeys(plain, 9)}
+    (pair,) = pairs_of(accuracies, facts)
+    assert (pair.upper, pair.lower) == tuple(accuracies) and pair.printed == pytest.approx(2.75)
+    assert pair_name(pair) == "both - plain"
+    assert printed_pair_source(facts, pair).split("; ")[1] == "paper/table6_branch_ablation.csv row 1"
+
+
+def test_rows_of_other_strides_are_no_part_of_a_study(folder, capsys):
+    rows = read_rows(folder / "accuracy.csv", "accuracy")
+    rows = [row | ({"model": row["model"].replace("B0", "B0-s2.2.2.1.1", 1)} if number else {})
+            for number, row in enumerate(rows)]  # fmt: skip
+    rows = [row | {"base_model": row["model"].partition("_")[0]} for row in rows]
+    write_rows(folder / "accuracy.csv", "accuracy", rows)
+    status, said = checked(folder, capsys)
+    assert status == 2 and "has strides 2.2.2.1.1; a study has one dataset" in said and said.count("\n") == 1
 
 
 def test_holm_and_the_number_of_seeds():

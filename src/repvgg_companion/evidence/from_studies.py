@@ -16,7 +16,7 @@ from repvgg_companion.evidence.device_folders import visible_folders
 from repvgg_companion.evidence.evidence_classes import STUDY, WHOLE
 from repvgg_companion.evidence.study_pairs import NOT_RESOLVED, Pair, Seeds, compared, pairs_of, variation, worst
 from repvgg_companion.files import read_json
-from repvgg_companion.models.names import require_model
+from repvgg_companion.models.names import ModelSpec, require_model
 from repvgg_companion.paper.grammar import Term, parse
 from repvgg_companion.paper.ours import PAPER_DATASET, Results, Row, describe_network
 from repvgg_companion.paper.printed import Facts
@@ -50,8 +50,10 @@ class Study:
 
     @property
     def setting(self) -> str:
-        """Images, width, classes and input size in words."""
-        return describe_network(self.rows[0])
+        """Images, width, classes, input size and strides of their own in words."""
+        strides = require_model(self.rows[0]["model"]).strides
+        own = "" if strides == ModelSpec.strides else f", strides {'.'.join(map(str, strides))}"
+        return describe_network(self.rows[0]) + own
 
 
 def judged_form(model: str) -> str:
@@ -78,13 +80,16 @@ def read_study(path: Path, facts: Facts) -> Study:
     odd_recipes = _odd_recipes(path, rows)
     for number, row in enumerate(results.rows("accuracy"), start=2):
         odd = [f"{key} {row[key]} instead of {first[key]}" for key in _SETTING if row[key] != first[key]]
+        if (strides := require_model(row["model"]).strides) != require_model(first["model"]).strides:
+            odd.append(f"strides {'.'.join(map(str, strides))}")
         if row["recipe"] in odd_recipes:
             odd.append(f"recipe {row['recipe']} instead of {first['recipe']}")
         if odd or row["dataset"] == PAPER_DATASET:
             reason = ", ".join(odd) or f"dataset {PAPER_DATASET}"
             raise CompanionError(
                 f"{path}/accuracy.csv line {number}: {row['model']} has {reason}; a study has one dataset (not "
-                f"{PAPER_DATASET}), one width, one recipe but for its learning rate, one protocol and one input size"
+                f"{PAPER_DATASET}), one width, one recipe but for its learning rate, one protocol, one input size and "
+                "the same strides"
             )
     digests = {row["model"]: row["training_digest"] for row in rows}
     for row in rows:

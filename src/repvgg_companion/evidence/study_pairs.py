@@ -1,9 +1,10 @@
 """The pairs of networks that a study compares: differences over the seeds, with intervals and what is resolved.
 
 A pair is any two networks of the study whose accuracies one term of a claim compares. The p values of all pairs of a
-study are corrected together (Holm).
+study are corrected together (Holm). A network with strides of its own stands for the paper's network of that name.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -56,15 +57,17 @@ def compares_two_accuracies(term: Term) -> bool:
 def pairs_of(accuracies: dict[str, Seeds], facts: Facts) -> list[Pair]:
     """All pairs of networks with at least three seeds that claims compare, in the order of the claims."""
     found: dict[tuple[str, str], tuple[float, list[str]]] = {}
+    networks = {paper_network(model): model for model in accuracies}
     for claim in facts.table("claims"):
         for term in parse(claim["condition"]):
-            if compares_two_accuracies(term) and all(part.subject in accuracies for part in term.quantities):
+            if compares_two_accuracies(term) and all(part.subject in networks for part in term.quantities):
                 try:
                     one, other = sorted(term.quantities, key=facts.printed, reverse=True)
                     printed = facts.printed(one) - facts.printed(other)
                 except NotAvailable:
                     continue
-                claims = found.setdefault((one.subject, other.subject), (printed, []))[1]
+                pair = (networks[one.subject], networks[other.subject])
+                claims = found.setdefault(pair, (printed, []))[1]
                 claims += [claim["id"]] if claim["id"] not in claims else []
     tested = {}
     for names in found:
@@ -95,7 +98,7 @@ def compared(claim: Claim, pairs: Sequence[Pair]) -> list[tuple[Term, Pair]]:
         (term, pair)
         for term in terms
         for pair in pairs
-        if {part.subject for part in term.quantities} == {pair.upper, pair.lower}
+        if {part.subject for part in term.quantities} == {paper_network(pair.upper), paper_network(pair.lower)}
     ]
 
 
@@ -104,6 +107,12 @@ def worst(pairs: Sequence[Pair]) -> str:
     return next(verdict for verdict in STUDY_VERDICTS if any(pair.verdict == verdict for pair in pairs))
 
 
+def paper_network(model: str) -> str:
+    """`RepVGG-B0_diracnet` for RepVGG-B0-s2.2.2.1.1_diracnet: the name without strides."""
+    return re.sub(r"-s[\d.]+(?=_|$)", "", model)
+
+
 def variation(model: str) -> str:
     """`identity-only` for RepVGG-B0_identity-only, `B0` for RepVGG-B0."""
-    return model.partition("_")[2] or model.removeprefix("RepVGG-")
+    name = paper_network(model)
+    return name.partition("_")[2] or name.removeprefix("RepVGG-")

@@ -113,7 +113,8 @@ def _curves(axes: "Axes", study: Study) -> None:
     words = f"{study.setting}: not ImageNet; {len(study.rows)} trainings"
     axes.figure.legend(
         *axes.get_legend_handles_labels(), loc="outside lower center",
-        ncols=4 if sum(len(named(model)) for model in order) <= _LEGEND_LETTERS else 2, title=wrapped(words, 48), title_fontsize=7,
+        ncols=4 if sum(len(named(model)) for model in order) <= _LEGEND_LETTERS else 2,
+        title=wrapped(words, 48), title_fontsize=7,
     )  # fmt: skip
 
 

@@ -14,7 +14,8 @@ from repvgg_companion.errors import CompanionError, choose_one, did_you_mean, lo
 from repvgg_companion.experiment.experiment_file import NAME_PATTERN, RUNTIME_PATTERN, Experiment
 from repvgg_companion.experiment.read_yaml import read_keys
 from repvgg_companion.files import read_json
-from repvgg_companion.models.names import require_model, require_start
+from repvgg_companion.models.names import require_model
+from repvgg_companion.models.start import require_start
 from repvgg_companion.weights_file import read_header
 
 UNKNOWN = ("extra_forbidden", "unexpected_keyword_argument")

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from repvgg_companion.errors import CompanionError, nearest
-from repvgg_companion.identity import WeightsIdentity, split_model_name
+from repvgg_companion.identity import split_model_name
 
 _LAYERS_A = (1, 2, 4, 14, 1)
 _LAYERS_B = (1, 4, 6, 16, 1)
@@ -256,31 +256,6 @@ def require_convertible(name: str) -> ModelSpec:
     if not spec.convertible:
         raise CompanionError(f"{name} has no deploy form: {spec.reason_not_convertible}; use its train form")
     return spec
-
-
-def require_start(name: str, identity: WeightsIdentity, path: object, width: float | None = None) -> None:
-    """Raise CompanionError unless a training of network `name` can start from weights with this identity.
-
-    `width` is the width factor of the training; None leaves the widths unchecked.
-    """
-    backbone = require_model(name).backbone
-    if (identity.model, identity.form) != (backbone or name, "train"):
-        whose = f"the backbone of {name} is the train form of {backbone}" if backbone else f"this training is of {name}"
-        raise CompanionError(
-            f"{path} holds the {identity.form} form of {identity.model}, but {whose}; name a train file of that network"
-        )
-    if width is not None and not _same_channels(require_model(identity.model), identity.width, width):
-        raise CompanionError(
-            f"{path} has width {identity.width:g}, but this training is of {name} at width {width:g}; use one width "
-            "for both"
-        )
-
-
-def _same_channels(spec: ModelSpec, one: float, other: float) -> bool:
-    """Whether two width factors give the same network; channels are rounded, so unequal factors can."""
-    if spec.family == "RepVGG":
-        return stage_widths(spec.a, spec.b, one) == stage_widths(spec.a, spec.b, other)
-    return one == other
 
 
 def scaled_width(channels: int, width: float) -> int:

@@ -1,19 +1,49 @@
-"""Start a training from trained weights: a network by those of its own kind, a PSPNet by those of its backbone."""
+"""Start a training from trained weights: a network by those of its own kind, a PSPNet by those of its backbone.
+
+Needs no torch to be imported: a run checks the weights to start from before its first job.
+"""
 
 from collections.abc import Mapping
-
-from torch import Tensor, nn
+from typing import TYPE_CHECKING
 
 from repvgg_companion.errors import CompanionError
 from repvgg_companion.identity import WeightsIdentity
-from repvgg_companion.models.names import require_model, require_start
+from repvgg_companion.models.names import ModelSpec, require_model, stage_widths
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 CLASSIFIERS = ("linear.", "fc.")
 """Key prefixes of the last layer, which a network with other classes learns from scratch."""
 
 
+def require_start(name: str, identity: WeightsIdentity, path: object, width: float | None = None) -> None:
+    """Raise CompanionError unless a training of network `name` can start from weights with this identity.
+
+    `width` is the width factor of the training; None leaves the widths unchecked.
+    """
+    backbone = require_model(name).backbone
+    if (identity.model, identity.form) != (backbone or name, "train"):
+        whose = f"the backbone of {name} is the train form of {backbone}" if backbone else f"this training is of {name}"
+        raise CompanionError(
+            f"{path} holds the {identity.form} form of {identity.model}, but {whose}; name a train file of that network"
+        )
+    if width is not None and not _same_channels(require_model(identity.model), identity.width, width):
+        raise CompanionError(
+            f"{path} has width {identity.width:g}, but this training is of {name} at width {width:g}; use one width "
+            "for both"
+        )
+
+
+def _same_channels(spec: ModelSpec, one: float, other: float) -> bool:
+    """Whether two width factors give the same network; channels are rounded, so unequal factors can."""
+    if spec.family == "RepVGG":
+        return stage_widths(spec.a, spec.b, one) == stage_widths(spec.a, spec.b, other)
+    return one == other
+
+
 def start_from(
-    network: nn.Module, name: str, state: Mapping[str, Tensor], identity: WeightsIdentity, path: object
+    network: "nn.Module", name: str, state: "Mapping[str, Tensor]", identity: WeightsIdentity, path: object
 ) -> None:
     """Load weights into a network (fine-tuning) or into the backbone of a PSPNet (section 4.3).
 
@@ -40,7 +70,7 @@ def start_from(
     part.load_state_dict(own | given)
 
 
-def freeze(network: nn.Module, stages: int) -> None:
+def freeze(network: "nn.Module", stages: int) -> None:
     """Keep the first `stages` stages of a RepVGG as they are: no gradients, no new statistics of batch norms.
 
     Raises CompanionError for a network without such stages.
