@@ -22,6 +22,8 @@ STUDIES = [
         "tiny-imagenet-table7",
         "tiny-imagenet-rate",
         "tiny-imagenet-epochs",
+        "tiny-imagenet-width",
+        "tiny-imagenet-strides",
         "cifar10",
         "cifar10-table7",
     )
