@@ -69,10 +69,12 @@ READABLE = python -m repvgg_companion.experiment.read_yaml "$(EXPERIMENT)";
 RUN = $(if $(EXPERIMENT),$(READABLE)) exec 8<requirements.lock; if command -v flock >/dev/null && ! flock -n 8; then \
   echo "make: another run works in this folder; wait for it, or work in a copy of the folder" >&2; exit 1; fi; \
   stopped=; run=; trap 'stopped=yes' INT; trap 'stopped=yes; kill -TERM $$run 2>/dev/null || true' TERM; \
-  (trap - INT TERM; REPVGG_COMPANION_MAKE=yes exec snakemake --cores $(CORES) --logger steps $(CONFIG) $(ARGS)) & run=$$!; \
+  said=$$(mktemp); (trap - INT TERM; REPVGG_COMPANION_MAKE=$$said exec snakemake --cores $(CORES) --logger steps $(CONFIG) $(ARGS)) & run=$$!; \
   status=0; wait $$run || status=$$?; while kill -0 $$run 2>/dev/null; do status=0; wait $$run || status=$$?; done; \
+  told=$$(cat $$said); rm -f $$said; \
   [ $$status = 0 ] || { \
-  if [ -n "$$stopped" ]; then echo "make: stopped; type the same command again to continue" >&2; exit 0; fi; \
+  if [ -n "$$stopped$$told" ]; then echo "make: stopped; type the same command again to continue" >&2; fi; \
+  if [ -n "$$stopped" ]; then exit 0; fi; \
   if [ -n "$$(ls .snakemake/locks 2>/dev/null)" ]; then \
     echo "make: this folder is locked by another run. Wait for it; if none is running, since the last one was killed," \
       "type 'make unlock' and then the same command again: finished work is kept, trainings continue." >&2; fi; \

@@ -86,7 +86,7 @@ def _opened(path: str | Path, framework: str) -> Iterator[Any]:
         with safe_open(str(path), framework=framework, device="cpu") as stream:
             yield stream
     except FileNotFoundError:
-        raise CompanionError(f"{path} does not exist") from None
+        raise CompanionError(f"{path} does not exist; correct the path") from None
     except (SafetensorError, OSError) as error:
         if Path(path).is_file() and kind_of_file(path) == "pytorch":
             raise CompanionError(

@@ -6,6 +6,8 @@ import os
 from repvgg_companion.data.manifest import Manifest
 from repvgg_companion.errors import CompanionError
 
+INDEX_AGAIN = "index the data again (the same command with --forcerun index, or make ARGS='--forcerun index')"
+
 
 class ImageReader:
     """Reads images by `pread`, which moves no file position: threads and forked workers share one descriptor per file.
@@ -38,7 +40,7 @@ class ImageReader:
                 f"{manifest.where(index)} cannot be read ({error.strerror}); check the disk that holds it"
             ) from None
         if len(data) != length:
-            raise CompanionError(f"{manifest.where(index)} has changed since it was indexed; index the data again")
+            raise CompanionError(f"{manifest.where(index)} has changed since it was indexed; {INDEX_AGAIN}")
         return data
 
     def _descriptor(self, file: str) -> int:
@@ -96,6 +98,5 @@ def require_unchanged(manifest: Manifest) -> None:
 def _require_stamp(file: str, status: os.stat_result, stamp: tuple[int, int]) -> None:
     if (status.st_size, status.st_mtime_ns) != tuple(stamp):
         raise CompanionError(
-            f"{file} was replaced or changed since it was indexed (size or modification time differ); "
-            "index the data again"
+            f"{file} was replaced or changed since it was indexed (size or modification time differ); {INDEX_AGAIN}"
         )

@@ -95,8 +95,8 @@ def speedups_caption(points: Sequence[SpeedUp]) -> str:
     """What is drawn, what tells the points of one device apart, and what a star means."""
     words = (
         "The paper's nine ratios of speed: images/s of the first network over those of the second, each at its own "
-        "input size. Grey: printed for a GTX 1080 Ti. Filled: measured here, with 95 % intervals over the rounds of "
-        "one run. Open: published by timm for other devices, without intervals."
+        "input size. Grey: printed for a GTX 1080 Ti. Filled: measured here, with 95 % intervals over the rounds (by "
+        "the paper's protocol: the batches) of one run. Open: published by timm for other devices, without intervals."
     )
     ours = [point for point in points if point.lane == HERE]
     if ours:

@@ -20,8 +20,12 @@ WORDS = {"plain": "plain", "1x1-only": "1x1", "identity-only": "identity", "B0":
 """How the networks of Table 6 are called; any other keeps its own name."""
 _LINES = (("#000000", ":", "v"), ("#009E73", "--", "s"), ("#0072B2", "-.", "^"), ("#D55E00", "-", "o"),
           ("#CC79A7", "--", "D"), ("#E69F00", ":", "P"), ("#56B4E9", "-.", "X"), ("#000000", "-", "*"),
-          ("#009E73", "-.", "<"), ("#0072B2", ":", ">"), ("#D55E00", "--", "h"))  # fmt: skip
-"""Colour, dash and marker of each network; a study has at most the eleven of Tables 6 and 7."""
+          ("#009E73", "-.", "<"), ("#0072B2", ":", ">"), ("#D55E00", "--", "h"), ("#E69F00", "-", "8"),
+          ("#56B4E9", "--", "p"))  # fmt: skip
+_NETWORKS = ("plain", "1x1-only", "identity-only", "B0", "identity-without-bn", "post-addition-bn", "relu-in-branch",
+             "diracnet", "trivial-reparam", "acb", "residual-reorg", "A0", "ResNet-18")  # fmt: skip
+STYLES = dict(zip(_NETWORKS, _LINES, strict=True))
+"""Colour, dash and marker of each network, the same in all studies."""
 _FEW = 4
 """Up to this many networks have bands that can be told apart."""
 _LEGEND_LETTERS = 24
@@ -99,7 +103,9 @@ def _curves(axes: "Axes", study: Study) -> None:
     from matplotlib.ticker import MaxNLocator
 
     order = sorted(study.accuracies, key=lambda model: float(np.mean(list(study.accuracies[model].values()))))
-    for model, (colour, line, marker) in zip(order, cycle(_LINES), strict=False):
+    others = cycle(_LINES)
+    for model in order:
+        colour, line, marker = STYLES.get(variation(model)) or next(others)
         epochs, means, spans = curve_of(study, model)
         axes.plot(epochs, means, color=colour, linestyle=line, marker=marker, markersize=3, label=named(model))
         if all(spans) and len(order) <= _FEW:

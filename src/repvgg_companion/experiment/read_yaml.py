@@ -24,6 +24,13 @@ def read_keys(path: str | Path) -> dict[str, Any]:
     except IsADirectoryError:
         raise CompanionError(f"{path} is a folder; name the experiment file in it") from None
     except UnicodeDecodeError as error:
+        from repvgg_companion.weights_file import WEIGHTS_SUFFIXES
+
+        if Path(path).suffix in WEIGHTS_SUFFIXES:
+            raise CompanionError(
+                f"{path} is a weights file, not an experiment file; name one such as config/demo.yaml, or type "
+                f"'python -m repvgg_companion weights inspect {path}'"
+            ) from None
         raise CompanionError(f"{path} is not UTF-8 text (byte {error.start}); save it as UTF-8") from None
     except OSError as error:
         raise CompanionError(f"{path} cannot be read: {error.strerror}; check its permissions") from None

@@ -205,10 +205,14 @@ def require_model(name: str) -> ModelSpec:
         return _vary(base, variation)
     candidates = [*MODELS, *(f"{base_model}_{known}" for known in VARIATIONS if base is not None)]
     near = nearest(name, candidates, count=3) or candidates[:3]
-    raise CompanionError(
-        f"there is no model {name!r}; the nearest names are {', '.join(near)}; a RepVGG of your own is named by its "
-        f"layers, a and b, like RepVGG-1.4.6.16.1-a1-b3{_not_five(base_model)}"
-    )
+    own = "a RepVGG of your own is named by its layers, a and b, like RepVGG-1.4.6.16.1-a1-b3"
+    if _BY_LAYERS.match(base_model):
+        raise CompanionError(f"there is no model {name!r}{_not_five(base_model)}; {own}")
+    raise CompanionError(f"there is no model {name!r}; the nearest names are {', '.join(near)}; {own}")
+
+
+_BY_LAYERS = re.compile(r"RepVGG-(\d|.+-s\d)")
+"""How the name of an own RepVGG begins, whatever is wrong with the rest."""
 
 
 def _not_five(base_model: str) -> str:

@@ -227,6 +227,7 @@ def _facts(provenance: dict[str, Any]) -> list[tuple[str, str]]:
     shown = ("python", "torch", "torchvision", "snakemake", "system")
     return [
         ("dataset", f"{dataset['dataset']} ({images} images, {dataset['num_classes']} classes)"),
+        ("notes on images", "; ".join(dataset.get("notes", ())) or "none"),
         ("dataset SHA-256", dataset["dataset_sha256"]),
         ("weights", f"{len(provenance['weights'])} files"),
         ("notes on weights", _notes(provenance["weights"].values()) or "none"),

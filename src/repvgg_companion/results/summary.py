@@ -18,7 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 MAKE_VARIABLE = "REPVGG_COMPANION_MAKE"
-"""Set where `make` started the run, which says itself that it was stopped."""
+"""Set where `make` started the run, which says itself that it was stopped; if it names a file, the word goes there."""
 STOPPED = ("Terminating processes on user request", "Will exit after finishing currently running jobs (scheduler)")
 """What Snakemake's log says after Ctrl-C, and after a SIGTERM that its own handler got."""
 
@@ -47,8 +47,11 @@ def run(arguments: argparse.Namespace) -> None:
         for line in failures(log):
             if not (stopped and line.startswith("see ")):
                 print(f"failed: {line}", file=sys.stderr)
-        if stopped and MAKE_VARIABLE not in os.environ:
+        told = os.environ.get(MAKE_VARIABLE)
+        if stopped and told is None:
             print("stopped; the same command continues: finished work is kept, trainings go on", file=sys.stderr)
+        elif stopped and Path(told).is_file():
+            Path(told).write_text("stopped", encoding="utf-8")
         return
     results, figures = Path(arguments.results), Path(arguments.figures)
     for table, column, name in (("accuracy", "top1_pct", "top-1"), ("segmentation", "mean_iou_pct", "mIoU")):

@@ -102,14 +102,15 @@ class Recipe(Settings):
         "auto takes bf16 if the hardware has it, else fp16 with a scaler on a GPU and fp32 on a CPU.", "auto"
     )
     memory_format: Literal["auto", "contiguous", "channels_last"] = setting(
-        "auto measures both at the first start.", "auto"
+        "auto measures both at the first start; another first start may choose the other, which rounds differently.",
+        "auto",
     )
     threads: int = setting(
         "CPU threads of one process; 0 takes torch's number at the first start.", 0, low=0, high=1024
     )
     compile: bool = setting("Whether the network is compiled by torch.compile.", False)
     deterministic: bool = setting(
-        "Whether a GPU uses deterministic algorithms, which a bit-exact resume needs; a CPU always is deterministic.",
+        "Whether a GPU uses deterministic algorithms, which a bit-exact resume needs; a CPU always does.",
         False,
     )
     schedule: Literal["cosine", "poly"] = setting(

@@ -88,7 +88,7 @@ def check_digest(path: str | Path) -> tuple[str, str]:
                 for hasher in hashers.values():
                     hasher.update(block)
     except FileNotFoundError:
-        raise CompanionError(f"{path} does not exist") from None
+        raise CompanionError(f"{path} does not exist; correct the path") from None
     except IsADirectoryError:
         raise CompanionError(f"{path} is a folder; name the weights file in it") from None
     sha256 = hashers["sha256"].hexdigest()

@@ -208,8 +208,9 @@ def _classification(request: IndexRequest, naming: contextlib.ExitStack) -> tupl
     for name, split in splits.items():
         if known.labels is not None:
             split.builder.rename(known.labels.class_named)
-        if missing := len(set(classes) - set(split.builder.classes)):
-            notes.append(f"{name}: {missing} of {len(classes)} classes have no image")
+        if missing := [one for one in classes if one not in split.builder.classes]:
+            shown = ", ".join(missing[:3]) + (", …" if len(missing) > 3 else "")
+            notes.append(f"{name}: {len(missing)} of {len(classes)} classes have no image ({shown})")
         manifest = split.builder.build(classes, [words.get(wnid, wnid) for wnid in classes])
         label_order = known.label_order or manifest.label_order
         manifests[name] = replace(manifest, stamps=split.stamps, label_order=label_order, origin=request.origin())

@@ -77,11 +77,10 @@ class StateFolder:
             raise CompanionError(f"{self.folder} was written by another version of the companion; {advice}")
         for name, value in training.items():
             if stored["training"].get(name) != value:
-                kind = (
-                    "other images"
-                    if name == "dataset_sha256"
-                    else f"{name} {stored['training'].get(name)}, not {value}"
-                )
+                kind = f"{name} {stored['training'].get(name)}, not {value}"
+                if name == "dataset_sha256":
+                    kind = "other images"
+                    advice = f"give the changed images a data.dataset of their own, or {advice}"
                 raise CompanionError(f"{self.folder} holds a training with {kind}; {advice}")
         if different := recipe.differences(stored["recipe"]):
             raise CompanionError(f"{self.folder} holds a training by another recipe ({'; '.join(different)}); {advice}")
