@@ -77,7 +77,9 @@ def test_a_labels_file_may_name_more_classes_than_there_are_folders(tree, index,
     """So weights with 1000 classes are evaluated on the images of some of them."""
     manifest = _index_with_labels(tree, index, tmp_path, "\n".join(f"class {n} {n}" for n in range(5)), "class 3")
     assert manifest.num_classes == 5 and manifest.labels.tolist() == [3]
-    assert "4 of 5 classes have no image" in str(read_json(tmp_path / "index/dataset.json")["notes"])
+    assert "4 of 5 classes have no image (class 0, class 1, class 2, …)" in str(
+        read_json(tmp_path / "index/dataset.json")["notes"]
+    )
 
 
 def test_folders_with_wnids_in_a_labels_file_are_the_dataset_of_these_wnids(tree, index, tmp_path):

@@ -35,6 +35,9 @@ def test_what_yaml_would_pass_over_is_refused_with_file_and_line(text, said, tmp
     file.write_bytes(b"a: \xff\n")
     with pytest.raises(CompanionError, match=r"is not UTF-8 text \(byte 3\)"):
         read_keys(file)
+    (tmp_path / "train.safetensors").write_bytes(b"a: \xff\n")
+    with pytest.raises(CompanionError, match=r"is a weights file, not an experiment file; .* weights inspect"):
+        read_keys(tmp_path / "train.safetensors")
 
 
 def test_a_merged_mapping_may_be_overridden_and_an_alias_used_twice(tmp_path):

@@ -32,6 +32,10 @@ def test_under_make_which_tells_the_stop_only_failures_are_named(tmp_path, monke
     log.write_text(f"Error in rule index:\n    log: {tmp_path}/index.log (check log file(s) for details)\n{STOPS[0]}")
     assert main(["summary", "--results", "r", "--figures", "f", "--failed", str(log)]) == 0
     assert capsys.readouterr().err == "failed: index: error: a.tar is truncated; get it again\n"
+    (tmp_path / "told").touch()
+    monkeypatch.setenv("REPVGG_COMPANION_MAKE", str(tmp_path / "told"))
+    assert main(["summary", "--results", "r", "--figures", "f", "--failed", str(log)]) == 0
+    assert (tmp_path / "told").read_text() == "stopped", "make, which got no signal itself, reads it"
 
 
 @pytest.mark.parametrize("stop", STOPS, ids=["Ctrl-C", "SIGTERM"])

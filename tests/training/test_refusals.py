@@ -59,7 +59,7 @@ def test_a_state_continues_only_the_training_it_belongs_to(trainings, said, stop
     table = table.replace_schema_metadata({METADATA_KEY: json.dumps(facts)})
     parquet.write_table(table, tmp_path / "other" / "val.parquet")
     here, trainings.data = trainings.data, tmp_path / "other"
-    assert "other images" in said("run")
+    assert "other images; give the changed images a data.dataset of their own" in said("run")
     trainings.data = here
     assert {path: sha256_of_file(path) for path in trainings.state("run").glob("*.safetensors")} == stopped
 

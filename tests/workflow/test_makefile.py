@@ -201,6 +201,18 @@ def test_a_kill_of_make_reaches_snakemake_and_is_told_as_a_stop(tmp_path):
     assert "make: stopped; type the same command again to continue" in errors and "locked" not in errors
 
 
+def test_a_kill_of_snakemake_alone_is_told_as_a_stop_too(tmp_path):
+    """The summary of the stopped run leaves the word in the file that make names."""
+    stand_in(
+        tmp_path,
+        'echo "$REPVGG_COMPANION_MAKE" >named; [ -e once ] || echo stopped >"$(cat named)"; touch once; exit 1',
+    )
+    done = make(tmp_path)
+    assert done.returncode != 0 and "make: stopped; type the same command again to continue" in done.stderr
+    assert "stopped" not in make(tmp_path).stderr, "a failure is no stop"
+    assert not Path((tmp_path / "named").read_text().strip()).exists()
+
+
 def test_ctrl_c_says_stopped_and_how_to_go_on(tmp_path):
     """A stand-in for Snakemake presses Ctrl-C: the signal goes to make, its shell and Snakemake alike."""
     stand_in(tmp_path, "trap 'exit 1' INT\nkill -INT 0\nwhile :; do sleep 0.1; done")

@@ -23,7 +23,7 @@ _LINES = (("#000000", ":", "v"), ("#009E73", "--", "s"), ("#0072B2", "-.", "^"),
           ("#009E73", "-.", "<"), ("#0072B2", ":", ">"), ("#D55E00", "--", "h"), ("#E69F00", "-", "8"),
           ("#56B4E9", "--", "p"))  # fmt: skip
 _NETWORKS = ("plain", "1x1-only", "identity-only", "B0", "identity-without-bn", "post-addition-bn", "relu-in-branch",
-             "diracnet", "trivial-reparam", "acb", "residual-reorg", "A0", "ResNet-18")  # fmt: skip
+             "trivial-reparam", "residual-reorg", "diracnet", "A0", "acb", "ResNet-18")  # fmt: skip
 STYLES = dict(zip(_NETWORKS, _LINES, strict=True))
 """Colour, dash and marker of each network, the same in all studies."""
 _FEW = 4
