@@ -320,6 +320,7 @@ def test_a_point_of_each_committed_figure_is_followed(root, capsys, figure, cell
 def test_a_point_of_each_picture_of_the_ledger_is_followed(root, capsys):
     folder = root / "paper_figures" / "reference"
     said = _said(capsys, folder / "speedups.svg", "RepVGG-A1")
+    assert "pairs of samples of one group of networks, so not the quotient of both medians" in said
     assert "RepVGG-A1 / ResNet-34, measured here" in said and "RepVGG-A1 / ResNet-34, printed" in said
     assert "third_party_speed.csv: line " in said
     assert "speed.csv: row " in said

@@ -21,6 +21,8 @@ from repvgg_companion.paper.ours import Results
 from repvgg_companion.paper.printed import Facts
 
 _METADATA = re.compile(rb"commit ([^;\n]{1,80}); data ([0-9a-f]{8})")
+PAIRED = "pairs of samples of one group of networks, so not the quotient of both medians; docs/reading.md, Verdicts"
+"""What a ratio of speeds is taken over."""
 POINT_COLUMNS = [field.name for field in fields(FigurePoint)]
 
 
@@ -62,7 +64,9 @@ def point_nodes(chosen: Chosen, places: Places) -> list[Node]:
         where = ", ".join(row[name] for name in ("panel", "series", "name") if row[name])
         axes = "; ".join(_axis(row, axis) for axis in ("x", "y") if row[axis])
         values = tuple(float(row[axis]) for axis in ("x", "y") if row[axis])
-        sources = followed(row["source"], replace(places, values=values))
+        sources = list(followed(row["source"], replace(places, values=values)))
+        if row["x_quantity"].startswith("times as fast") and row["x_low"]:
+            sources.append(Node(PAIRED))
         found.append(Node(f"{chosen.table.path}: row {number} ({where}): {axes}", tuple(sources)))
     return found
 

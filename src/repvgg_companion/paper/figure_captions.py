@@ -56,8 +56,9 @@ def panel_caption(panel: Panel) -> str:
         return f"{panel.title}."
     labels = (panel.y_label.replace(":\n", ": "), panel.x_label.replace("\nrecipe: ", "; recipe: "))
     y, x = map(_joined, labels)
-    whiskers = " Bars: 95 % intervals." if any(point.speed_interval for point in panel.points) else ""
-    return f"{panel.title}: {y} against {x}.{whiskers}"
+    has_bars = any(point.speed_interval for point in panel.points)
+    bars = " Bars: 95 % intervals, some smaller than the marker." if has_bars else ""
+    return f"{panel.title}: {y} against {x}.{bars}"
 
 
 def _joined(label: str, between: str = ", ") -> str:
