@@ -50,7 +50,7 @@ def run(arguments: argparse.Namespace) -> None:
         told = os.environ.get(MAKE_VARIABLE)
         if stopped and told is None:
             print("stopped; the same command continues: finished work is kept, trainings go on", file=sys.stderr)
-        elif stopped and Path(told).is_file():
+        elif stopped and told and Path(told).is_file():
             Path(told).write_text("stopped", encoding="utf-8")
         return
     results, figures = Path(arguments.results), Path(arguments.figures)
