@@ -18,7 +18,6 @@ from PIL import Image
 
 from images import index, load_jpegs, write_tree
 from interleaved import measure, print_machine, print_table
-from repvgg_companion.data.batches.normalize import normalize
 from repvgg_companion.data.batches.training_input import TrainingInput
 from repvgg_companion.machine.torch_device import autocast
 from repvgg_companion.models.build import build_model
@@ -26,6 +25,8 @@ from repvgg_companion.training.cpu_kernels import avoid_faulty_and_slow_cpu_kern
 from repvgg_companion.training.job.processes import ProcessGroup
 from repvgg_companion.training.recipe import Recipe
 from repvgg_companion.training.step import Learner, StepSums
+from training_input import image_folder, image_folder_loader
+from training_input import ours as decoded
 
 CPU = torch.device("cpu")
 CLASSES = 10
@@ -34,16 +35,7 @@ PEER = "plain loop"
 
 def plain(tree: Path, model: str, width: float, px: int, batch: int, precision: str):
     """An epoch of a plain PyTorch loop."""
-    from torchvision import datasets, transforms
-
-    steps = [
-        transforms.RandomResizedCrop(px),
-        transforms.RandomHorizontalFlip(),
-        transforms.ToTensor(),
-        transforms.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
-    ]
-    dataset = datasets.ImageFolder(str(tree), transforms.Compose(steps))
-    loader = torch.utils.data.DataLoader(dataset, batch_size=batch, shuffle=True, drop_last=True)
+    loader = image_folder_loader(tree, batch, 0, px)
     network = build_model(model, num_classes=CLASSES, width=width).to(memory_format=torch.channels_last).train()
     optimizer = torch.optim.SGD(network.parameters(), lr=1e-3, momentum=0.9, weight_decay=1e-4)
 
@@ -84,24 +76,6 @@ def ours(manifest, model: str, width: float, px: int, batch: int, precision: str
     return run
 
 
-def input_alone(tree: Path, manifest, px: int, batch: int):
-    """The images of both sides, normalised, without steps."""
-    import training_input as script
-
-    script.PX = px  # of both sides
-    source = TrainingInput(manifest, input_px=px, augmentation="crop-flip", decoder="opencv", seed=0, workers=0)
-    epochs = iter(range(1 << 30))
-
-    def run() -> int:
-        images = 0
-        for pixels, labels in source.batches(next(epochs), batch_size=batch):
-            normalize(pixels, device="cpu")
-            images += len(labels)
-        return images
-
-    return {PEER: script.image_folder(tree, batch, 0), "ours": run}
-
-
 def small(jpegs: list[bytes], px: int) -> list[bytes]:
     """The middle of each image as a JPEG of `px` pixels a side."""
     found = []
@@ -134,11 +108,11 @@ def main() -> None:
         write_tree(folder / "tree", small(load_jpegs(arguments.jpegs, arguments.images), arguments.px))
         manifest = index(folder, train_folder=folder / "tree")
         settings = (arguments.model, arguments.width, arguments.px, arguments.batch, arguments.precision)
-        alone = measure(
-            input_alone(folder / "tree", manifest, arguments.px, arguments.batch),
-            rounds=arguments.rounds,
-            clock=time.process_time,
-        )
+        images = {
+            PEER: image_folder(folder / "tree", arguments.batch, 0, arguments.px),
+            "ours": decoded(manifest, "opencv", arguments.batch, 0, normalized=True, px=arguments.px),
+        }
+        alone = measure(images, rounds=arguments.rounds, clock=time.process_time)
         print_table(f"Images alone, {arguments.px} px", alone, peer=PEER)
         runs = {PEER: plain(folder / "tree", *settings), "ours": ours(manifest, *settings)}
         rates = measure(runs, rounds=arguments.rounds, clock=time.process_time)

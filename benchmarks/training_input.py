@@ -21,9 +21,9 @@ PX = 224
 PEER = "ImageFolder and Pillow"
 
 
-def ours(manifest, decoder: str, batch: int, workers: int, *, normalized: bool = False):
+def ours(manifest, decoder: str, batch: int, workers: int, *, normalized: bool = False, px: int = PX):
     """An epoch of our batches: uint8, as they go to the device, or normalised here as well."""
-    source = TrainingInput(manifest, input_px=PX, augmentation="crop-flip", decoder=decoder, seed=0, workers=workers)
+    source = TrainingInput(manifest, input_px=px, augmentation="crop-flip", decoder=decoder, seed=0, workers=workers)
     epochs = iter(range(1 << 30))
 
     def run() -> int:
@@ -37,19 +37,24 @@ def ours(manifest, decoder: str, batch: int, workers: int, *, normalized: bool =
     return run
 
 
-def image_folder(tree: Path, batch: int, workers: int):
-    """An epoch of the PyTorch ImageNet example's loader."""
+def image_folder_loader(tree: Path, batch: int, workers: int, px: int = PX):
+    """The PyTorch ImageNet example's loader."""
     from torch.utils.data import DataLoader
     from torchvision import datasets, transforms
 
     steps = [
-        transforms.RandomResizedCrop(PX),
+        transforms.RandomResizedCrop(px),
         transforms.RandomHorizontalFlip(),
         transforms.ToTensor(),
         transforms.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
     ]
     dataset = datasets.ImageFolder(str(tree), transforms.Compose(steps))
-    loader = DataLoader(dataset, batch_size=batch, shuffle=True, drop_last=True, num_workers=workers)
+    return DataLoader(dataset, batch_size=batch, shuffle=True, drop_last=True, num_workers=workers)
+
+
+def image_folder(tree: Path, batch: int, workers: int, px: int = PX):
+    """An epoch of that loader."""
+    loader = image_folder_loader(tree, batch, workers, px)
     return lambda: sum(len(labels) for _, labels in loader)
 
 

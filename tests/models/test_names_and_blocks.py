@@ -78,6 +78,8 @@ def test_a_network_of_your_own_is_named_by_its_structure():
         ("RepVGG-A0-s1.1.3.2.2", "the stride of a stage is 1 or 2"),
         ("RepVGG-4.6.16.1-a1-b1", "named by its layers, a and b, like RepVGG-1.4.6.16.1-a1-b3"),
         ("RepVGG-4.6.16.1-a1-b1", "it has five stages, and 4.6.16.1 are not the layers of five"),
+        ("RepVGG-A0-s1.1.2.2.2_palin", "the nearest names are RepVGG-A0-s1.1.2.2.2_plain"),
+        ("RepVGG-1.4.6.16.1-a1-b1_diracnets", "the nearest names are RepVGG-1.4.6.16.1-a1-b1_diracnet"),
         ("RepVGG-A0-s1.1.2.2", "it has five stages, and 1.1.2.2 are not the strides of five"),
         ("RepVGG-1.4.6.16.1-a1-b1-s1.1.2.2.2.2", "1.1.2.2.2.2 are not the strides of five"),
     ],

@@ -51,9 +51,9 @@ class Study:
     @property
     def setting(self) -> str:
         """Images, width, classes, input size and strides of their own in words."""
-        strides = require_model(self.rows[0]["model"]).strides
-        own = "" if strides == ModelSpec.strides else f", strides {'.'.join(map(str, strides))}"
-        return describe_network(self.rows[0]) + own
+        first = self.rows[0]
+        has_own = require_model(first["model"]).strides != ModelSpec.strides
+        return describe_network(first) + (f", {_strides(first)}" if has_own else "")
 
 
 def judged_form(model: str) -> str:
@@ -80,8 +80,8 @@ def read_study(path: Path, facts: Facts) -> Study:
     odd_recipes = _odd_recipes(path, rows)
     for number, row in enumerate(results.rows("accuracy"), start=2):
         odd = [f"{key} {row[key]} instead of {first[key]}" for key in _SETTING if row[key] != first[key]]
-        if (strides := require_model(row["model"]).strides) != require_model(first["model"]).strides:
-            odd.append(f"strides {'.'.join(map(str, strides))}")
+        if _strides(row) != _strides(first):
+            odd.append(_strides(row))
         if row["recipe"] in odd_recipes:
             odd.append(f"recipe {row['recipe']} instead of {first['recipe']}")
         if odd or row["dataset"] == PAPER_DATASET:
@@ -99,6 +99,11 @@ def read_study(path: Path, facts: Facts) -> Study:
                 "seeds; train it again by the recipe of the study"
             )
     return Study(path.name, results, rows, facts)
+
+
+def _strides(row: Row) -> str:
+    """`strides 2.2.2.1.1`: those of the network of a row."""
+    return f"strides {'.'.join(map(str, require_model(row['model']).strides))}"
 
 
 def _odd_recipes(path: Path, rows: Sequence[Row]) -> set[str]:

@@ -8,9 +8,10 @@ from repvgg_companion.evidence.figure1_others import others_panels
 from repvgg_companion.evidence.from_studies import Study, judged_form
 from repvgg_companion.evidence.sources import Sources
 from repvgg_companion.evidence.speedups_picture import PAIRS, printed_ratio, speed_ups
-from repvgg_companion.evidence.study_pairs import Pair, paper_network
+from repvgg_companion.evidence.study_pairs import Pair
 from repvgg_companion.evidence.study_picture import curve_of
 from repvgg_companion.evidence.third_party import SPEED_FILE
+from repvgg_companion.models.names import without_strides
 from repvgg_companion.paper.figure_points import Axis, FigurePoint, point
 from repvgg_companion.paper.printed import Facts, printed_row
 
@@ -63,7 +64,7 @@ def pair_source(study: Study, pair: Pair) -> str:
 
 def printed_pair_source(facts: Facts, pair: Pair) -> str:
     """Where the accuracies of both networks after 120 epochs are printed."""
-    found = (facts.trained(paper_network(model)) for model in (pair.upper, pair.lower))
+    found = (facts.trained(without_strides(model)) for model in (pair.upper, pair.lower))
     return "; ".join(printed_row(facts, *one) for one in found if one)
 
 

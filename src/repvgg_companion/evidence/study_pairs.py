@@ -4,11 +4,11 @@ A pair is any two networks of the study whose accuracies one term of a claim com
 study are corrected together (Holm). A network with strides of its own stands for the paper's network of that name.
 """
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from repvgg_companion.evidence.deciding import Claim
+from repvgg_companion.models.names import without_strides
 from repvgg_companion.paper.grammar import Comparison, NotAvailable, Term, parse
 from repvgg_companion.paper.inference import Span, holm, over_seeds, seeds_to_resolve, welch
 from repvgg_companion.paper.printed import Facts
@@ -57,7 +57,7 @@ def compares_two_accuracies(term: Term) -> bool:
 def pairs_of(accuracies: dict[str, Seeds], facts: Facts) -> list[Pair]:
     """All pairs of networks with at least three seeds that claims compare, in the order of the claims."""
     found: dict[tuple[str, str], tuple[float, list[str]]] = {}
-    networks = {paper_network(model): model for model in accuracies}
+    networks = {without_strides(model): model for model in accuracies}
     for claim in facts.table("claims"):
         for term in parse(claim["condition"]):
             if compares_two_accuracies(term) and all(part.subject in networks for part in term.quantities):
@@ -98,7 +98,7 @@ def compared(claim: Claim, pairs: Sequence[Pair]) -> list[tuple[Term, Pair]]:
         (term, pair)
         for term in terms
         for pair in pairs
-        if {part.subject for part in term.quantities} == {paper_network(pair.upper), paper_network(pair.lower)}
+        if {part.subject for part in term.quantities} == {without_strides(pair.upper), without_strides(pair.lower)}
     ]
 
 
@@ -107,12 +107,7 @@ def worst(pairs: Sequence[Pair]) -> str:
     return next(verdict for verdict in STUDY_VERDICTS if any(pair.verdict == verdict for pair in pairs))
 
 
-def paper_network(model: str) -> str:
-    """`RepVGG-B0_diracnet` for RepVGG-B0-s2.2.2.1.1_diracnet: the name without strides."""
-    return re.sub(r"-s[\d.]+(?=_|$)", "", model)
-
-
 def variation(model: str) -> str:
     """`identity-only` for RepVGG-B0_identity-only, `B0` for RepVGG-B0."""
-    name = paper_network(model)
+    name = without_strides(model)
     return name.partition("_")[2] or name.removeprefix("RepVGG-")

@@ -206,7 +206,7 @@ def require_model(name: str) -> ModelSpec:
     candidates = [*MODELS, *(f"{base_model}_{known}" for known in VARIATIONS if base is not None)]
     near = nearest(name, candidates, count=3) or candidates[:3]
     own = "a RepVGG of your own is named by its layers, a and b, like RepVGG-1.4.6.16.1-a1-b3"
-    if _BY_LAYERS.match(base_model):
+    if base is None and _BY_LAYERS.match(base_model):
         raise CompanionError(f"there is no model {name!r}{_not_five(base_model)}; {own}")
     raise CompanionError(f"there is no model {name!r}; the nearest names are {', '.join(near)}; {own}")
 
@@ -248,6 +248,13 @@ def _repvgg_of(base_model: str) -> ModelSpec | None:
             f"be a positive multiple of its {groups} groups; change a, b or the groups"
         )
     return ModelSpec(base_model, "RepVGG", layers=layers, a=a, b=b, groups=groups)
+
+
+def without_strides(name: str) -> str:
+    """`RepVGG-B0_diracnet` for RepVGG-B0-s2.2.2.1.1_diracnet; any other name as it is."""
+    base_model, _ = split_model_name(name)
+    found = _WITH_STRIDES.fullmatch(base_model)
+    return name if found is None else name.replace(base_model, found["name"], 1)
 
 
 def _numbers(text: str) -> tuple[int, ...]:
